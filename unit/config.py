@@ -1,0 +1,318 @@
+"""The configuration: frozen dataclasses whose defaults are the paper's street experiments; contradictions are refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from unit.errors import ConfigError
+
+
+def _require(condition: bool, key: str, message: str) -> None:
+    if not condition:
+        raise ConfigError(f"{key}: {message}")
+
+
+def _at_least(section: str, config: object, minimum: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None:
+            _require(
+                math.isfinite(value) and value >= minimum,
+                f"{section}.{name}",
+                f"must be at least {minimum}, is {value}",
+            )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The two folders and how their pictures reach the networks."""
+
+    a: str | None = None
+    """folder of domain A; nothing for A and B: the embedded streets"""
+    b: str | None = None
+    """folder of domain B"""
+    root: str | None = None
+    """one folder with trainA, trainB and, if there are, testA, testB (instead of a and b)"""
+    test_a: str | None = None
+    """folder of held-out images of A; nothing: testA of the root, else 5 % of A"""
+    test_b: str | None = None
+    """folder of held-out images of B"""
+    paired_test: bool = False
+    """the test folders show the same scenes, in the order of their sorted names"""
+    name_a: str | None = None
+    """what A is called on screen, e.g. sunny; nothing: the folder's name"""
+    name_b: str | None = None
+    """what B is called on screen, e.g. rainy"""
+    load_size: int = 256
+    """short side in pixels after resizing"""
+    crop_size: int = 256
+    """side in pixels of the square that training cuts out, a multiple of 4"""
+    flip: bool = True
+    """mirror half of the images"""
+    workers: int | None = None
+    """processes that read images; nothing: as the device needs"""
+    max_pixels: int = 200_000_000
+    """refuse pictures of more pixels than this, before decoding"""
+    streets_train: int = 1000
+    """embedded streets: scenes to train on, in each weather"""
+    streets_test: int = 100
+    """embedded streets: scenes to test on, drawn in both weathers"""
+
+    def __post_init__(self) -> None:
+        _require(
+            (self.a is None) == (self.b is None), "data.b" if self.a else "data.a", "give both folders, or neither"
+        )
+        _require(
+            self.root is None or self.a is None, "data.root", "give either one root or the folders a and b, not both"
+        )
+        _require((self.test_a is None) == (self.test_b is None), "data.test_a", "give both test folders, or neither")
+        embedded = self.root is None and self.a is None
+        _require(not (embedded and self.test_a), "data.test_a", "needs training folders: give data.a and data.b too")
+        _require(
+            not self.paired_test or bool(self.test_a or self.root),
+            "data.paired_test",
+            "needs test folders: give data.test_a and data.test_b, or a root with testA and testB",
+        )
+        _at_least("data", self, 4, "crop_size")
+        _require(self.crop_size % 4 == 0, "data.crop_size", f"must be a multiple of 4, is {self.crop_size}")
+        _require(
+            self.load_size >= self.crop_size,
+            "data.crop_size",
+            f"the crop ({self.crop_size}) is larger than data.load_size ({self.load_size}); raise one or lower the other",
+        )
+        _at_least("data", self, 0, "workers")
+        _at_least("data", self, 1, "max_pixels", "streets_train", "streets_test")
+        for name in (self.name_a, self.name_b):
+            if name is not None:
+                key = "data.name_a" if name is self.name_a else "data.name_b"
+                _require(bool(name.strip()) and name.isprintable(), key, "must be a visible, printable name")
+                _require(not set(name) & set("/\\"), key, f"may hold no slash, is {name!r}")
+        _require(
+            self.name_a is None or self.name_a != self.name_b,
+            "data.name_b",
+            f"must differ from name_a ({self.name_a!r})",
+        )
+
+    @property
+    def embedded(self) -> bool:
+        """No folders: train on the embedded streets."""
+        return self.a is None and self.root is None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The networks (method: NIPS 2017, section 3, as in the authors' street experiments)."""
+
+    channels: int = 64
+    """width of the first convolution; the latent space has four times as many"""
+    residual_blocks: int = 4
+    """residual blocks in each encoder and each generator"""
+    shared_blocks: int = 1
+    """how many of them both domains share: the encoders' last, the generators' first"""
+    normalization: Literal["instance", "group"] = "instance"
+    """inside the residual blocks: instance (the paper's) or group (8 groups; keeps the picture's overall brightness)"""
+    dropout: float = 0.0
+    """after the second normalization of each residual block; the released street configurations had 0.5"""
+    initialization: Literal["normal", "kaiming"] = "normal"
+    """of the weights: normal N(0, 0.02) (the paper's) or kaiming (better for narrow networks)"""
+    discriminator_channels: int | None = None
+    """width of the discriminators' first convolution; nothing: the same as channels"""
+    discriminator_scales: int = 3
+    """each domain's discriminator looks at the image at so many scales, halved each time"""
+    discriminator_layers: int = 4
+    """stride-2 convolutions of each scale"""
+    average_decay: float = 0.999
+    """decay of the running average of encoders and generators that is sampled and exported; 0: none"""
+
+    def __post_init__(self) -> None:
+        _at_least(
+            "model", self, 1, "channels", "discriminator_channels", "discriminator_scales", "discriminator_layers"
+        )
+        _at_least("model", self, 0, "residual_blocks", "shared_blocks")
+        _require(
+            self.shared_blocks <= self.residual_blocks,
+            "model.shared_blocks",
+            f"is {self.shared_blocks}, but there are only {self.residual_blocks} residual blocks (model.residual_blocks)",
+        )
+        _require(
+            self.normalization != "group" or self.channels % 2 == 0,
+            "model.channels",
+            f"must be even for normalization: group, is {self.channels}",
+        )
+        _require(0 <= self.dropout < 1, "model.dropout", f"must be in [0, 1), is {self.dropout}")
+        _require(0 <= self.average_decay < 1, "model.average_decay", f"must be in [0, 1), is {self.average_decay}")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The weights of the objective (equations 2 to 5 of the paper) and the form of its adversarial term."""
+
+    lambda0: float = 10.0
+    """adversarial"""
+    lambda1: float = 0.1
+    """KL of the VAE"""
+    lambda2: float = 100.0
+    """reconstruction (L1)"""
+    lambda3: float = 0.1
+    """KL of the cycle"""
+    lambda4: float = 100.0
+    """cycle consistency (L1)"""
+    adversarial: Literal["bce", "least_squares"] = "bce"
+    """binary cross-entropy (the paper's) or least squares (LSGAN)"""
+
+    def __post_init__(self) -> None:
+        _at_least("loss", self, 0, "lambda0", "lambda1", "lambda2", "lambda3", "lambda4")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam, and how its learning rates change with the step."""
+
+    learning_rate_generator: float = 1e-4
+    """of encoders and generators"""
+    learning_rate_discriminator: float = 1e-4
+    """of the discriminators"""
+    beta1: float = 0.5
+    """Adam's decay of the first moment"""
+    beta2: float = 0.999
+    """Adam's decay of the second moment"""
+    weight_decay: float = 1e-4
+    """L2 penalty, added to the gradient"""
+    schedule: Literal["constant", "linear", "step"] = "constant"
+    """constant; linear: from decay_start down to 0 at decay_end; step: times decay_factor every decay_every steps"""
+    decay_start: int = 0
+    """the step from which the rates fall"""
+    decay_end: int | None = None
+    """linear: the step at which they are 0; later steps change nothing; step: the last step that may still lower them"""
+    decay_factor: float = 0.5
+    """step: the factor of each fall"""
+    decay_every: int = 100_000
+    """step: steps between two falls"""
+
+    def __post_init__(self) -> None:
+        _at_least(
+            "optimizer",
+            self,
+            0,
+            "learning_rate_generator",
+            "learning_rate_discriminator",
+            "weight_decay",
+            "decay_start",
+        )
+        _at_least("optimizer", self, 1, "decay_every")
+        for name in ("beta1", "beta2"):
+            _require(0 <= getattr(self, name) < 1, f"optimizer.{name}", f"must be in [0, 1), is {getattr(self, name)}")
+        _require(0 < self.decay_factor <= 1, "optimizer.decay_factor", f"must be in (0, 1], is {self.decay_factor}")
+        _require(
+            self.schedule != "linear" or self.decay_end is not None,
+            "optimizer.decay_end",
+            "schedule: linear needs the step at which the rates reach 0",
+        )
+        _require(
+            self.decay_end is None or self.decay_end > self.decay_start,
+            "optimizer.decay_end",
+            f"({self.decay_end}) must lie after optimizer.decay_start ({self.decay_start})",
+        )
+
+    def rate_factor(self, step: int) -> float:
+        """The factor on both learning rates for the update that makes step `step` + 1 out of `step`."""
+        if self.schedule == "linear" and self.decay_end is not None:
+            return min(1.0, max(0.0, (self.decay_end - step) / (self.decay_end - self.decay_start)))
+        if self.schedule == "step":
+            last = step if self.decay_end is None else min(step, self.decay_end)
+            return float(self.decay_factor ** (max(0, last - self.decay_start) // self.decay_every))
+        return 1.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, on what, and what is written when."""
+
+    steps: int = 500_000
+    """train until this step"""
+    max_minutes: float | None = None
+    """stop cleanly, with a checkpoint, after so many minutes"""
+    batch_size: int = 1
+    """images of each domain in a step"""
+    seed: int = 0
+    """of the initial weights, the order, the augmentation and the noise"""
+    device: str = "auto"
+    """auto (CUDA when available, else the CPU), cpu, cuda, cuda:N or mps"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """of the convolutions; weights, losses and optimizer are always fp32. auto: bf16 where the device is made for it"""
+    deterministic: bool | None = None
+    """bitwise repeatable kernels, on CUDA at some cost; nothing: on the CPU only"""
+    log_every: int = 50
+    """steps between two lines of metrics"""
+    sample_every: int = 1000
+    """steps between two grids of samples"""
+    checkpoint_every: int = 1000
+    """steps between two checkpoints"""
+    validate_every: int = 5000
+    """steps between two evaluations on the held-out images"""
+    keep_last: int = 3
+    """how many checkpoints are kept"""
+
+    def __post_init__(self) -> None:
+        _at_least("train", self, 0, "steps", "seed", "max_minutes")
+        _at_least("train", self, 1, "batch_size", "log_every", "sample_every", "checkpoint_every", "validate_every")
+        _at_least("train", self, 1, "keep_last")
+        kind, _, number = self.device.partition(":")
+        _require(
+            kind in ("auto", "cpu", "cuda", "mps") and (not number or (kind == "cuda" and number.isdecimal())),
+            "train.device",
+            f"must be auto, cpu, cuda, cuda:N or mps, is {self.device!r}",
+        )
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a run depends on."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    @classmethod
+    def from_dict(cls, sections: dict[str, dict[str, Any]]) -> Config:
+        """The inverse of `to_dict`; keys that are not there keep their defaults.
+
+        Raises:
+            ConfigError: an unknown section or key, or a value out of range.
+        """
+        kinds = {section.name: type(getattr(cls(), section.name)) for section in fields(cls)}
+        for section, values in sections.items():
+            _require(section in kinds, section, "no such section")
+            known = {key.name for key in fields(kinds[section])}
+            for key in values:
+                _require(key in known, f"{section}.{key}", "no such key")
+        return cls(**{section: kinds[section](**values) for section, values in sections.items()})
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Section, then key, then value: all plain types."""
+        return asdict(self)
+
+    def to_flat_dict(self) -> dict[str, Any]:
+        """Dotted key, e.g. ``train.steps``, to value."""
+        return {f"{section}.{key}": value for section, keys in self.to_dict().items() for key, value in keys.items()}
+
+
+NEVER_A_DIFFERENCE = frozenset(
+    {"train.steps", "train.max_minutes", "train.device", "train.keep_last", "data.workers"}
+    | {f"train.{what}_every" for what in ("log", "sample", "checkpoint", "validate")}
+)
+"""Keys that may change between two parts of one run: they say how long and how, not what is computed."""
+
+
+def differences(before: Config, now: Config) -> list[str]:
+    """One line for each key whose change would change the result, e.g. ``model.channels: 64 before, 32 now``."""
+    old, new = before.to_flat_dict(), now.to_flat_dict()
+    return [
+        f"{key}: {old[key]} before, {new[key]} now"
+        for key in new
+        if key not in NEVER_A_DIFFERENCE and old[key] != new[key]
+    ]
