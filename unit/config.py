@@ -1,4 +1,4 @@
-"""The configuration: frozen dataclasses whose defaults are the paper's street experiments; contradictions are refused."""
+"""The configuration: frozen dataclasses with the paper's defaults; contradictions are refused when one is made."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class DataConfig:
         _require(
             self.load_size >= self.crop_size,
             "data.crop_size",
-            f"the crop ({self.crop_size}) is larger than data.load_size ({self.load_size}); raise one or lower the other",
+            f"the crop ({self.crop_size}) is larger than data.load_size ({self.load_size}); change one",
         )
         _at_least("data", self, 0, "workers")
         _at_least("data", self, 1, "max_pixels", "streets_train", "streets_test")
@@ -134,7 +134,7 @@ class ModelConfig:
         _require(
             self.shared_blocks <= self.residual_blocks,
             "model.shared_blocks",
-            f"is {self.shared_blocks}, but there are only {self.residual_blocks} residual blocks (model.residual_blocks)",
+            f"is {self.shared_blocks}, but model.residual_blocks is only {self.residual_blocks}",
         )
         _require(
             self.normalization != "group" or self.channels % 2 == 0,
@@ -185,7 +185,7 @@ class OptimizerConfig:
     decay_start: int = 0
     """the step from which the rates fall"""
     decay_end: int | None = None
-    """linear: the step at which they are 0; later steps change nothing; step: the last step that may still lower them"""
+    """linear: the step at which they are 0; step: the last step that may still lower them"""
     decay_factor: float = 0.5
     """step: the factor of each fall"""
     decay_every: int = 100_000
