@@ -50,3 +50,7 @@ class PerDomain(Generic[T]):
     def map(self, function: Callable[[T], U]) -> PerDomain[U]:
         """The pair of `function(value)`."""
         return PerDomain(function(self.a), function(self.b))
+
+    def swapped(self) -> PerDomain[T]:
+        """Each domain with the other's value."""
+        return PerDomain(self.b, self.a)

@@ -1,0 +1,46 @@
+"""Which device and which precision: what "auto" means on this machine."""
+
+from __future__ import annotations
+
+import torch
+
+from unit.errors import ConfigError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of `train.device` or ``--device``; "auto" is CUDA when available, else the CPU.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu or auto")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device mps: not available on this machine; use cpu or auto")
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """ "fp32" or "bf16"; "auto" is bf16 where the device has instructions for it."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    # torch has no public question for this one; without it, ask for bf16 by name.
+    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return "bf16" if device.type == "cpu" and has_bf16() else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Convolutions in bf16 (or not); weights stay fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, for logs."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)

@@ -1,0 +1,99 @@
+"""The building blocks of all networks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+LEAK = 0.01
+"""Slope of LeakyReLU below 0, in every network of the authors' code."""
+
+
+def normalization(kind: str, channels: int) -> nn.Module:
+    """The normalization named by `model.normalization`; instance is without, group with a learned scale and shift."""
+    if kind == "instance":
+        return nn.InstanceNorm2d(channels)
+    return nn.GroupNorm(8, channels)
+
+
+class ResidualBlock(nn.Module):
+    """conv 3×3, norm, ReLU, conv 3×3, norm (, dropout), plus the input: (B, C, H, W) → (B, C, H, W)."""
+
+    def __init__(self, channels: int, norm: str, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            normalization(norm, channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            normalization(norm, channels),
+            *([nn.Dropout(dropout)] if dropout else []),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add what the body makes of x to x."""
+        out: Tensor = x + self.body(x)
+        return out
+
+
+def residual_blocks(count: int, channels: int, norm: str, dropout: float) -> nn.Sequential:
+    """`count` blocks in a row; none: the identity."""
+    return nn.Sequential(*(ResidualBlock(channels, norm, dropout) for _ in range(count)))
+
+
+def down(inputs: int, outputs: int) -> nn.Sequential:
+    """Half the size: (B, inputs, H, W) → (B, outputs, H/2, W/2)."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.LeakyReLU(LEAK, inplace=True))
+
+
+def up(inputs: int, outputs: int) -> nn.Sequential:
+    """Twice the size: (B, inputs, H, W) → (B, outputs, 2H, 2W)."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1),
+        nn.LeakyReLU(LEAK, inplace=True),
+    )
+
+
+class ToImage(nn.Module):
+    """conv 1×1, tanh: (B, inputs, H, W) → (B, 3, H, W) in [-1, 1], in fp32 also under autocast.
+
+    bf16 has only 128 steps between ½ and 1, which would show as bands in a smooth sky.
+    """
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(inputs, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image."""
+        with torch.autocast(x.device.type, enabled=False):
+            image: Tensor = self.convolution(x.float()).tanh()
+            return image
+
+
+class HalfSize(nn.Module):
+    """(B, C, H, W) → (B, C, ⌈H/2⌉, ⌈W/2⌉): Gaussian [1 2 1]/4 in each axis, replicated edges, every second pixel."""
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        row = torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.register_buffer("kernel", torch.outer(row, row)[None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Blur, then take every second pixel."""
+        channels = x.shape[1]
+        x = functional.pad(x, (1, 1, 1, 1), mode="replicate")
+        return functional.conv2d(x, self.kernel.expand(channels, 1, 3, 3), stride=2, groups=channels)
+
+
+def initialize(network: nn.Module, kind: str) -> None:
+    """Set every convolution's weights as `model.initialization` says; biases keep PyTorch's default."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            if kind == "normal":
+                nn.init.normal_(module.weight, 0.0, 0.02)
+            else:
+                nn.init.kaiming_normal_(module.weight, a=LEAK)

@@ -1,0 +1,198 @@
+"""The networks of UNIT and what they share.
+
+Figure 1 of the paper: E_a and E_b end in the same layers, G_a and G_b begin with the same layers; "the same" is one
+module object that both hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unit.config import ModelConfig
+from unit.domains import Domain, PerDomain
+from unit.model.layers import LEAK, HalfSize, ToImage, down, initialize, residual_blocks, up
+
+SCALE = 4
+"""Pixels of the image along one side of a latent pixel; image sizes must be multiples of it."""
+
+
+class Encoder(nn.Module):
+    """E_i: images (B, 3, H, W) in [-1, 1] → μ (B, C, H/4, W/4) of q(z|x) = N(μ, I). H and W: multiples of 4."""
+
+    def __init__(self, private: nn.Module, shared: nn.Module) -> None:
+        super().__init__()
+        self.private = private
+        self.shared = shared
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The mean of the code."""
+        mu: Tensor = self.shared(self.private(images))
+        return mu
+
+
+class Generator(nn.Module):
+    """G_i: codes z (B, C, H/4, W/4) → images (B, 3, H, W) in [-1, 1]."""
+
+    def __init__(self, shared: nn.Module, private: nn.Module) -> None:
+        super().__init__()
+        self.shared = shared
+        self.private = private
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """The image of the code in this generator's domain."""
+        images: Tensor = self.private(self.shared(codes))
+        return images
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Images decoded from one code for each domain's image."""
+
+    own: PerDomain[Tensor] | None
+    """G_i(z_i), by the domain of the code"""
+    other: PerDomain[Tensor] | None
+    """G_j(z_i), by the domain of the *code*: `other.a` is a translation a → b"""
+
+
+class Autoencoders(nn.Module):
+    """The encoders and generators of both domains; runs what they share once, on both domains' batch together."""
+
+    def __init__(self, encoders: PerDomain[Encoder], generators: PerDomain[Generator], latent_channels: int) -> None:
+        super().__init__()
+        self.latent_channels = latent_channels
+        self.encoders = nn.ModuleDict({domain.value: encoders[domain] for domain in Domain})
+        self.generators = nn.ModuleDict({domain.value: generators[domain] for domain in Domain})
+
+    def encoder(self, domain: Domain) -> Encoder:
+        """E_i."""
+        encoder = self.encoders[domain.value]
+        assert isinstance(encoder, Encoder)
+        return encoder
+
+    def generator(self, domain: Domain) -> Generator:
+        """G_i."""
+        generator = self.generators[domain.value]
+        assert isinstance(generator, Generator)
+        return generator
+
+    def code_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(C, H/4, W/4) of the code of an image of this size."""
+        return self.latent_channels, height // SCALE, width // SCALE
+
+    def encode(self, images: PerDomain[Tensor]) -> PerDomain[Tensor]:
+        """μ of each domain's images (B, 3, H, W); `images[i]` goes through E_i."""
+        private = PerDomain.of(lambda i: self.encoder(i).private(images[i]))
+        return _together(self.encoder(Domain.A).shared, private)
+
+    def decode(self, codes: PerDomain[Tensor], *, own: bool, other: bool) -> Decoded:
+        """Each code through its own domain's generator, the other's, or both."""
+        shared = _together(self.generator(Domain.A).shared, codes)
+        if own and other:
+            both = PerDomain.of(lambda i: self.generator(i).private(torch.cat([shared[i], shared[i.other]])).chunk(2))
+            return Decoded(PerDomain.of(lambda i: both[i][0]), PerDomain.of(lambda i: both[i.other][1]))
+        return Decoded(
+            PerDomain.of(lambda i: self.generator(i).private(shared[i])) if own else None,
+            PerDomain.of(lambda i: self.generator(i.other).private(shared[i])) if other else None,
+        )
+
+
+def _together(module: nn.Module, inputs: PerDomain[Tensor]) -> PerDomain[Tensor]:
+    """`module` once, on both domains' batch together."""
+    a, b = module(torch.cat([inputs.a, inputs.b])).split([len(inputs.a), len(inputs.b)])
+    return PerDomain(a, b)
+
+
+class ScaleDiscriminator(nn.Module):
+    """One patch discriminator: images (B, 3, H, W) → logits (B, 1, H/2ⁿ, W/2ⁿ) for n layers; above 0 means real."""
+
+    def __init__(self, channels: int, layers: int) -> None:
+        super().__init__()
+        widths = [3] + [channels * 2**layer for layer in range(layers)]
+        self.layers = nn.Sequential(*(down(widths[n], widths[n + 1]) for n in range(layers)))
+        self.head = nn.Conv2d(widths[-1], 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """One logit for each patch."""
+        logits: Tensor = self.head(self.layers(images))
+        return logits
+
+
+class Discriminator(nn.Module):
+    """D_i: a patch discriminator at each scale, the images halved from one to the next; logits of each scale."""
+
+    def __init__(self, channels: int, layers: int, scales: int) -> None:
+        super().__init__()
+        self.half_size = HalfSize()
+        self.scales = nn.ModuleList(ScaleDiscriminator(channels, layers) for _ in range(scales))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Logits, finest scale first."""
+        logits = []
+        for number, scale in enumerate(self.scales):
+            if number:
+                images = self.half_size(images)
+            logits.append(scale(images))
+        return logits
+
+
+class Discriminators(nn.Module):
+    """D_a and D_b."""
+
+    def __init__(self, discriminators: PerDomain[nn.Module]) -> None:
+        super().__init__()
+        self.by_domain = nn.ModuleDict({domain.value: discriminators[domain] for domain in Domain})
+
+    def forward(self, images: PerDomain[Tensor]) -> PerDomain[list[Tensor]]:
+        """D_i's logits, a tensor for each scale, on `images[i]`."""
+        return PerDomain.of(lambda i: self.by_domain[i.value](images[i]))
+
+    def compare(
+        self, real: PerDomain[Tensor], fake: PerDomain[Tensor]
+    ) -> tuple[PerDomain[list[Tensor]], PerDomain[list[Tensor]]]:
+        """D_i's logits on `real[i]` and on `fake[i]`, which have the same shape."""
+        both = self(PerDomain.of(lambda i: torch.cat([real[i], fake[i]])))
+        halves = both.map(lambda scales: [logits.chunk(2) for logits in scales])
+        return halves.map(lambda scales: [s[0] for s in scales]), halves.map(lambda scales: [s[1] for s in scales])
+
+
+def build_autoencoders(config: ModelConfig) -> Autoencoders:
+    """Encoders and generators of the configuration, freshly initialized from torch's global generator."""
+    width, latent = config.channels, config.channels * 4
+
+    def blocks(count: int) -> nn.Sequential:
+        return residual_blocks(count, latent, config.normalization, config.dropout)
+
+    def encoder_private(_: Domain) -> nn.Module:
+        stem = nn.Sequential(nn.Conv2d(3, width, 7, padding=3), nn.LeakyReLU(LEAK, inplace=True))
+        return nn.Sequential(stem, down(width, width * 2), down(width * 2, latent), blocks(private_blocks))
+
+    def generator_private(_: Domain) -> nn.Module:
+        return nn.Sequential(blocks(private_blocks), up(latent, width * 2), up(width * 2, width), ToImage(width))
+
+    private_blocks = config.residual_blocks - config.shared_blocks
+    encoder_shared, generator_shared = blocks(config.shared_blocks), blocks(config.shared_blocks)
+    networks = Autoencoders(
+        PerDomain.of(lambda i: Encoder(encoder_private(i), encoder_shared)),
+        PerDomain.of(lambda i: Generator(generator_shared, generator_private(i))),
+        latent,
+    )
+    initialize(networks, config.initialization)
+    return networks
+
+
+def build_discriminators(config: ModelConfig) -> Discriminators:
+    """Discriminators of the configuration, freshly initialized from torch's global generator."""
+    width = config.discriminator_channels or config.channels
+    networks = Discriminators(
+        PerDomain.of(lambda _: Discriminator(width, config.discriminator_layers, config.discriminator_scales))
+    )
+    initialize(networks, config.initialization)
+    return networks
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Trainable numbers, each shared one once."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

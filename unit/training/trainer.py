@@ -1,0 +1,185 @@
+"""One training step: the paper's alternating updates of the discriminators and of encoders and generators."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from unit.config import Config
+from unit.devices import autocast
+from unit.domains import Domain, PerDomain
+from unit.model.networks import Autoencoders, build_autoencoders, build_discriminators
+from unit.model.objective import (
+    Logits,
+    Noise,
+    Terms,
+    autoencoder_terms,
+    discriminator_terms,
+    forward_pass,
+    generator_terms,
+    total,
+)
+from unit.seeds import seed_for
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one step computed, still on the device."""
+
+    generator: Terms
+    """weighted terms of the encoders' and generators' objective"""
+    discriminator: Terms
+    """weighted terms of the discriminators' objective; empty when λ0 is 0"""
+    real: Logits | None
+    """D_i's verdict on x_i"""
+    fake: Logits | None
+    """D_i's verdict on x_j^{j→i}, before D's update"""
+
+
+class Trainer:
+    """Networks, optimizers, the running average and the step number: the state that training changes."""
+
+    def __init__(self, config: Config, device: torch.device, precision: str) -> None:
+        self.config, self.device, self.precision = config, device, precision
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(config.train.seed, "weights"))
+            networks, discriminators = build_autoencoders(config.model), build_discriminators(config.model)
+        self.networks = networks.to(device).to(memory_format=torch.channels_last)
+        self.discriminators = discriminators.to(device).to(memory_format=torch.channels_last)
+        self.average: Autoencoders = copy.deepcopy(self.networks).requires_grad_(False).eval()
+        rates = config.optimizer
+        self.optimizer_generator = self._adam(self.networks, rates.learning_rate_generator)
+        self.optimizer_discriminator = self._adam(self.discriminators, rates.learning_rate_discriminator)
+        self.steps_done = 0
+
+    def _adam(self, network: nn.Module, rate: float) -> torch.optim.Adam:
+        config = self.config.optimizer
+        betas = (config.beta1, config.beta2)
+        # network.parameters() gives a shared parameter once, so Adam moves it once.
+        return torch.optim.Adam(network.parameters(), rate, betas, weight_decay=config.weight_decay, fused=True)
+
+    # -- one step ------------------------------------------------------------------------------------------------------
+
+    def step(self, images: PerDomain[Tensor]) -> StepRecord:
+        """Update D, then E and G, then their average, on a batch (B, 3, H, W) of each domain in [-1, 1]."""
+        weights = self.config.loss
+        images = images.map(lambda x: x.contiguous(memory_format=torch.channels_last))
+        noise = self._noise(images)
+        self._set_learning_rates()
+        real = fake = None
+        d_terms: Terms = {}
+
+        with autocast(self.device, self.precision):
+            out = forward_pass(self.networks, images, noise, weights)
+
+        if weights.lambda0 and out.translation:
+            with autocast(self.device, self.precision):
+                real, fake = self.discriminators.compare(images, out.translation.swapped().map(torch.Tensor.detach))
+            d_terms = discriminator_terms(real, fake, weights)
+            _update(self.optimizer_discriminator, d_terms)
+
+        g_terms = autoencoder_terms(out, images, weights)
+        if weights.lambda0 and out.translation:
+            with _frozen(self.discriminators), autocast(self.device, self.precision):
+                g_terms |= generator_terms(self.discriminators(out.translation.swapped()), weights)
+        _update(self.optimizer_generator, g_terms)
+
+        self.steps_done += 1
+        self._update_average()
+        return StepRecord(g_terms, d_terms, real, fake)
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _noise(self, images: PerDomain[Tensor]) -> Noise:
+        """η of every encoding of this step, each image's a function of its place in the global sequence."""
+        seed, first = self.config.train.seed, self.steps_done * self.config.train.batch_size
+        if self.config.model.dropout:
+            torch.manual_seed(seed_for(seed, "dropout", self.steps_done))
+
+        def draw(purpose: str, domain: Domain) -> Tensor:
+            batch, _, height, width = images[domain].shape
+            seeds = [seed_for(seed, purpose, domain, first + k) for k in range(batch)]
+            return gaussian_codes(self.networks.code_shape(height, width), seeds, self.device)
+
+        return Noise(
+            code=PerDomain.of(lambda i: draw("noise", i)),
+            cycle=PerDomain.of(lambda i: draw("cycle noise", i)),
+        )
+
+    def learning_rates(self) -> tuple[float, float]:
+        """Of encoders and generators, and of the discriminators, in the next step."""
+        config = self.config.optimizer
+        factor = config.rate_factor(self.steps_done)
+        return factor * config.learning_rate_generator, factor * config.learning_rate_discriminator
+
+    def _set_learning_rates(self) -> None:
+        optimizers = (self.optimizer_generator, self.optimizer_discriminator)
+        for optimizer, rate in zip(optimizers, self.learning_rates(), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+    def _update_average(self) -> None:
+        """Decay min(d, (1 + n) / (10 + n)) after n steps, so that the first steps are forgotten soon."""
+        decay = min(self.config.model.average_decay, (1 + self.steps_done) / (10 + self.steps_done))
+        update = get_ema_multi_avg_fn(decay)
+        update(list(self.average.parameters()), [p.detach() for p in self.networks.parameters()], None)
+
+    def gradient_norms(self) -> tuple[float, float]:
+        """‖g‖ of encoders and generators, and of the discriminators, in the last step."""
+        norms = (
+            nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+            for network in (self.networks, self.discriminators)
+        )
+        generator, discriminator = (float(norm) for norm in norms)
+        return generator, discriminator
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on besides the configuration and the data."""
+        return {"steps_done": self.steps_done} | {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.steps_done = state["steps_done"]
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {
+            "networks": self.networks,
+            "discriminators": self.discriminators,
+            "average": self.average,
+            "optimizer_generator": self.optimizer_generator,
+            "optimizer_discriminator": self.optimizer_discriminator,
+        }
+
+
+def gaussian_codes(shape: tuple[int, int, int], seeds: list[int], device: torch.device) -> Tensor:
+    """N(0, I) of (len(seeds), *shape); each item is a function of its own seed."""
+    items = []
+    for seed in seeds:
+        generator = torch.Generator(device).manual_seed(seed)
+        items.append(torch.randn(shape, generator=generator, device=device))
+    return torch.stack(items)
+
+
+def _update(optimizer: torch.optim.Optimizer, terms: Terms) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    total(terms).backward()
+    optimizer.step()
+
+
+@contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """No gradients for the network's own weights; they still pass through it."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
