@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from unit.errors import ConfigError
@@ -44,3 +46,14 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+def configure(device: torch.device, deterministic: bool | None) -> None:
+    """Set torch up for training; None means repeatable on the CPU only, where it costs nothing."""
+    torch.set_flush_denormal(True)
+    repeatable = device.type == "cpu" if deterministic is None else deterministic
+    if repeatable:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(repeatable)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow
+    torch.backends.cudnn.benchmark = not repeatable

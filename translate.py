@@ -1,0 +1,8 @@
+"""Translate images with a trained model: ``python translate.py RUN --direction a2b PICTURES --out FOLDER``; ``--help`` says more."""
+
+import sys
+
+from unit.__main__ import main
+
+if __name__ == "__main__":
+    sys.exit(main(["translate", *sys.argv[1:]]))

@@ -1,0 +1,50 @@
+"""``python -m unit VERB``: the one place where errors are printed and exit statuses made."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from unit.errors import UserError
+
+VERBS = {
+    "train": "train on two folders of images",
+    "translate": "translate images with a trained model",
+    "evaluate": "measure a trained model on aligned test images",
+    "streets": "write the embedded streets as folders",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb with its arguments (default: the command line's); returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if arguments else 2
+    verb, *rest = arguments
+    if verb not in VERBS:
+        print(f"unit: no such verb: {verb!r}; one of {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        status: int = importlib.import_module(f"unit.commands.{verb}").run(rest)
+        return status
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read our standard output has gone, e.g. `| head`
+        sys.stderr.close()
+        return 141
+
+
+def _usage() -> str:
+    verbs = "\n".join(f"  {verb:<10} {meaning}" for verb, meaning in VERBS.items())
+    return f"usage: python -m unit VERB [ARGUMENTS]\n\n{verbs}\n\npython -m unit VERB --help says more."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""``train``: parse the command line, pick a preset, train, and say what came out."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from unit.config import Config
+from unit.config_file import parse_train_arguments, to_yaml
+from unit.devices import resolve_device
+from unit.errors import ConfigError
+from unit.evaluation.evaluate import table
+from unit.training.loop import Result, describe_plan, train
+
+log = logging.getLogger(__name__)
+PRESETS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def run(argv: Sequence[str]) -> int:
+    """Train as the arguments say; returns the exit status."""
+    arguments = parse_train_arguments(argv, choose_preset)
+    if arguments.print_config or arguments.dry_run:
+        print(to_yaml(arguments.config), end="")
+        if arguments.dry_run:
+            log.info(describe_plan(arguments.config, arguments.out))
+        return 0
+    result = train(arguments.config, arguments.out)
+    print(summary(result))
+    return result.exit_status
+
+
+def choose_preset(config: Config) -> Path:
+    """The preset for a command line without --config; says which."""
+    if config.data.embedded:
+        name, reason = "streets", "no folders given, so the embedded streets"
+    elif resolve_device(config.train.device).type == "cuda":
+        name, reason = "photos", "two folders and a GPU, so 256 px"
+    else:
+        name, reason = "laptop", "two folders and no GPU, so small networks at 128 px"
+    path = PRESETS / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{path}: the preset is not there; give --config FILE.yaml")
+    log.info("%s: configs/%s.yaml (--config takes another)", reason, name)
+    return path
+
+
+def summary(result: Result) -> str:
+    """What a run left, and what to do with it."""
+    folder, name = shlex.quote(str(result.folder)), result.names.a + "2" + result.names.b
+    lines = [f"{result.folder}: {'stopped' if result.exit_status else 'ended'} at step {result.step}"]
+    if result.figures:
+        lines.append(table(result.figures, result.names))
+    if result.exit_status:
+        lines.append("the same command goes on from here")
+    lines.append(f"translate:   python translate.py {folder} --direction {shlex.quote(name)} PICTURES --out FOLDER")
+    lines.append(f"TensorBoard: tensorboard --logdir {folder}")
+    return "\n".join(lines)

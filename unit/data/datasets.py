@@ -1,0 +1,121 @@
+"""What the keys of `data` mean: the training and test pictures of both domains, and their names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from unit.config import DataConfig
+from unit.data.folders import ImageFolder, default_names, digest, held_out, split_root
+from unit.data.source import ImageSource
+from unit.data.streets import Streets, Weather
+from unit.domains import Domain, PerDomain
+from unit.errors import DataError
+from unit.images import MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class TestImages:
+    """Pictures that training never saw."""
+
+    __test__ = False  # no test case, whatever pytest makes of the name
+
+    images: PerDomain[ImageSource]
+    paired: bool
+    """picture k of A and of B show the same scene"""
+    redrawn: PerDomain[ImageSource] | None = None
+    """embedded streets: the same scenes with other clouds and streaks, the best that a translator can reach"""
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """The pictures of a run."""
+
+    train: PerDomain[ImageSource]
+    test: TestImages
+    names: PerDomain[str]
+    """what the user calls the domains"""
+
+    def digest(self) -> str:
+        """Changes when a training picture is added, removed or renamed."""
+        return digest(f"{i}/{self.train[i].name(k)}" for i in Domain for k in range(len(self.train[i])))
+
+    def describe(self) -> str:
+        """Domain, name and counts, a line for each."""
+        return "\n".join(
+            f"{i}: {self.names[i]}, {len(self.train[i])} training images, {len(self.test.images[i])} held out"
+            for i in Domain
+        )
+
+
+def open_datasets(config: DataConfig, seed: int = 0) -> Datasets:
+    """List the folders, or lay out the embedded streets; no picture is read yet.
+
+    Raises:
+        DataError: a folder is missing, empty or not what the configuration says.
+    """
+    return _streets(config, seed) if config.embedded else _folders(config)
+
+
+def open_test_images(folders: PerDomain[Path], paired: bool, max_pixels: int = MAX_PIXELS) -> TestImages:
+    """Two folders of test pictures.
+
+    Raises:
+        DataError: a folder is missing or empty, or `paired` and they hold different numbers of pictures.
+    """
+    images = folders.map(lambda folder: replace(ImageFolder.open(folder), max_pixels=max_pixels))
+    a, b = images.map(len)
+    if paired and a != b:
+        raise DataError(f"{folders.a} has {a} images, but {folders.b} has {b}; aligned pairs need as many")
+    return TestImages(PerDomain(images.a, images.b), paired)
+
+
+def _streets(config: DataConfig, seed: int) -> Datasets:
+    size, weathers = config.load_size, PerDomain(Weather.SUNNY, Weather.RAINY)
+    train = PerDomain.of(lambda i: Streets(weathers[i], f"train{i.upper()}", config.streets_train, size, seed))
+    test = PerDomain.of(lambda i: Streets(weathers[i], "test", config.streets_test, size, seed))
+    redrawn = PerDomain.of(lambda i: replace(test[i], variation=1))
+    names = PerDomain(config.name_a or "sunny", config.name_b or "rainy")
+    return Datasets(_sources(train), TestImages(_sources(test), paired=True, redrawn=_sources(redrawn)), names)
+
+
+def _sources(pair: PerDomain[Streets] | PerDomain[ImageFolder]) -> PerDomain[ImageSource]:
+    return PerDomain(pair.a, pair.b)
+
+
+def _folders(config: DataConfig) -> Datasets:
+    train_folders, test_folders = _places(config)
+    names = _names(config, train_folders)
+    folders = train_folders.map(lambda folder: replace(ImageFolder.open(folder), max_pixels=config.max_pixels))
+    if test_folders is not None:
+        test = open_test_images(test_folders, config.paired_test, config.max_pixels)
+        return Datasets(_sources(folders), test, names)
+    if config.paired_test:
+        raise DataError(f"{config.root}: data.paired_test needs testA and testB in it; pictures held out are no pairs")
+    split = folders.map(lambda folder: held_out(folder.names))
+    train = PerDomain.of(lambda i: replace(folders[i], names=tuple(split[i][0])))
+    held = PerDomain.of(lambda i: replace(folders[i], names=tuple(split[i][1])))
+    return Datasets(_sources(train), TestImages(_sources(held), paired=False), names)
+
+
+def _places(config: DataConfig) -> tuple[PerDomain[Path], PerDomain[Path] | None]:
+    """The training folders, and the test folders if there are both."""
+    given = PerDomain(config.test_a, config.test_b)
+    tests = given.map(lambda folder: Path(folder) if folder else None)
+    if config.root is None:
+        train = PerDomain(Path(str(config.a)), Path(str(config.b)))
+    else:
+        found = split_root(Path(config.root))
+        train = found.map(lambda pair: pair[0])
+        tests = PerDomain.of(lambda i: tests[i] or found[i][1])
+    return train, PerDomain(tests.a, tests.b) if tests.a and tests.b else None
+
+
+def _names(config: DataConfig, folders: PerDomain[Path]) -> PerDomain[str]:
+    if config.name_a and config.name_b:
+        return PerDomain(config.name_a, config.name_b)
+    found = default_names(folders.a, folders.b)
+    names = PerDomain(config.name_a or found.a, config.name_b or found.b)
+    if names.a == names.b:
+        raise DataError(f"both domains would be called {names.a!r}; set data.name_a and data.name_b")
+    return names

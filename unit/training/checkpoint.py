@@ -1,0 +1,75 @@
+"""Checkpoints: written beside, checksummed, synced and renamed, so that one either exists whole or not at all.
+
+A checkpoint is what `torch.save` writes, with the SHA-256 of all of it in the zip archive's own comment: torch.load
+reads the file as it is, and `load` notices any flipped bit, which torch.load by itself does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unit.errors import UserError
+from unit.files import write_whole
+
+_MARK = b"sha256:"
+_COMMENT = len(_MARK) + 2 * hashlib.sha256().digest_size
+
+
+class BadCheckpointError(UserError):
+    """A checkpoint that is not what was written."""
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"step-{step:08d}.pt"
+
+
+def available(folder: Path) -> list[tuple[int, Path]]:
+    """(step, path) of every checkpoint, newest first; whether they are good is not looked at."""
+    found = ((re.fullmatch(r"step-(\d{8,})\.pt", path.name), path) for path in folder.glob("step-*.pt"))
+    return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    """Write tensors, numbers, strings, lists and dicts to `path`.
+
+    Raises:
+        OSError: it can't be written; what was there before is untouched.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    # A zip ends with the length of its comment and the comment; torch writes none.
+    content = buffer.getvalue()[:-2] + _COMMENT.to_bytes(2, "little")
+    write_whole(path, content + _MARK + hashlib.sha256(content).hexdigest().encode())
+
+
+def load(path: Path) -> dict[str, Any]:
+    """What `save` wrote, on the CPU.
+
+    Raises:
+        BadCheckpointError: missing, truncated, changed, or no checkpoint at all; none of its code is run.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadCheckpointError(f"{path}: can't be read ({error.strerror})") from error
+    body, comment = content[:-_COMMENT], content[-_COMMENT:]
+    if comment != _MARK + hashlib.sha256(body).hexdigest().encode():
+        raise BadCheckpointError(f"{path}: damaged (its checksum does not fit its content)")
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a file that isn't ours makes torch raise
+        raise BadCheckpointError(f"{path}: not a checkpoint of this program") from error
+    return state
+
+
+def remove_old(folder: Path, keep_last: int) -> None:
+    """Delete all but the newest `keep_last` checkpoints."""
+    for _, path in available(folder)[keep_last:]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,105 @@
+"""How fast a run goes and how long it will take, for the terminal, the log and TensorBoard."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch
+from tqdm import tqdm
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+_ESTIMATE_AFTER = 20
+"""Steps, the first few of which are slow."""
+_SECONDS_BETWEEN_LINES = 30.0
+"""Where there is no terminal for a bar."""
+
+
+class Progress(AbstractContextManager["Progress"]):
+    """Measures a run's steps; draws a bar where standard error is a terminal, and writes lines where it is not."""
+
+    def __init__(self, steps: range, batch_size: int, max_minutes: float | None, device: torch.device) -> None:
+        self.steps, self.batch_size, self.max_minutes, self.device = steps, batch_size, max_minutes, device
+        self._bar: tqdm[Any] = tqdm(
+            total=steps.stop,
+            initial=steps.start,
+            unit="step",
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            bar_format="{n_fmt}/{total_fmt} {bar:20} {elapsed}, {remaining} to go{postfix}",
+        )
+        self._done = 0
+        self._interval_start = self._last_line = time.monotonic()
+        self._interval_steps, self._interval_waited = 0, 0.0
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._bar.close()
+
+    def waiting_for(self, items: Iterator[T]) -> Iterator[T]:
+        """The items, with the time that each keeps us waiting noted."""
+        while True:
+            asked = time.monotonic()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            self._interval_waited += time.monotonic() - asked
+            yield item
+
+    def step_done(self) -> None:
+        """Count one step."""
+        self._done += 1
+        self._interval_steps += 1
+        self._bar.update()
+        if self._done == _ESTIMATE_AFTER:
+            self._say_estimate()
+
+    def _say_estimate(self) -> None:
+        seconds = (time.monotonic() - self._interval_start) / max(1, self._interval_steps)
+        minutes = seconds * (len(self.steps) - self._done) / 60
+        limit = f" (train.max_minutes ends it after {self.max_minutes:g} min)" if self.max_minutes else ""
+        log.info("%.2f s a step: about %s to go%s", seconds, _in_words(minutes), limit)
+
+    def rates(self) -> dict[str, float]:
+        """Images of both domains a second and the share of time spent waiting for them, since the last call."""
+        now = time.monotonic()
+        seconds = max(now - self._interval_start, 1e-9)
+        rates = {
+            "perf/images_per_second": 2 * self.batch_size * self._interval_steps / seconds,
+            "perf/data_wait_fraction": self._interval_waited / seconds,
+        }
+        if self.device.type == "cuda":
+            rates["perf/gpu_memory_gb"] = torch.cuda.max_memory_allocated(self.device) / 1e9
+        self._interval_start, self._interval_steps, self._interval_waited = now, 0, 0.0
+        return rates
+
+    def show(self, scalars: Mapping[str, float]) -> None:
+        """Speed and main losses: beside the bar, or as a line where there is no bar."""
+        names = {"generator": "generator_total", "discriminator": "discriminator_total"}
+        losses = " ".join(f"{n} {scalars[f'loss/{tag}']:.3g}" for n, tag in names.items() if f"loss/{tag}" in scalars)
+        speed = f"{scalars['perf/images_per_second']:.1f} images/s"
+        seconds = 2 * self.batch_size / scalars["perf/images_per_second"]
+        self._bar.set_postfix_str(f"{seconds:.3g} s/step, {speed}, loss: {losses}", refresh=False)
+        now = time.monotonic()
+        if self._bar.disable and now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            step = self.steps.start + self._done
+            to_go = _in_words(seconds * (self.steps.stop - step) / 60)
+            log.info(
+                "step %d/%d, %.3g s/step, %s, %s to go, loss: %s", step, self.steps.stop, seconds, speed, to_go, losses
+            )
+
+
+def _in_words(minutes: float) -> str:
+    if minutes < 1:
+        return "less than a minute"
+    if minutes < 100:
+        return f"{minutes:.0f} min"
+    return f"{minutes / 60:.1f} h" if minutes < 48 * 60 else f"{minutes / 1440:.1f} days"

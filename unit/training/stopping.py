@@ -1,0 +1,47 @@
+"""Ctrl-C and SIGTERM as a wish that the run grants after the current step."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class StopRequest:
+    """Whether somebody wants the run to stop."""
+
+    signal: int = 0
+    """the number of the signal that came, or 0"""
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Within, the first SIGINT or SIGTERM is noted; a second one ends the process at once, as if nobody listened.
+
+    In a thread other than the main one, where Python takes no signals, nothing is changed.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def note(number: int, _: FrameType | None) -> None:
+        request.signal = number
+        log.warning("%s: finishing this step and saving; once more to stop at once", signal.Signals(number).name)
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
