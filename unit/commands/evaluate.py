@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unit.commands.arguments import Parser, add_model_arguments
-from unit.data.datasets import TestImages, open_datasets, open_test_images
+from unit.data.datasets import HeldOut, open_datasets, open_held_out
 from unit.domains import PerDomain
 from unit.errors import ConfigError
 from unit.evaluation.evaluate import contact_sheet, evaluate, table
@@ -23,7 +23,7 @@ def run(argv: Sequence[str]) -> int:
     """Evaluate as the arguments say; returns the exit status."""
     arguments = _parser().parse_args(argv)
     translator = Translator.load(arguments.model, arguments.device, arguments.precision)
-    test = _test_images(arguments, translator)
+    test = _held_out(arguments, translator)
     if not test.paired:
         raise ConfigError("the figures need aligned pairs: give folders of pairs with --a DIR --b DIR --paired")
     figures = evaluate(translator, test)
@@ -50,9 +50,9 @@ def _parser() -> Parser:
     return parser
 
 
-def _test_images(arguments: argparse.Namespace, translator: Translator) -> TestImages:
+def _held_out(arguments: argparse.Namespace, translator: Translator) -> HeldOut:
     if (arguments.a is None) != (arguments.b is None):
         raise ConfigError("--a and --b: give both folders, or neither")
     if arguments.a is not None:
-        return open_test_images(PerDomain(arguments.a, arguments.b), arguments.paired)
+        return open_held_out(PerDomain(arguments.a, arguments.b), arguments.paired)
     return open_datasets(translator.config.data, translator.config.train.seed).test

@@ -100,6 +100,6 @@ def training_batches(
         yield PerDomain(a, b)
 
 
-def test_image(source: ImageSource, index: int, config: DataConfig) -> Tensor:
+def held_out_image(source: ImageSource, index: int, config: DataConfig) -> Tensor:
     """A held-out image as the networks see it: resized, its middle cut out, (3, crop, crop) in [-1, 1]."""
     return to_tensor(center_crop(resize_short_side(source.image(index), config.load_size), config.crop_size))

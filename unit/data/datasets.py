@@ -15,10 +15,8 @@ from unit.images import MAX_PIXELS
 
 
 @dataclass(frozen=True)
-class TestImages:
+class HeldOut:
     """Pictures that training never saw."""
-
-    __test__ = False  # no test case, whatever pytest makes of the name
 
     images: PerDomain[ImageSource]
     paired: bool
@@ -32,7 +30,7 @@ class Datasets:
     """The pictures of a run."""
 
     train: PerDomain[ImageSource]
-    test: TestImages
+    test: HeldOut
     names: PerDomain[str]
     """what the user calls the domains"""
 
@@ -57,7 +55,7 @@ def open_datasets(config: DataConfig, seed: int = 0) -> Datasets:
     return _streets(config, seed) if config.embedded else _folders(config)
 
 
-def open_test_images(folders: PerDomain[Path], paired: bool, max_pixels: int = MAX_PIXELS) -> TestImages:
+def open_held_out(folders: PerDomain[Path], paired: bool, max_pixels: int = MAX_PIXELS) -> HeldOut:
     """Two folders of test pictures.
 
     Raises:
@@ -67,7 +65,7 @@ def open_test_images(folders: PerDomain[Path], paired: bool, max_pixels: int = M
     a, b = images.map(len)
     if paired and a != b:
         raise DataError(f"{folders.a} has {a} images, but {folders.b} has {b}; aligned pairs need as many")
-    return TestImages(PerDomain(images.a, images.b), paired)
+    return HeldOut(PerDomain(images.a, images.b), paired)
 
 
 def _streets(config: DataConfig, seed: int) -> Datasets:
@@ -76,7 +74,7 @@ def _streets(config: DataConfig, seed: int) -> Datasets:
     test = PerDomain.of(lambda i: Streets(weathers[i], "test", config.streets_test, size, seed))
     redrawn = PerDomain.of(lambda i: replace(test[i], variation=1))
     names = PerDomain(config.name_a or "sunny", config.name_b or "rainy")
-    return Datasets(_sources(train), TestImages(_sources(test), paired=True, redrawn=_sources(redrawn)), names)
+    return Datasets(_sources(train), HeldOut(_sources(test), paired=True, redrawn=_sources(redrawn)), names)
 
 
 def _sources(pair: PerDomain[Streets] | PerDomain[ImageFolder]) -> PerDomain[ImageSource]:
@@ -88,14 +86,14 @@ def _folders(config: DataConfig) -> Datasets:
     names = _names(config, train_folders)
     folders = train_folders.map(lambda folder: replace(ImageFolder.open(folder), max_pixels=config.max_pixels))
     if test_folders is not None:
-        test = open_test_images(test_folders, config.paired_test, config.max_pixels)
+        test = open_held_out(test_folders, config.paired_test, config.max_pixels)
         return Datasets(_sources(folders), test, names)
     if config.paired_test:
         raise DataError(f"{config.root}: data.paired_test needs testA and testB in it; pictures held out are no pairs")
     split = folders.map(lambda folder: held_out(folder.names))
     train = PerDomain.of(lambda i: replace(folders[i], names=tuple(split[i][0])))
     held = PerDomain.of(lambda i: replace(folders[i], names=tuple(split[i][1])))
-    return Datasets(_sources(train), TestImages(_sources(held), paired=False), names)
+    return Datasets(_sources(train), HeldOut(_sources(held), paired=False), names)
 
 
 def _places(config: DataConfig) -> tuple[PerDomain[Path], PerDomain[Path] | None]:

@@ -7,8 +7,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from unit.data.batches import test_image
-from unit.data.datasets import TestImages
+from unit.data.batches import held_out_image
+from unit.data.datasets import HeldOut
 from unit.data.source import ImageSource
 from unit.domains import Domain, PerDomain
 from unit.evaluation.grids import sample_grid
@@ -19,7 +19,7 @@ Figures: TypeAlias = dict[str, dict[str, dict[str, float | None]]]
 """Direction ("a2b"), then "translated", "do_nothing" or "real", then the figure's name."""
 
 
-def evaluate(translator: Translator, test: TestImages, batch_size: int = 16) -> Figures:
+def evaluate(translator: Translator, test: HeldOut, batch_size: int = 16) -> Figures:
     """The figures of both directions on aligned test pictures, as training sees them: resized, the middle cut out.
 
     "do_nothing" takes the input for its own translation; "real" takes, on the embedded streets, the target drawn
@@ -47,7 +47,7 @@ def _load(sources: PerDomain[ImageSource], translator: Translator, most: int | N
 
     def load(source: ImageSource) -> Tensor:
         count = len(source) if most is None else min(most, len(source))
-        return torch.stack([test_image(source, index, data) for index in range(count)])
+        return torch.stack([held_out_image(source, index, data) for index in range(count)])
 
     return sources.map(load)
 
@@ -65,7 +65,7 @@ def table(figures: Figures, names: PerDomain[str]) -> str:
     return "\n".join(lines)
 
 
-def contact_sheet(translator: Translator, test: TestImages, rows: int = 8) -> Tensor:
+def contact_sheet(translator: Translator, test: HeldOut, rows: int = 8) -> Tensor:
     """(3, H, W) in [-1, 1]: for the first pairs and both directions, input, translation and the real other picture."""
     images = _load(test.images, translator, rows)
     halves = [

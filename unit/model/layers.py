@@ -68,7 +68,7 @@ class ToImage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The image."""
         with torch.autocast(x.device.type, enabled=False):
-            image: Tensor = self.convolution(x.float()).tanh()
+            image: Tensor = self.convolution(x.to(self.convolution.weight.dtype)).tanh()
             return image
 
 

@@ -11,12 +11,12 @@ from torch.nn import functional
 
 def kl(mu: Tensor) -> Tensor:
     """KL(N(μ, I) ‖ N(0, I)) up to a factor: the mean of μ² over all elements (the ½ and the sum are absorbed in λ)."""
-    return mu.float().square().mean()
+    return _at_least_fp32(mu).square().mean()
 
 
 def l1(image: Tensor, target: Tensor) -> Tensor:
     """−log of a Laplacian likelihood up to constants: the mean of |image − target| over all elements."""
-    return (image.float() - target.float()).abs().mean()
+    return (_at_least_fp32(image) - _at_least_fp32(target)).abs().mean()
 
 
 def adversarial(logits: Sequence[Tensor], real: bool, kind: str) -> Tensor:
@@ -29,10 +29,14 @@ def adversarial(logits: Sequence[Tensor], real: bool, kind: str) -> Tensor:
             real is the non-saturating form for the generator); "least_squares": (logit − 1)² or logit², averaged over
             patches (LSGAN, Mao et al. 2017).
     """
-    return torch.stack([_verdict(scale.float(), float(real), kind) for scale in logits]).sum()
+    return torch.stack([_verdict(_at_least_fp32(scale), float(real), kind) for scale in logits]).sum()
 
 
 def _verdict(logits: Tensor, target: float, kind: str) -> Tensor:
     if kind == "bce":
         return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
     return (logits - target).square().mean()
+
+
+def _at_least_fp32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unit.config import Config
 from unit.config_file import to_yaml
-from unit.data.batches import TrainingImages, test_image, training_batches
+from unit.data.batches import TrainingImages, held_out_image, training_batches
 from unit.data.datasets import Datasets, open_datasets
 from unit.devices import configure, describe, resolve_device, resolve_precision
 from unit.domains import Domain, PerDomain
@@ -135,6 +135,8 @@ class _Run:
                 self._save()
             if self.datasets.test.paired and not stop.signal:
                 figures = self._evaluate()
+                if self.trainer.steps_done > self.first_step:
+                    self._log(figures)
         finally:
             self.monitor.close()
         return Result(
@@ -178,7 +180,7 @@ class _Run:
             if step % train.checkpoint_every == 0:
                 self._save()
             if step % train.validate_every == 0 and self.datasets.test.paired:
-                self._evaluate()
+                self._log(self._evaluate())
 
     def _scalars(self) -> dict[str, float]:
         """The last step, under TensorBoard's tags.
@@ -219,7 +221,7 @@ class _Run:
         def grid(i: Domain) -> Tensor:
             source = self.datasets.test.images[i]
             count = min(SAMPLES, len(source))
-            images = torch.stack([test_image(source, index, self.config.data) for index in range(count)])
+            images = torch.stack([held_out_image(source, index, self.config.data) for index in range(count)])
             translation = translator.translate(images, i)
             cycle, reconstruction = translator.translate(translation, i.other), translator.reconstruct(images, i)
             return sample_grid([images, translation, cycle, reconstruction])
@@ -227,7 +229,9 @@ class _Run:
         self.monitor.samples(self.trainer.steps_done, PerDomain.of(grid))
 
     def _evaluate(self) -> Figures:
-        figures = evaluate(self._translator(), self.datasets.test)
+        return evaluate(self._translator(), self.datasets.test)
+
+    def _log(self, figures: Figures) -> None:
         values = {
             f"val/{name}_{direction}": value
             for direction, groups in figures.items()
@@ -235,7 +239,6 @@ class _Run:
             if value is not None
         }
         self.monitor.scalars(self.trainer.steps_done, values)
-        return figures
 
     def _progress(self, steps: range) -> Progress:
         return Progress(steps, self.config.train.batch_size, self.config.train.max_minutes, self.device)

@@ -1,0 +1,146 @@
+import copy
+
+import pytest
+import torch
+
+from unit.config import ModelConfig
+from unit.domains import Domain, PerDomain
+from unit.model.layers import HalfSize
+from unit.model.networks import Discriminator, build_autoencoders, build_discriminators, parameter_count
+
+SMALL = ModelConfig(channels=4, residual_blocks=3, shared_blocks=2)
+
+
+def images(height: int = 16, width: int = 24, batch: int = 2) -> PerDomain[torch.Tensor]:
+    return PerDomain.of(lambda _: torch.rand(batch, 3, height, width) * 2 - 1)
+
+
+def test_the_papers_networks_have_the_papers_number_of_parameters() -> None:
+    assert parameter_count(build_autoencoders(ModelConfig())) == 18_017_286
+    assert parameter_count(build_discriminators(ModelConfig())) == 9_308_934
+
+
+@pytest.mark.parametrize("shared", [0, 1, 3])
+def test_both_domains_hold_the_same_shared_modules(shared: int) -> None:
+    networks = build_autoencoders(ModelConfig(channels=4, residual_blocks=3, shared_blocks=shared))
+    assert networks.encoder(Domain.A).shared is networks.encoder(Domain.B).shared
+    assert networks.generator(Domain.A).shared is networks.generator(Domain.B).shared
+    assert networks.encoder(Domain.A).private is not networks.encoder(Domain.B).private
+    for shared_part in (networks.encoder(Domain.A).shared, networks.generator(Domain.A).shared):
+        assert len(list(shared_part.children())) == shared
+
+
+def test_shared_blocks_change_only_how_many_parameters_are_shared() -> None:
+    block = 2 * (16 * 16 * 9 + 16)
+    counts = [
+        parameter_count(build_autoencoders(ModelConfig(channels=4, residual_blocks=3, shared_blocks=n)))
+        for n in range(4)
+    ]
+    # Each block that is shared saves one copy in the encoders and one in the generators.
+    assert [counts[n] - counts[n + 1] for n in range(3)] == [2 * block] * 3
+
+
+def test_a_copy_still_shares() -> None:
+    networks = copy.deepcopy(build_autoencoders(SMALL))
+    assert networks.encoder(Domain.A).shared is networks.encoder(Domain.B).shared
+    assert parameter_count(networks) == parameter_count(build_autoencoders(SMALL))
+
+
+def test_running_both_domains_together_equals_running_each_encoder_alone() -> None:
+    networks, x = build_autoencoders(SMALL), images()
+    together = networks.encode(x)
+    for i in Domain:
+        torch.testing.assert_close(together[i], networks.encoder(i)(x[i]))
+
+
+@pytest.mark.parametrize(("own", "other"), [(True, True), (True, False), (False, True)])
+def test_decoding_together_equals_running_each_generator_alone(own: bool, other: bool) -> None:
+    networks = build_autoencoders(SMALL)
+    z = PerDomain.of(lambda _: torch.randn(2, 16, 4, 6))
+    decoded = networks.decode(z, own=own, other=other)
+    assert (decoded.own is not None, decoded.other is not None) == (own, other)
+    for i in Domain:
+        if decoded.own:
+            torch.testing.assert_close(decoded.own[i], networks.generator(i)(z[i]))
+        if decoded.other:
+            torch.testing.assert_close(decoded.other[i], networks.generator(i.other)(z[i]))
+
+
+def test_the_shared_layers_run_once_for_both_domains() -> None:
+    networks, x, batches = build_autoencoders(SMALL), images(), []
+    for part in (networks.encoder(Domain.A).shared, networks.generator(Domain.A).shared):
+        part.register_forward_hook(lambda _, inputs, __: batches.append(len(inputs[0])))
+    networks.decode(networks.encode(x), own=True, other=True)
+    assert batches == [4, 4]
+
+
+def test_images_come_out_in_their_size_and_range_in_fp32_also_under_autocast() -> None:
+    networks, x = build_autoencoders(SMALL), images()
+    with torch.autocast("cpu", torch.bfloat16):
+        mu = networks.encode(x)
+        out = networks.generator(Domain.A)(mu.a)
+    assert mu.a.shape[1:] == networks.code_shape(16, 24)
+    assert out.shape == x.a.shape
+    assert out.dtype == torch.float32
+    assert out.abs().max() <= 1
+
+
+def test_group_normalization_keeps_what_instance_normalization_removes() -> None:
+    # A block's normalization over a constant image: instance gives 0 whatever the constant, group tells channels apart.
+    x = torch.arange(16.0)[None, :, None, None].expand(1, 16, 4, 4)
+    from unit.model.layers import normalization
+
+    assert normalization("instance", 16)(x).abs().max() < 1e-3
+    assert normalization("group", 16)(x).abs().max() > 0.9
+
+
+@pytest.mark.parametrize("size", [8, 9, 16])
+def test_half_size_keeps_constants_and_ramps_and_rounds_up(size: int) -> None:
+    half = HalfSize()
+    assert torch.allclose(half(torch.full((1, 3, size, size), 0.7)), torch.tensor(0.7))
+    ramp = torch.arange(float(size)).expand(1, 3, size, size)
+    out = half(ramp)
+    assert out.shape[-2:] == ((size + 1) // 2,) * 2
+    torch.testing.assert_close(out[..., 1:-1], ramp[..., ::2, ::2][..., 1:-1])
+
+
+def test_half_size_by_hand() -> None:
+    x = torch.zeros(1, 1, 4, 4)
+    x[0, 0, 2, 2] = 16.0
+    assert HalfSize()(x)[0, 0].tolist() == [[0.0, 0.0], [0.0, 4.0]]
+    x = torch.zeros(1, 1, 4, 4)
+    x[0, 0, 1, 1] = 16.0  # half a pixel off the grid in both axes: a sixteenth to each of four
+    assert HalfSize()(x)[0, 0].tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
+def test_each_scale_of_a_discriminator_sees_half_the_size() -> None:
+    logits = Discriminator(channels=4, layers=2, scales=3)(torch.rand(2, 3, 32, 64))
+    assert [tuple(scale.shape) for scale in logits] == [(2, 1, 8, 16), (2, 1, 4, 8), (2, 1, 2, 4)]
+
+
+def test_comparing_equals_judging_each_alone() -> None:
+    discriminators = build_discriminators(ModelConfig(channels=4, discriminator_layers=2, discriminator_scales=2))
+    real, fake = images(), images()
+    together = discriminators.compare(real, fake)
+    for verdict, x in zip(together, (real, fake), strict=True):
+        alone = discriminators(x)
+        for i in Domain:
+            for scale, expected in zip(verdict[i], alone[i], strict=True):
+                torch.testing.assert_close(scale, expected)
+
+
+def test_initialization_has_the_deviation_it_names() -> None:
+    weights = build_autoencoders(ModelConfig()).encoder(Domain.A).shared[0].body[0].weight
+    assert weights.std().item() == pytest.approx(0.02, rel=0.01)
+    weights = build_autoencoders(ModelConfig(initialization="kaiming")).encoder(Domain.A).shared[0].body[0].weight
+    assert weights.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.01)
+
+
+def test_dropout_is_off_unless_asked_for_and_off_in_evaluation() -> None:
+    x = images()
+    networks = build_autoencoders(SMALL)
+    assert torch.equal(networks.encode(x).a, networks.encode(x).a)
+    networks = build_autoencoders(ModelConfig(channels=4, dropout=0.5))
+    assert not torch.equal(networks.encode(x).a, networks.encode(x).a)
+    networks.eval()
+    assert torch.equal(networks.encode(x).a, networks.encode(x).a)

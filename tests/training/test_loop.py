@@ -1,0 +1,220 @@
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.tiny import TINY, metrics, tiny
+from unit.config import Config
+from unit.config_file import read_config, write_config
+from unit.errors import ConfigError, DataError, UserError
+from unit.training import checkpoint
+from unit.training.loop import default_folder, train
+from unit.translation.translator import Translator
+
+
+def state_of(run: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of the newest checkpoint, by its place."""
+    found: dict[str, torch.Tensor] = {}
+
+    def walk(item: object, place: str) -> None:
+        if isinstance(item, torch.Tensor):
+            found[place] = item
+        elif isinstance(item, dict):
+            for key, value in item.items():
+                walk(value, f"{place}/{key}")
+
+    walk(checkpoint.load(checkpoint.available(run / "checkpoints")[0][1]), "")
+    return found
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    first, second = state_of(one), state_of(two)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[place], second[place]) for place in first)
+    assert metrics(one) == metrics(two)
+    samples = {path.name: path.read_bytes() for path in (one / "samples").iterdir()}
+    assert samples == {path.name: path.read_bytes() for path in (two / "samples").iterdir()}
+    models = [load_file(run / "model.safetensors") for run in (one, two)]
+    assert all(torch.equal(tensor, models[1][name]) for name, tensor in models[0].items())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of TINY."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert train(TINY, run).exit_status == 0
+    return run
+
+
+def test_a_run_leaves_what_the_interface_says(whole: Path) -> None:
+    names = {path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file()}
+    events = {name for name in names if name.startswith("tensorboard/")}
+    assert len(events) == 1
+    assert names - events == {
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "checkpoints/step-00000002.pt",
+        "checkpoints/step-00000004.pt",
+        "checkpoints/step-00000006.pt",
+        "samples/step-00000000.png",
+        "samples/step-00000003.png",
+        "samples/step-00000006.png",
+    }
+    assert read_config(whole / "config.yaml") == TINY
+    assert [line["step"] for line in metrics(whole)] == [1, 2, 3, 3, 4, 5, 6, 6]
+    assert Translator.load(whole).step == 6
+
+
+def test_the_run_says_how_it_ended(tmp_path: Path) -> None:
+    result = train(TINY, tmp_path / "run")
+    assert (result.step, result.exit_status) == (6, 0)
+    assert result.figures is not None
+    assert result.figures["a2b"].keys() == {"translated", "do_nothing", "real"}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_parts_equal_the_whole_bit_for_bit(tmp_path: Path, precision: str, workers: int) -> None:
+    def config(steps: int) -> Config:
+        return tiny(train={"steps": steps, "precision": precision}, data={"workers": workers}, model={"dropout": 0.1})
+
+    train(config(6), tmp_path / "one")
+    for steps in (3, 4, 6):
+        train(config(steps), tmp_path / "two")
+    one, two = state_of(tmp_path / "one"), state_of(tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[place], two[place]) for place in one)
+    samples = [path.name for path in sorted((tmp_path / "one" / "samples").iterdir())]
+    assert all((tmp_path / r / "samples" / samples[-1]).exists() for r in ("one", "two"))
+    rows = [[row for row in metrics(tmp_path / r) if "loss/kl_a" in row] for r in ("one", "two")]
+    assert rows[0] == rows[1]
+
+
+def test_going_on_from_an_older_checkpoint_leaves_the_same_run(whole: Path, tmp_path: Path) -> None:
+    """As after a crash: what was logged and drawn after the checkpoint is made again, not twice."""
+    run = tmp_path / "run"
+    train(TINY, run)
+    (run / "checkpoints" / "step-00000006.pt").write_bytes(b"cut short")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "loss/')
+    assert train(TINY, run).step == 6
+    assert_same_run(whole, run)
+
+
+def test_a_finished_run_is_left_as_it_is(whole: Path) -> None:
+    before = {path: path.read_bytes() for path in (whole / "checkpoints").iterdir()}
+    result = train(TINY, whole)
+    assert (result.step, result.exit_status) == (6, 0)
+    assert {path: path.read_bytes() for path in (whole / "checkpoints").iterdir()} == before
+    assert [line["step"] for line in metrics(whole)] == [1, 2, 3, 3, 4, 5, 6, 6]
+
+
+def test_another_configuration_is_refused_with_the_difference(whole: Path) -> None:
+    with pytest.raises(ConfigError, match=r"loss\.lambda2: 100\.0 before, 50\.0 now"):
+        train(tiny(loss={"lambda2": 50.0}), whole)
+
+
+def test_with_no_good_checkpoint_left_the_run_stops_and_says_what_is_lost(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny(train={"steps": 2}), run)
+    for _, path in checkpoint.available(run / "checkpoints"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="up to step 2 is lost"):
+        train(TINY, run)
+
+
+def test_max_minutes_ends_a_run_with_a_checkpoint(tmp_path: Path) -> None:
+    result = train(tiny(train={"steps": 10_000, "max_minutes": 0.02}), tmp_path / "run")
+    assert 0 < result.step < 10_000
+    assert result.exit_status == 0
+    assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == result.step
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path: Path) -> None:
+    broken = tiny(optimizer={"learning_rate_generator": 1e30}, train={"steps": 50})
+    with pytest.raises(UserError, match=r"step \d+: loss/\w+ is (nan|inf)"):
+        train(broken, tmp_path / "run")
+    for _, path in checkpoint.available(tmp_path / "run" / "checkpoints"):
+        state = checkpoint.load(path)["trainer"]["networks"]
+        assert all(torch.isfinite(tensor).all() for tensor in state.values())
+
+
+def folders(path: Path, count: int = 3) -> tuple[str, str]:
+    for name in ("sunny", "rainy"):
+        (path / name).mkdir()
+        for k in range(count):
+            pixels = np.random.default_rng(k).integers(0, 255, (30 + k, 50 - k, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(path / name / f"{k}.jpg")
+    return str(path / "sunny"), str(path / "rainy")
+
+
+def test_two_folders_smaller_than_a_batch_train_and_translate(tmp_path: Path) -> None:
+    a, b = folders(tmp_path)
+    config = tiny(data={"a": a, "b": b}, train={"batch_size": 7, "steps": 2})
+    result = train(config, tmp_path / "run")
+    assert (result.step, result.figures) == (2, None)
+    picture = Translator.load(tmp_path / "run")(Image.new("RGB", (65, 63)), "sunny2rainy")
+    assert isinstance(picture, Image.Image)
+    assert picture.size == (65, 63)
+
+
+def test_a_changed_folder_is_said_and_training_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    a, b = folders(tmp_path)
+    train(tiny(data={"a": a, "b": b}, train={"steps": 1}), tmp_path / "run")
+    Image.new("RGB", (40, 40)).save(Path(a) / "new.png")
+    assert train(tiny(data={"a": a, "b": b}, train={"steps": 2}), tmp_path / "run").step == 2
+    assert "the list of training images changed since step" in caplog.text
+
+
+def test_folders_without_images_are_refused(tmp_path: Path) -> None:
+    a, _ = folders(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty"):
+        train(tiny(data={"a": a, "b": str(tmp_path / "empty")}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_default_folder_is_named_after_the_domains(tmp_path: Path) -> None:
+    from unit.data.datasets import open_datasets
+
+    a, b = folders(tmp_path)
+    config = tiny(data={"a": a, "b": b})
+    assert default_folder(config, open_datasets(config.data)) == Path("runs/sunny-rainy")
+    assert default_folder(TINY, open_datasets(TINY.data)) == Path("runs/streets")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_a_random_moment_loses_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    config, runs = tiny(train={"steps": 60, "checkpoint_every": 20, "sample_every": 20, "validate_every": 60}), []
+    write_config(config, tmp_path / "config.yaml")
+    for name in ("whole", "stopped"):
+        runs.append(tmp_path / name)
+    command = [sys.executable, "train.py", "--config", str(tmp_path / "config.yaml"), "--out"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(runs[0])], check=True, capture_output=True, env=environment)
+    process = subprocess.Popen([*command, str(runs[1])], stderr=subprocess.PIPE, text=True, env=environment)
+    while not (runs[1] / "metrics.jsonl").exists() or len((runs[1] / "metrics.jsonl").read_text()) < 2000:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.01)
+    time.sleep(random.random())
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    step = checkpoint.available(runs[1] / "checkpoints")[0][0]
+    assert process.returncode == (128 + number if step < 60 else 0), errors
+    assert "Traceback" not in errors
+    assert step == 60 or re.search("finishing this step", errors)
+    subprocess.run([*command, str(runs[1])], check=True, capture_output=True, env=environment)
+    assert_same_run(*runs)
