@@ -1,0 +1,264 @@
+"""Image file ↔ RGB picture ↔ float tensor (3, H, W) in [-1, 1].
+
+Whatever the file holds (16 bits, gray, CMYK, a palette, transparency, an ICC profile, a camera on its side) comes out
+as the upright 8-bit sRGB picture that a person sees in a viewer, or as one `ImageError` that names the file.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import stat
+import threading
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+
+from unit.errors import ImageError
+
+MAX_PIXELS = 200_000_000
+"""Larger pictures are refused from their header: 200 megapixels are 600 MB decoded."""
+
+# EPS starts Ghostscript, and IPTC opens what it wraps as any format, so EPS too; WMF needs Windows; MPEG, GRIB, BUFR
+# and HDF5 are only recognised, not decoded; FITS holds physical quantities, no picture. PDF can't be read at all.
+_LEFT_OUT = {"EPS", "IPTC", "WMF", "MPEG", "GRIB", "BUFR", "HDF5", "FITS"}
+
+Image.init()  # registers every format; Pillow would else do so at the first file it doesn't know
+_ENDINGS = Image.registered_extensions()
+# A format without an ending of its own (SPIDER, MCIDAS) has hardly a signature either, and takes files that are none.
+_FORMATS = tuple(name for name in Image.ID if name in _ENDINGS.values() and name not in _LEFT_OUT)
+
+SUFFIXES: frozenset[str] = frozenset({".mpo"} | {ending for ending, name in _ENDINGS.items() if name in _FORMATS})
+"""Endings of the files that are taken for images, in lower case (".mpo" is a JPEG to Pillow)."""
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SRGB_TOLERANCE = 2  # in levels; the sRGB profiles in use differ by no more
+_LOSSY = {"JPEG", "WEBP", "AVIF"}
+_LOSSY_QUALITY = 95
+
+_pillow_limit = threading.Lock()
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""The path as text for one line of a message: line breaks, control and undecodable characters as ``\n``."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in os.fspath(path))
+
+
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The file's first frame as an upright RGB picture of 8 bits, in sRGB, transparent parts over white.
+
+    Of 16-bit gray, 65535 becomes 255 (never clipped or stretched). Embedded ICC profiles are applied; a broken one, or
+    one for other channels than the file has, is ignored. The result carries no metadata.
+
+    Raises `ImageError`, one line with the file's name, when the file is missing, no file, empty, no image, damaged,
+    larger than `max_pixels`, or holds numbers with no known white (floats, integers outside 0 … 65535).
+    """
+    try:
+        # Process-wide before Python 3.14: a warning of Pillow's may show when threads read at once, and no worse.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            return _read(path, max_pixels)
+    except Exception as error:  # damaged files make decoders raise anything
+        raise ImageError(f"{printable(path)}: {_why_unread(error)}") from error
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """An RGB picture as float32 (3, H, W), contiguous, on the CPU: ``v / 127.5 - 1``, so 0 … 255 is [-1, 1].
+
+    Raises `ValueError` for a picture that is not RGB.
+    """
+    if image.mode != "RGB":
+        raise ValueError(f"expected an RGB picture, got {image.mode}")
+    levels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return levels.to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1)
+
+
+def to_image(tensor: torch.Tensor) -> Image.Image:
+    """The inverse of `to_tensor`: (3, H, W), any float type and device, as RGB; clamped to [-1, 1], rounded to nearest.
+
+    Raises `ValueError` for another shape or type, or values that are not finite.
+    """
+    if tensor.ndim != 3 or tensor.shape[0] != 3 or not tensor.is_floating_point():
+        raise ValueError(f"expected floats of shape (3, H, W), got {tensor.dtype} {tuple(tensor.shape)}")
+    values = tensor.detach().to("cpu", torch.float32)
+    if not values.isfinite().all():
+        raise ValueError("a picture with values that are not finite")
+    levels = values.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+
+
+def resize_short_side(image: Image.Image, size: int) -> Image.Image:
+    """The picture scaled, antialiased (bicubic), so that its short side is `size`; itself if that is so already.
+
+    The long side is rounded. Raises `ImageError` for a strip so thin that the result had more than `MAX_PIXELS`.
+    """
+    short = min(image.size)
+    if short == size:
+        return image
+    width, height = (round(side * size / short) for side in image.size)
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"a picture of {image.width}x{image.height} is too thin to be scaled to a short side of {size}; crop it"
+        )
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def write_image(image: Image.Image, path: Path, quality: int | None = None) -> None:
+    """Write the picture in the format of the path's ending, all of it or nothing; makes the folders it needs.
+
+    `quality`, 1 … 100, is that of JPEG, WebP and AVIF, 95 by default; from 95 on JPEG keeps colour at full resolution.
+    Raises `ImageError`, one line with the file's name, when it can't be written.
+    """
+    suffix = path.suffix.lower()
+    form = _ENDINGS.get(suffix)
+    if form is None or form not in Image.SAVE:
+        raise ImageError(
+            f"{printable(path)}: can't write {printable(suffix) or 'a file without an ending'}; use .png, .jpg or .webp"
+        )
+    options: dict[str, int] = {}
+    if form in _LOSSY:
+        options["quality"] = _LOSSY_QUALITY if quality is None else quality
+        if form == "JPEG" and options["quality"] >= 95:
+            options["subsampling"] = 0  # 4:4:4
+    # A name of its own, since the file's may be as long as a name can be; hidden, so that no listing takes it.
+    beside = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with beside.open("xb") as file:
+                image.save(file, format=form, **options)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except Exception as error:  # encoders, too, raise anything
+        raise ImageError(f"{printable(path)}: can't be written: {_detail(error)}") from error
+
+
+def _read(path: Path, max_pixels: int) -> Image.Image:
+    """`read_image` with errors of any type, `ImageError` without the file's name."""
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError("is a folder, not an image")
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        raise ImageError("is no ordinary file")
+    if status.st_size == 0:
+        raise ImageError("the file is empty; replace or remove it")
+    with path.open("rb") as file, _open(file) as image:
+        if image.width * image.height > max_pixels:
+            raise ImageError(f"{image.width}x{image.height} is more than {max_pixels} pixels; make it smaller")
+        image.load()
+        upright = _UPRIGHT.get(_orientation(image))  # after loading: PNG may keep EXIF behind the picture
+        picture = _to_rgb(image)
+    picture.info = {}  # a profile that has been applied must not be written out again
+    return picture if upright is None else picture.transpose(upright)
+
+
+def _open(file: BinaryIO) -> Image.Image:
+    """The header, nothing decoded. Content decides, not the ending."""
+    try:
+        return Image.open(file, formats=_FORMATS)
+    except Image.DecompressionBombError:
+        # Pillow's own limit is below ours, and belongs to the process: lifted for one header, by one thread at a time.
+        with _pillow_limit:
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                return Image.open(file, formats=_FORMATS)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+
+
+def _orientation(image: Image.Image) -> int:
+    """As in EXIF, 1 is upright. (Pillow's `exif_transpose` also rewrites the metadata, and fails where it's broken.)"""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken EXIF is no reason to lose the photograph
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Any loaded image as RGB in sRGB. The profile is applied to the colours alone, before they meet the white."""
+    colours, alpha = _apart(image)
+    profile = image.info.get("icc_profile")
+    transform = _to_srgb(profile, colours.mode) if profile else None
+    rgb = transform.apply(colours) if transform else colours.convert("RGB")
+    if alpha is None:
+        return rgb
+    white = Image.new("RGB", image.size, "white")
+    white.paste(rgb, mask=alpha)
+    return white
+
+
+def _apart(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Colours of 8 bits a channel, without palette or alpha, and the alpha (None: opaque)."""
+    if image.mode == "F":
+        raise ImageError("holds floating-point numbers with no known white; convert it to 8- or 16-bit PNG or TIFF")
+    if image.mode.startswith("I"):
+        return _from_16_bits(image), None
+    if image.has_transparency_data:
+        if image.mode in ("L", "LA", "La"):
+            gray, alpha = image.convert("LA").split()
+            return gray, alpha
+        rgba = image.convert("RGBA")
+        return rgba.convert("RGB"), rgba.getchannel("A")
+    return (image.convert("RGB") if image.mode == "P" else image), None
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise ImageError("holds integers outside 0 … 65535; convert it to 8- or 16-bit PNG or TIFF")
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))  # 65535 = 255 * 257
+
+
+@lru_cache(maxsize=8)  # the photographs of one folder mostly share a few profiles
+def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From the profile's colours to sRGB, or None where that is broken, for other channels, or changes nothing."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+        transform = ImageCms.ImageCmsTransform(source, srgb, mode, "RGB")  # raises where profile and mode don't fit
+        noise = np.random.default_rng(0).bytes(64 * 64 * len(Image.new(mode, (1, 1)).getbands()))
+        probe = Image.frombytes(mode, (64, 64), noise)
+        change = np.asarray(transform.apply(probe)).astype(int) - np.asarray(probe.convert("RGB"))
+    except Exception:  # a broken profile is no reason to lose the photograph
+        return None
+    return transform if np.abs(change).max() > _SRGB_TOLERANCE else None
+
+
+def _why_unread(error: Exception) -> str:
+    """What is wrong with a file and what to do, in one line."""
+    match error:
+        case ImageError():
+            return str(error)
+        case FileNotFoundError():
+            return "no such file"
+        case PermissionError():
+            return "no permission to read it"
+        case UnidentifiedImageError():
+            return "is no image that can be read here; convert it to PNG or JPEG, or remove it"
+        case MemoryError():
+            return "too large for this machine's memory; make it smaller"
+        case OSError(strerror=str()):
+            return f"can't be read: {_detail(error)}"
+        case _:
+            return f"damaged or cut short ({_detail(error)}); replace or remove it"
+
+
+def _detail(error: Exception) -> str:
+    """The error's own words, in one printable line."""
+    text = str(error.strerror) if isinstance(error, OSError) and error.strerror else str(error)
+    return printable(" ".join(text.split()))[:200] or type(error).__name__
