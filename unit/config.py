@@ -259,9 +259,9 @@ class TrainConfig:
         _at_least("train", self, 0, "steps", "seed", "max_minutes")
         _at_least("train", self, 1, "batch_size", "log_every", "sample_every", "checkpoint_every", "validate_every")
         _at_least("train", self, 1, "keep_last")
-        kind, _, number = self.device.partition(":")
+        kind, colon, number = self.device.partition(":")
         _require(
-            kind in ("auto", "cpu", "cuda", "mps") and (not number or (kind == "cuda" and number.isdecimal())),
+            kind in ("auto", "cpu", "cuda", "mps") and (not colon or (kind == "cuda" and number.isdecimal())),
             "train.device",
             f"must be auto, cpu, cuda, cuda:N or mps, is {self.device!r}",
         )

@@ -1,5 +1,7 @@
 """What a user can do wrong, one class a kind. Only the command line prints these, and exits with their status."""
 
+import os
+
 
 class UserError(Exception):
     """Something the user can act on. The message is one line: the file or key, what is wrong, what to do."""
@@ -27,3 +29,8 @@ class DataError(UserError):
 
 class ImageError(DataError):
     """One image file that can't be read."""
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""The path as text for one line of a message: line breaks, control and undecodable characters as ``\n``."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in os.fspath(path))

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from unit.errors import UserError
+from unit.errors import UserError, printable
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Put `content` at `path` in one stroke: written beside it, synced to the disk, then renamed.
+def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Put `content` at `path` in one stroke: written beside it, then renamed; makes the folders it needs.
+
+    With `sync` it is on the disk when this returns, so that also a power failure leaves the old file or the new one.
 
     Raises:
         OSError: it can't be written; what was there before is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
+    # Hidden, so that no listing takes it; as short as may be, since the file's own name may be as long as a name can
+    # be; the same each time, so that a killed program leaves one behind at most.
+    beside = path.parent / f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}.partial"
     try:
         with beside.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         beside.replace(path)
-    except OSError:
+    finally:
         beside.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # elsewhere a folder can't be opened, nor need it be
+    if sync and os.name == "posix":  # elsewhere a folder can't be opened, nor need it be
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -50,4 +55,4 @@ def writing(path: Path) -> Iterator[None]:
         with suppress(OSError):
             there = next(folder for folder in (path, *path.parents) if folder.is_dir())
             free = f"; {shutil.disk_usage(there).free / 1e6:.0f} MB are free there"
-        raise UserError(f"{path}: can't be written ({error.strerror or error}){free}") from error
+        raise UserError(f"{printable(path)}: can't be written ({error.strerror or error}){free}") from error

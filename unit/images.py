@@ -7,8 +7,6 @@ as the upright 8-bit sRGB picture that a person sees in a viewer, or as one `Ima
 from __future__ import annotations
 
 import io
-import os
-import secrets
 import stat
 import threading
 import warnings
@@ -20,7 +18,8 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from unit.errors import ImageError
+from unit.errors import ImageError, UserError, printable
+from unit.files import write_whole
 
 MAX_PIXELS = 200_000_000
 """Larger pictures are refused from their header: 200 megapixels are 600 MB decoded."""
@@ -51,11 +50,6 @@ _LOSSY = {"JPEG", "WEBP", "AVIF"}
 _LOSSY_QUALITY = 95
 
 _pillow_limit = threading.Lock()
-
-
-def printable(path: str | os.PathLike[str]) -> str:
-    r"""The path as text for one line of a message: line breaks, control and undecodable characters as ``\n``."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in os.fspath(path))
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -121,12 +115,12 @@ def write_image(image: Image.Image, path: Path, quality: int | None = None) -> N
     """Write the picture in the format of the path's ending, all of it or nothing; makes the folders it needs.
 
     `quality`, 1 … 100, is that of JPEG, WebP and AVIF, 95 by default; from 95 on JPEG keeps colour at full resolution.
-    Raises `ImageError`, one line with the file's name, when it can't be written.
+    Raises `UserError`, one line with the file's name, when it can't be written.
     """
     suffix = path.suffix.lower()
     form = _ENDINGS.get(suffix)
     if form is None or form not in Image.SAVE:
-        raise ImageError(
+        raise UserError(
             f"{printable(path)}: can't write {printable(suffix) or 'a file without an ending'}; use .png, .jpg or .webp"
         )
     options: dict[str, int] = {}
@@ -134,18 +128,12 @@ def write_image(image: Image.Image, path: Path, quality: int | None = None) -> N
         options["quality"] = _LOSSY_QUALITY if quality is None else quality
         if form == "JPEG" and options["quality"] >= 95:
             options["subsampling"] = 0  # 4:4:4
-    # A name of its own, since the file's may be as long as a name can be; hidden, so that no listing takes it.
-    beside = path.parent / f".{secrets.token_hex(8)}.tmp"
+    content = io.BytesIO()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with beside.open("xb") as file:
-                image.save(file, format=form, **options)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        image.save(content, format=form, **options)
+        write_whole(path, content.getvalue(), sync=False)
     except Exception as error:  # encoders, too, raise anything
-        raise ImageError(f"{printable(path)}: can't be written: {_detail(error)}") from error
+        raise UserError(f"{printable(path)}: can't be written: {_detail(error)}") from error
 
 
 def _read(path: Path, max_pixels: int) -> Image.Image:

@@ -17,17 +17,14 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; {self.prog} --help says more")
 
 
-def whole_number(minimum: int) -> Callable[[str], int]:
-    """A type for argparse: an integer of at least `minimum`."""
+def whole_number(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+    """A type for argparse: an integer from `minimum` to `maximum`."""
+    limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
 
     def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = minimum - 1
-        if value < minimum:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {minimum}, is {text!r}")
-        return value
+        if not text.isdecimal() or int(text) < minimum or (maximum is not None and int(text) > maximum):
+            raise argparse.ArgumentTypeError(f"must be a whole number {limits}, is {text!r}")
+        return int(text)
 
     return parse
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from heapq import nsmallest
@@ -15,8 +12,9 @@ from pathlib import Path
 from PIL import Image
 
 from unit.domains import Domain, PerDomain
-from unit.errors import DataError
-from unit.images import MAX_PIXELS, SUFFIXES, printable, read_image
+from unit.errors import DataError, printable
+from unit.images import MAX_PIXELS, read_image
+from unit.listing import list_images, listing_errors, require_folder, shortened
 
 
 @dataclass(frozen=True)
@@ -44,28 +42,6 @@ class ImageFolder:
         return read_image(self.root / self.names[index], self.max_pixels)
 
 
-def list_images(folder: Path) -> list[str]:
-    """Relative paths, "/" between their parts, of all images below `folder`, in the order of their code points.
-
-    An image is what ends in one of `SUFFIXES`, in any case; nothing is opened. Names with a leading dot and `__MACOSX`
-    are skipped, links followed. Raises `DataError` when the folder is missing, no folder, can't be read, or has no
-    image.
-    """
-    _must_be_folder(folder)
-    names: list[str] = []
-    others: Counter[str] = Counter()
-    for name in _files(folder):
-        suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path a name takes minutes for a million
-        if suffix in SUFFIXES:
-            names.append(name)
-        else:
-            others[suffix] += 1
-    if not names:
-        raise DataError(_no_images(folder, others))
-    names.sort()
-    return names
-
-
 def held_out(
     names: Sequence[str], share: float = 0.05, at_least: int = 1, at_most: int = 200
 ) -> tuple[list[str], list[str]]:
@@ -91,15 +67,15 @@ def split_root(root: Path) -> PerDomain[tuple[Path, Path | None]]:
 
     Raises `DataError` when the root or a training folder is missing.
     """
-    _must_be_folder(root)
-    with _listing(root):
+    require_folder(root)
+    with listing_errors(root):
         # Of trainA and TrainA side by side, the last in code-point order: trainA.
         folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
     missing = [f"train{domain.upper()}" for domain in Domain if f"train{domain}" not in folders]
     if missing:
         found = ", ".join(sorted(printable(path.name) for path in folders.values())) or "no folders"
         raise DataError(
-            f"{printable(root)}: {' and '.join(missing)} missing, found {_cut(found)};"
+            f"{printable(root)}: {' and '.join(missing)} missing, found {shortened(found)};"
             " expected the folders trainA, trainB and, if you have them, testA, testB"
         )
     return PerDomain.of(lambda domain: (folders[f"train{domain}"], folders.get(f"test{domain}")))
@@ -142,78 +118,3 @@ def _fraction(name: str) -> float:
 def _as_name(parts: Sequence[str]) -> str:
     text = "-".join(parts)
     return "".join(c if c.isalnum() or c in "_.-" else "-" for c in text).strip(".-")
-
-
-def _files(folder: Path) -> Iterator[str]:
-    """All files below, relative, in no particular order; no `stat` for a file that is no link."""
-    # (folder, how its files' names begin, identities of the folders on the way: a link back to one is not followed)
-    pending: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(folder), "", frozenset())]
-    while pending:
-        path, prefix, above = pending.pop()
-        with _listing(path):
-            status = os.stat(path)  # noqa: PTH116 - of the entry, st_ino would be 0 on Windows
-            identity = (status.st_dev, status.st_ino)
-            if identity in above:
-                continue
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    if entry.name.startswith(".") or entry.name == "__MACOSX":
-                        continue
-                    if _is_folder(entry):
-                        pending.append((entry.path, f"{prefix}{entry.name}/", above | {identity}))
-                    else:
-                        yield prefix + entry.name
-
-
-@contextmanager
-def _listing(folder: str | Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise DataError(f"{printable(folder)}: can't be listed ({why}); grant access to it or leave it out") from error
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _must_be_folder(folder: Path) -> None:
-    with _listing(folder):
-        if folder.is_dir():
-            return
-        if folder.exists():
-            raise DataError(f"{printable(folder)}: is a file, not a folder; give the folder that holds the images")
-        raise DataError(f"{printable(folder)}: no such folder{_suggestion(folder)}")
-
-
-def _suggestion(folder: Path) -> str:
-    """A hint at the first missing part of the path, e.g. "; did you mean data/sunny?"."""
-    missing = folder
-    while missing.parent != missing and not missing.parent.exists():
-        missing = missing.parent
-    try:
-        siblings = {path.name.lower(): path for path in missing.parent.iterdir() if path.is_dir()}
-    except OSError:
-        siblings = {}
-    close = difflib.get_close_matches(missing.name.lower(), siblings, n=1)
-    if close:
-        return f"; did you mean {printable(siblings[close[0]])}?"
-    return "; check the path" if missing == folder else f"; {printable(missing)} is missing already"
-
-
-def _no_images(folder: Path, others: Counter[str]) -> str:
-    if not others:
-        return f"{printable(folder)}: no files in this folder (hidden ones don't count); put images there"
-    seen = ", ".join(printable(suffix) or "no ending" for suffix, _ in others.most_common(5))
-    return (
-        f"{printable(folder)}: no images among {others.total()} files (seen: {_cut(seen)});"
-        f" read are .jpg, .png, .webp, .tif and {len(SUFFIXES) - 4} more endings"
-    )
-
-
-def _cut(text: str, length: int = 200) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"

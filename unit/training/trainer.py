@@ -16,6 +16,7 @@ from unit.config import Config
 from unit.devices import autocast
 from unit.domains import Domain, PerDomain
 from unit.model.networks import Autoencoders, build_autoencoders, build_discriminators
+from unit.model.noise import gaussian_codes
 from unit.model.objective import (
     Logits,
     Noise,
@@ -158,15 +159,6 @@ class Trainer:
             "optimizer_generator": self.optimizer_generator,
             "optimizer_discriminator": self.optimizer_discriminator,
         }
-
-
-def gaussian_codes(shape: tuple[int, int, int], seeds: list[int], device: torch.device) -> Tensor:
-    """N(0, I) of (len(seeds), *shape); each item is a function of its own seed."""
-    items = []
-    for seed in seeds:
-        generator = torch.Generator(device).manual_seed(seed)
-        items.append(torch.randn(shape, generator=generator, device=device))
-    return torch.stack(items)
 
 
 def _update(optimizer: torch.optim.Optimizer, terms: Terms) -> None:

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from unit.errors import DataError
+from unit.listing import list_images
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def link(path: Path, target: Path | str) -> None:
+    try:
+        path.symlink_to(target, target_is_directory=Path(path.parent, target).is_dir())
+    except OSError:
+        pytest.skip("needs links")
+
+
+def complaint(folder: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        list_images(folder)
+    message = str(caught.value)
+    assert message.isprintable()
+    assert message.startswith(str(folder))
+    assert caught.value.exit_status == 3
+    return message
+
+
+def test_all_images_below_in_code_point_order(tmp_path: Path) -> None:
+    names = ["B.png", "Z/a.jpg", "a.JPG", "a/b.TiFf", "a/b/c/d.webp", "a0.gif", "b.png", "ä.png", "日.bmp"]
+    touch(tmp_path, *reversed(names))
+    assert list_images(tmp_path) == names
+
+
+def test_what_is_no_image_or_hidden_is_skipped(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "a.jpg", "a.txt", "jpg", "a.pdf", "a.jpg.part", "._a.jpg", ".hidden/a.jpg", "__MACOSX/a.jpg", "a.eps"
+    )
+    assert list_images(tmp_path) == ["a.jpg"]
+
+
+def test_a_root_may_be_hidden(tmp_path: Path) -> None:
+    touch(tmp_path / ".data", "a.jpg")
+    assert list_images(tmp_path / ".data") == ["a.jpg"]
+
+
+def test_a_folder_named_as_an_image_is_a_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "x.jpg/y.png")
+    assert list_images(tmp_path) == ["x.jpg/y.png"]
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere", "a.jpg", "b/c.jpg")
+    touch(tmp_path / "root", "z.png")
+    link(tmp_path / "root" / "linked", tmp_path / "elsewhere")
+    link(tmp_path / "root" / "again", tmp_path / "elsewhere")
+    link(tmp_path / "root" / "y.jpg", tmp_path / "elsewhere" / "a.jpg")
+    link(tmp_path / "root" / "broken.jpg", tmp_path / "nowhere")  # reading it will name it
+    assert list_images(tmp_path / "root") == [
+        "again/a.jpg",
+        "again/b/c.jpg",
+        "broken.jpg",
+        "linked/a.jpg",
+        "linked/b/c.jpg",
+        "y.jpg",
+        "z.png",
+    ]
+
+
+def test_loops_end(tmp_path: Path) -> None:
+    touch(tmp_path, "a/x.jpg", "a/b/y.jpg")
+    link(tmp_path / "a" / "b" / "up", "..")
+    link(tmp_path / "a" / "here", ".")
+    link(tmp_path / "a" / "self", "self")
+    assert list_images(tmp_path) == ["a/b/y.jpg", "a/x.jpg"]
+
+
+# What is wrong with a folder
+
+
+def test_a_missing_folder_names_its_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "sunny").mkdir()
+    assert f"did you mean {tmp_path / 'sunny'}?" in complaint(tmp_path / "suny")
+    if not (tmp_path / "SUNNY").exists():
+        assert f"did you mean {tmp_path / 'sunny'}?" in complaint(tmp_path / "SUNNY")
+    assert "did you mean" not in complaint(tmp_path / "entirely")
+
+
+def test_a_missing_folder_above_is_named(tmp_path: Path) -> None:
+    (tmp_path / "sunny").mkdir()
+    assert f"did you mean {tmp_path / 'sunny'}?" in complaint(tmp_path / "suny" / "x" / "y")
+    assert f"{tmp_path / 'entirely'} is missing already" in complaint(tmp_path / "entirely" / "x" / "y")
+
+
+def test_a_missing_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sunny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "did you mean sunny?" in complaint(Path("suny"))
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    assert "is a file, not a folder" in complaint(tmp_path / "a.jpg")
+    assert "no such folder" in complaint(tmp_path / "a.jpg" / "b")
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "a/.hidden.jpg")
+    assert "no files" in complaint(tmp_path)
+
+
+def test_a_folder_of_other_files(tmp_path: Path) -> None:
+    touch(tmp_path, "1.npy", "2.npy", "x/3.NPY", "readme", "odd.x\n")
+    message = complaint(tmp_path)
+    assert "no images among 5 files (seen: .npy, " in message
+    assert "no ending" in message
+    assert ".jpg, .png" in message
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "shut/b.jpg")
+    (tmp_path / "shut").chmod(0)
+    try:
+        with pytest.raises(DataError, match="shut: can't be listed"):
+            list_images(tmp_path)
+    finally:
+        (tmp_path / "shut").chmod(0o700)
+
+
+def test_a_folder_that_fails_while_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    touch(tmp_path, "a.jpg")
+    monkeypatch.setattr(os, "scandir", fail)
+    assert "can't be listed (Permission denied)" in complaint(tmp_path)

@@ -1,0 +1,89 @@
+"""``translate``: pictures through a trained model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from unit.commands.arguments import Parser, add_model_arguments, whole_number
+from unit.translation.pictures import Job, Outcome, Settings, find_pictures, plan_jobs, translate_pictures
+from unit.translation.translator import Translator
+
+log = logging.getLogger(__name__)
+ENDINGS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "same": None}
+
+
+def run(argv: Sequence[str]) -> int:
+    """Translate as the arguments say; returns the exit status, 1 where a picture failed."""
+    arguments = _parser().parse_args(argv)
+    translator = Translator.load(arguments.model, arguments.device, arguments.precision)
+    settings = Settings(
+        source=translator.source(arguments.direction),
+        size=arguments.size,
+        samples=arguments.samples,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        quality=arguments.quality,
+        overwrite=arguments.overwrite,
+    )
+    pictures, missing = find_pictures(arguments.inputs)
+    jobs = plan_jobs(pictures, arguments.out, ENDINGS[arguments.format], arguments.samples)
+    counts = dict.fromkeys(("done", "skipped", "failed"), 0)
+    for outcome in [*missing, *_with_bar(translate_pictures(translator, jobs, settings), jobs)]:
+        counts[outcome.status] += 1
+        _say(outcome, arguments.json)
+    log.info("%s: %d translated, %d skipped, %d failed", arguments.out, *counts.values())
+    return 1 if counts["failed"] else 0
+
+
+def _with_bar(outcomes: Iterator[Outcome], jobs: Sequence[Job]) -> Iterable[Outcome]:
+    return tqdm(outcomes, total=len(jobs), unit="picture", disable=len(jobs) < 2 or not sys.stderr.isatty())
+
+
+def _say(outcome: Outcome, as_json: bool) -> None:
+    if as_json:
+        record = {
+            "input": outcome.input,
+            "status": outcome.status,
+            "outputs": [str(output) for output in outcome.outputs],
+            "size": outcome.size,
+            "reason": outcome.reason,
+        }
+        print(json.dumps(record))
+    elif outcome.status == "failed":
+        log.error("%s", outcome.reason)
+    elif outcome.status == "skipped":
+        log.warning("%s: %s", outcome.outputs[0], outcome.reason)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="translate.py",
+        description="Translate pictures of one domain into the other. An output has exactly its input's size and is "
+        "called as its input; a picture that can't be read is named, and the others are done.",
+        epilog="example: python translate.py runs/sunny-rainy --direction sunny2rainy photos '*.jpg' --out rainy",
+    )
+    add_model_arguments(parser)
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders (recursive) or quoted patterns")
+    parser.add_argument("--direction", required=True, help="a2b, b2a, or the domains' names: sunny2rainy")
+    parser.add_argument("--out", required=True, type=Path, metavar="PATH", help="folder, or a file for one picture")
+    size_help = "short side the network works at; the result is scaled back (default: the picture's own)"
+    parser.add_argument("--size", type=whole_number(16), metavar="N", help=size_help)
+    parser.add_argument(
+        "--format", choices=tuple(ENDINGS), default="png", help="same: as the input (default: %(default)s)"
+    )
+    parser.add_argument("--quality", type=whole_number(1, 100), metavar="Q", help="of JPEG and WebP (default: 95)")
+    parser.add_argument("--overwrite", action="store_true", help="write over outputs that exist; never over an input")
+    parser.add_argument(
+        "--samples", type=whole_number(1), metavar="N", help="so many versions of each picture, drawn around the code"
+    )
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="of --samples (default: %(default)s)")
+    batch_help = "pictures of one size translated together (default: %(default)s)"
+    parser.add_argument("--batch_size", type=whole_number(1), default=1, metavar="N", help=batch_help)
+    parser.add_argument("--json", action="store_true", help="one JSON object a picture on standard output")
+    return parser
