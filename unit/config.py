@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from unit.errors import ConfigError
 
@@ -23,6 +23,18 @@ def _at_least(section: str, config: object, minimum: float, *names: str) -> None
                 f"{section}.{name}",
                 f"must be at least {minimum}, is {value}",
             )
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value is of a field's type: a whole number is a number too, but true is neither."""
+    choices = get_args(kind)
+    if get_origin(kind) is Literal:
+        return value in choices
+    if choices:  # a union
+        return any(_fits(value, choice) for choice in choices)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 @dataclass(frozen=True)
@@ -282,14 +294,17 @@ class Config:
         """The inverse of `to_dict`; keys that are not there keep their defaults.
 
         Raises:
-            ConfigError: an unknown section or key, or a value out of range.
+            ConfigError: an unknown section or key, a value of another type, or out of range.
         """
-        kinds = {section.name: type(getattr(cls(), section.name)) for section in fields(cls)}
+        _require(isinstance(sections, dict), "config", "must be a mapping of sections")
+        kinds = get_type_hints(cls)
         for section, values in sections.items():
             _require(section in kinds, section, "no such section")
-            known = {key.name for key in fields(kinds[section])}
-            for key in values:
-                _require(key in known, f"{section}.{key}", "no such key")
+            _require(isinstance(values, dict), section, "must be a mapping of keys")
+            types = get_type_hints(kinds[section])
+            for key, value in values.items():
+                _require(key in types, f"{section}.{key}", "no such key")
+                _require(_fits(value, types[key]), f"{section}.{key}", f"may not be {value!r}")
         return cls(**{section: kinds[section](**values) for section, values in sections.items()})
 
     def to_dict(self) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,229 @@
+"""The defaults are the paper's, ranges and contradictions are refused by name, and the schedule follows its formula."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unit.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, differences
+from unit.errors import ConfigError
+
+PAPER = {
+    "model.channels": 64,
+    "model.residual_blocks": 4,
+    "model.shared_blocks": 1,
+    "model.normalization": "instance",
+    "loss.lambda0": 10,
+    "loss.lambda1": 0.1,
+    "loss.lambda2": 100,
+    "loss.lambda3": 0.1,
+    "loss.lambda4": 100,
+    "loss.adversarial": "bce",
+    "optimizer.beta1": 0.5,
+    "optimizer.beta2": 0.999,
+    "optimizer.weight_decay": 1e-4,
+    "optimizer.learning_rate_generator": 1e-4,
+    "optimizer.learning_rate_discriminator": 1e-4,
+    "optimizer.schedule": "constant",
+    "train.batch_size": 1,
+    "train.steps": 500_000,
+    "data.load_size": 256,
+    "data.crop_size": 256,
+    "data.flip": True,
+    "data.max_pixels": 200_000_000,
+    "model.discriminator_scales": 3,
+    "model.discriminator_layers": 4,
+    "model.average_decay": 0.999,
+}
+FOLDERS = {"a": "x", "b": "y"}
+
+
+def config(**flat: Any) -> Config:
+    """From keys written with two underscores for the dot."""
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in flat.items():
+        section, _, key = name.partition("__")
+        sections.setdefault(section, {})[key] = value
+    return Config.from_dict(sections)
+
+
+def test_the_defaults_are_the_papers() -> None:
+    defaults = Config().to_flat_dict()
+    assert {key: defaults[key] for key in PAPER} == PAPER
+    assert Config().data.embedded
+
+
+@pytest.mark.parametrize(
+    ("key", "bad"),
+    [
+        *[(f"data.{key}", 0) for key in ("crop_size", "max_pixels", "streets_train", "streets_test")],
+        *[("data.crop_size", bad) for bad in (2, 254, 260, -4)],
+        ("data.load_size", 255),
+        ("data.workers", -1),
+        *[
+            (f"data.{key}", bad)
+            for key in ("name_a", "name_b")
+            for bad in ("", "  ", "a/b", "a\\b", "a\nb", "\x1b[31m")
+        ],
+        *[(f"model.{key}", 0) for key in ("channels", "discriminator_channels")],
+        *[(f"model.discriminator_{key}", 0) for key in ("scales", "layers")],
+        *[(f"model.{key}", -1) for key in ("residual_blocks", "shared_blocks")],
+        *[(f"model.{key}", bad) for key in ("dropout", "average_decay") for bad in (-0.1, 1.0, float("nan"))],
+        ("model.shared_blocks", 5),
+        *[(f"loss.lambda{i}", bad) for i in range(5) for bad in (-0.1, float("nan"), float("inf"))],
+        *[(f"optimizer.learning_rate_{of}", -1e-9) for of in ("generator", "discriminator")],
+        *[(f"optimizer.{key}", bad) for key in ("beta1", "beta2") for bad in (-0.1, 1.0, float("nan"))],
+        *[(f"optimizer.{key}", -1) for key in ("weight_decay", "decay_start")],
+        *[("optimizer.decay_factor", bad) for bad in (0.0, 1.1)],
+        *[("optimizer.decay_end", bad) for bad in (0, -1)],
+        ("optimizer.decay_every", 0),
+        *[(f"train.{key}", -1) for key in ("steps", "seed", "max_minutes")],
+        *[(f"train.{key}", 0) for key in ("batch_size", "keep_last")],
+        *[(f"train.{key}_every", 0) for key in ("log", "sample", "checkpoint", "validate")],
+        *[("train.device", bad) for bad in ("gpu", "cuda:x", "cpu:0", "cuda:", "mps:1", "auto:", "", "CPU")],
+    ],
+)
+def test_what_lies_out_of_range_is_refused_by_its_key(key: str, bad: Any) -> None:
+    section, name = key.split(".")
+    at_fault = "data.crop_size" if key == "data.load_size" else key
+    with pytest.raises(ConfigError, match=f"^{at_fault}: ") as refused:
+        Config.from_dict({section: {name: bad}})
+    assert str(refused.value).isprintable(), "one line"
+
+
+@pytest.mark.parametrize(
+    ("flat", "key"),
+    [
+        ({"data__a": "x"}, "data.b"),
+        ({"data__b": "x"}, "data.a"),
+        ({"data__a": "x", "data__b": "y", "data__root": "r"}, "data.root"),
+        ({"data__a": "x", "data__b": "y", "data__test_a": "t"}, "data.test_a"),
+        ({"data__test_a": "x", "data__test_b": "y"}, "data.test_a"),
+        ({"data__paired_test": True}, "data.paired_test"),
+        ({"data__a": "x", "data__b": "y", "data__paired_test": True}, "data.paired_test"),
+        ({"data__name_a": "sun", "data__name_b": "sun"}, "data.name_b"),
+        ({"data__crop_size": 128, "data__load_size": 127}, "data.crop_size"),
+        ({"model__residual_blocks": 2, "model__shared_blocks": 3}, "model.shared_blocks"),
+        ({"model__normalization": "group", "model__channels": 7}, "model.channels"),
+        ({"optimizer__schedule": "linear"}, "optimizer.decay_end"),
+        ({"optimizer__decay_start": 10, "optimizer__decay_end": 10}, "optimizer.decay_end"),
+    ],
+)
+def test_contradictions_are_refused_by_key(flat: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{key}: "):
+        config(**flat)
+
+
+def test_the_ends_of_the_ranges_are_taken() -> None:
+    DataConfig(**FOLDERS, load_size=4, crop_size=4, workers=0, max_pixels=1, streets_train=1, streets_test=1)
+    DataConfig(root="r", paired_test=True)
+    DataConfig(**FOLDERS, test_a="t", test_b="u", paired_test=True)
+    ModelConfig(channels=1, residual_blocks=0, shared_blocks=0, dropout=0.0, average_decay=0.0)
+    ModelConfig(residual_blocks=3, shared_blocks=3)
+    OptimizerConfig(learning_rate_generator=0.0, beta1=0.0, decay_factor=1.0, decay_every=1, decay_start=1, decay_end=2)
+    for device in ("auto", "cpu", "cuda", "cuda:0", "cuda:12", "mps"):
+        TrainConfig(steps=0, max_minutes=0.0, device=device, keep_last=1)
+
+
+@pytest.mark.parametrize("step", [0, 1, 10**9])
+def test_a_constant_rate_stays(step: int) -> None:
+    assert OptimizerConfig(decay_start=0, decay_end=1).rate_factor(step) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("step", "factor"), [(0, 1), (100, 1), (101, 0.995), (150, 0.75), (200, 0.5), (299, 0.005), (300, 0), (10**9, 0)]
+)
+def test_a_linear_rate_falls_from_start_to_end(step: int, factor: float) -> None:
+    linear = OptimizerConfig(schedule="linear", decay_start=100, decay_end=300)
+    assert linear.rate_factor(step) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(
+    ("step", "unending", "ending"),
+    [
+        *[(0, 1, 1), (10, 1, 1), (29, 1, 1), (30, 0.1, 0.1), (49, 0.1, 0.1), (50, 0.01, 0.01), (69, 0.01, 0.01)],
+        *[(70, 0.001, 0.001), (89, 0.001, 0.001), (90, 1e-4, 1e-3), (10_000, 0, 1e-3)],
+    ],
+)
+def test_a_stepped_rate_falls_every_so_many_steps_until_the_end(step: int, unending: float, ending: float) -> None:
+    stepped = OptimizerConfig(schedule="step", decay_start=10, decay_factor=0.1, decay_every=20)
+    assert stepped.rate_factor(step) == pytest.approx(unending, abs=1e-12)
+    assert replace(stepped, decay_end=89).rate_factor(step) == pytest.approx(ending)
+    assert replace(stepped, decay_end=70).rate_factor(step) == pytest.approx(ending), "the end itself still lowers"
+
+
+@given(
+    schedule=st.sampled_from(["constant", "linear", "step"]),
+    start=st.integers(0, 1000),
+    length=st.integers(1, 1000),
+    step=st.integers(0, 3000),
+)
+def test_a_rate_never_rises_nor_leaves_0_to_1(schedule: Any, start: int, length: int, step: int) -> None:
+    optimizer = OptimizerConfig(schedule=schedule, decay_start=start, decay_end=start + length, decay_every=7)
+    assert 1 >= optimizer.rate_factor(step) >= optimizer.rate_factor(step + 1) >= 0
+
+
+IGNORED = ["train.steps", "train.max_minutes", "train.device", "train.keep_last", "data.workers", "train.log_every"]
+IGNORED += ["train.sample_every", "train.checkpoint_every", "train.validate_every"]
+CHANGED: dict[str, Any] = {"data.crop_size": 128, "data.root": "r", "data.name_a": "sun", "data.name_b": "rain"}
+CHANGED |= {"model.normalization": "group", "model.initialization": "kaiming", "model.discriminator_channels": 8}
+CHANGED |= {"loss.adversarial": "least_squares", "optimizer.schedule": "step", "optimizer.decay_end": 10}
+CHANGED |= {"train.max_minutes": 5, "train.device": "cpu", "train.precision": "fp32", "train.deterministic": True}
+CHANGED |= {"data.workers": 3, "data.load_size": 512, "train.seed": 1, "optimizer.decay_start": 1, "model.dropout": 0.5}
+ALONE_CONTRADICTORY = {"data.a", "data.b", "data.test_a", "data.test_b", "data.paired_test"}
+
+
+@pytest.mark.parametrize("key", [key for key in Config().to_flat_dict() if key not in ALONE_CONTRADICTORY])
+def test_only_what_cannot_change_the_result_is_no_difference(key: str) -> None:
+    before, (section, name) = Config(), key.split(".")
+    old = before.to_flat_dict()[key]
+    if key in CHANGED:
+        new = CHANGED[key]
+    else:
+        new = not old if isinstance(old, bool) else old + 1 if isinstance(old, int) else old / 2
+    found = differences(before, Config.from_dict({section: {name: new}}))
+    assert found == ([] if key in IGNORED else [f"{key}: {old} before, {new} now"])
+
+
+def test_the_folders_are_differences_too() -> None:
+    before, now = Config(data=DataConfig(**FOLDERS)), Config(data=DataConfig(a="x2", b="y2", test_a="t", test_b="u"))
+    assert [line.partition(":")[0] for line in differences(before, now)] == [
+        *["data.a", "data.b", "data.test_a", "data.test_b"]
+    ]
+    assert differences(before, before) == []
+
+
+def test_to_dict_and_from_dict_are_inverse() -> None:
+    for each in (Config(), config(data__a="x", data__b="y", train__seed=3, model__dropout=0.5, loss__lambda0=1)):
+        assert Config.from_dict(each.to_dict()) == each
+        assert each.to_flat_dict() == {f"{s}.{k}": v for s, keys in each.to_dict().items() for k, v in keys.items()}
+    assert Config.from_dict({}) == Config()
+
+
+def test_from_dict_refuses_what_it_does_not_know() -> None:
+    with pytest.raises(ConfigError, match=r"^training: no such section$"):
+        Config.from_dict({"training": {}})
+    with pytest.raises(ConfigError, match=r"^train\.stepz: no such key$"):
+        Config.from_dict({"train": {"stepz": 1}})
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("train", {"steps": "x"}),
+        ("train", {"steps": 1.5}),
+        ("train", {"steps": True}),
+        ("train", None),
+        ("data", {"flip": 1}),
+        ("data", {"a": 7}),
+        ("model", {"normalization": "batch"}),
+        ("model", {"normalization": ["instance"]}),
+        ("loss", {"lambda0": "1e-4"}),
+    ],
+)
+def test_from_dict_takes_no_other_types(section: str, values: object) -> None:
+    with pytest.raises(ConfigError, match=section) as refused:
+        Config.from_dict({section: values})  # type: ignore[dict-item]
+    assert str(refused.value).isprintable()
