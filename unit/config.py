@@ -125,6 +125,9 @@ class ModelConfig:
     """how many of them both domains share: the encoders' last, the generators' first"""
     normalization: Literal["instance", "group"] = "instance"
     """inside the residual blocks: instance (the paper's) or group (8 groups; keeps the picture's overall brightness)"""
+    upsampling: Literal["transposed", "nearest", "bilinear"] = "transposed"
+    """in the generators: transposed convolutions (the paper's), or twice the size by nearest or bilinear, then a
+    convolution, which leave no checkerboards"""
     dropout: float = 0.0
     """after the second normalization of each residual block; the released street configurations had 0.5"""
     initialization: Literal["normal", "kaiming"] = "normal"

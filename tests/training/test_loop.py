@@ -1,6 +1,5 @@
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -195,26 +194,34 @@ def test_the_default_folder_is_named_after_the_domains(tmp_path: Path) -> None:
     assert default_folder(TINY, open_datasets(TINY.data)) == Path("runs/streets")
 
 
+SIGNALLED = tiny(train={"steps": 60, "checkpoint_every": 20, "sample_every": 20, "validate_every": 60})
+
+
+@pytest.fixture(scope="module")
+def unsignalled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The uninterrupted run of SIGNALLED."""
+    run = tmp_path_factory.mktemp("unsignalled") / "run"
+    train(SIGNALLED, run)
+    return run
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_at_a_random_moment_loses_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    config, runs = tiny(train={"steps": 60, "checkpoint_every": 20, "sample_every": 20, "validate_every": 60}), []
-    write_config(config, tmp_path / "config.yaml")
-    for name in ("whole", "stopped"):
-        runs.append(tmp_path / name)
-    command = [sys.executable, "train.py", "--config", str(tmp_path / "config.yaml"), "--out"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(runs[0])], check=True, capture_output=True, env=environment)
-    process = subprocess.Popen([*command, str(runs[1])], stderr=subprocess.PIPE, text=True, env=environment)
-    while not (runs[1] / "metrics.jsonl").exists() or len((runs[1] / "metrics.jsonl").read_text()) < 2000:
-        assert process.poll() is None, process.stderr and process.stderr.read()
+def test_a_signal_at_a_random_moment_loses_nothing(tmp_path: Path, unsignalled: Path, number: signal.Signals) -> None:
+    write_config(SIGNALLED, tmp_path / "config.yaml")
+    run, environment = tmp_path / "run", os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "train.py", "--config", str(tmp_path / "config.yaml"), "--out", str(run)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text()) < 2000:
+        assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     time.sleep(random.random())
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    step = checkpoint.available(runs[1] / "checkpoints")[0][0]
+    step = checkpoint.available(run / "checkpoints")[0][0]
     assert process.returncode == (128 + number if step < 60 else 0), errors
     assert "Traceback" not in errors
-    assert step == 60 or re.search("finishing this step", errors)
-    subprocess.run([*command, str(runs[1])], check=True, capture_output=True, env=environment)
-    assert_same_run(*runs)
+    assert step == 60 or "finishing this step" in errors
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    assert_same_run(unsignalled, run)

@@ -47,12 +47,13 @@ def down(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.LeakyReLU(LEAK, inplace=True))
 
 
-def up(inputs: int, outputs: int) -> nn.Sequential:
-    """Twice the size: (B, inputs, H, W) → (B, outputs, 2H, 2W)."""
-    return nn.Sequential(
-        nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1),
-        nn.LeakyReLU(LEAK, inplace=True),
-    )
+def up(inputs: int, outputs: int, kind: str) -> nn.Sequential:
+    """Twice the size, as `model.upsampling` says: (B, inputs, H, W) → (B, outputs, 2H, 2W)."""
+    if kind == "transposed":
+        steps: list[nn.Module] = [nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1)]
+    else:
+        steps = [nn.Upsample(scale_factor=2, mode=kind), nn.Conv2d(inputs, outputs, 3, padding=1)]
+    return nn.Sequential(*steps, nn.LeakyReLU(LEAK, inplace=True))
 
 
 class ToImage(nn.Module):

@@ -170,7 +170,9 @@ def build_autoencoders(config: ModelConfig) -> Autoencoders:
         return nn.Sequential(stem, down(width, width * 2), down(width * 2, latent), blocks(private_blocks))
 
     def generator_private(_: Domain) -> nn.Module:
-        return nn.Sequential(blocks(private_blocks), up(latent, width * 2), up(width * 2, width), ToImage(width))
+        kind = config.upsampling
+        ups = up(latent, width * 2, kind), up(width * 2, width, kind)
+        return nn.Sequential(blocks(private_blocks), *ups, ToImage(width))
 
     private_blocks = config.residual_blocks - config.shared_blocks
     encoder_shared, generator_shared = blocks(config.shared_blocks), blocks(config.shared_blocks)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from unit.domains import Domain, PerDomain
-from unit.evaluation.grids import beside
+from unit.evaluation.grids import in_column
 from unit.files import write_whole, writing
 from unit.images import to_image
 
@@ -46,7 +46,7 @@ class Monitor:
         for domain in Domain:
             self._board.add_image(f"samples/{domain.direction}", (grids[domain] + 1) / 2, step)
         path, content = self.run / "samples" / f"step-{step:08d}.png", io.BytesIO()
-        to_image(beside(list(grids), gap=12)).save(content, "PNG")
+        to_image(in_column(list(grids), gap=12)).save(content, "PNG")
         with writing(path):
             write_whole(path, content.getvalue())
 

@@ -1,0 +1,208 @@
+"""What TensorBoard gets: read back from the event files, and seen in its page by a browser."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.tiny import TINY, metrics, tiny
+from unit.domains import Domain, PerDomain
+from unit.training.loop import train
+from unit.training.monitor import Monitor
+
+SCALARS = {
+    *(f"loss/{part}_total" for part in ("generator", "discriminator")),
+    *(
+        f"loss/{term}_{i}"
+        for term in ("adversarial", "reconstruction", "kl", "cycle", "cycle_kl", "discriminator")
+        for i in Domain
+    ),
+    *(
+        f"optimizer/{what}_{part}"
+        for what in ("learning_rate", "gradient_norm")
+        for part in ("generator", "discriminator")
+    ),
+    *(f"discriminator/{verdict}_logit_{i}" for verdict in ("real", "fake") for i in Domain),
+    *(f"val/{figure}_{i.direction}" for figure in ("psnr", "ssim") for i in Domain),
+    "perf/images_per_second",
+    "perf/data_wait_fraction",
+}
+"""The tags of the scalar page; scripts and habits depend on them."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """TINY in two parts, the second of which goes on from before the end of the first, as after a crash."""
+    path = tmp_path_factory.mktemp("monitor") / "run"
+    train(tiny(train={"steps": 4}), path)
+    (path / "checkpoints" / "step-00000004.pt").unlink()
+    train(TINY, path)
+    return path
+
+
+def board(run: Path) -> EventAccumulator:
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0, "scalars": 0, "tensors": 0})
+    events.Reload()
+    return events
+
+
+def test_the_event_files_hold_every_tag(run: Path) -> None:
+    tags = board(run).Tags()
+    assert set(tags["scalars"]) == SCALARS
+    assert set(tags["images"]) == {"samples/a2b", "samples/b2a"}
+    assert {tag.removesuffix("/text_summary") for tag in tags["tensors"]} == {"config", "environment", "dataset"}
+
+
+def test_the_step_axis_goes_on_without_gap_or_double_step(run: Path) -> None:
+    events = board(run)
+    assert [event.step for event in events.Scalars("loss/kl_a")] == [1, 2, 3, 4, 5, 6]
+    assert [event.step for event in events.Scalars("val/psnr_a2b")] == [3, 6]
+    assert [event.step for event in events.Images("samples/a2b")] == [0, 3, 6]
+
+
+def test_the_curves_are_the_lines_of_the_metrics_file(run: Path) -> None:
+    events = board(run)
+    for tag in SCALARS - {"perf/images_per_second", "perf/data_wait_fraction"}:
+        expected = {line["step"]: line[tag] for line in metrics(run) if tag in line}
+        assert {event.step: event.value for event in events.Scalars(tag)} == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_terms_as_logged_sum_up_to_the_totals(run: Path) -> None:
+    for line in metrics(run):
+        if "loss/generator_total" not in line:
+            continue
+        for part, names in (
+            ("generator", ("adversarial", "reconstruction", "kl", "cycle", "cycle_kl")),
+            ("discriminator", ("discriminator",)),
+        ):
+            terms = [line[f"loss/{name}_{i}"] for name in names for i in Domain]
+            assert sum(terms) == pytest.approx(line[f"loss/{part}_total"], rel=1e-5)
+
+
+def test_the_configuration_is_there_as_text(run: Path) -> None:
+    (event,) = board(run).Tensors("config/text_summary")
+    text = event.tensor_proto.string_val[0].decode()
+    assert "lambda2: 100.0" in text
+    assert "batch_size: 2" in text
+
+
+def test_the_first_grid_shows_the_held_out_images_as_they_are(run: Path) -> None:
+    """The leftmost column of the grid is the input; the picture file is the grids of both directions side by side."""
+    from unit.data.batches import held_out_image
+    from unit.data.datasets import open_datasets
+    from unit.images import to_image
+
+    images = open_datasets(TINY.data).test.images
+    sheet = Image.open(run / "samples" / "step-00000000.png")
+    block, gap = 4 * 16 + 3 * 2, 2  # input, translation, cycle and reconstruction of 16 px
+    assert sheet.size == (2 * block + 4 * gap, 2 * (2 * 16 + gap) + 12)
+    for i, top in ((Domain.A, 0), (Domain.B, 2 * 16 + gap + 12)):
+        for number, (column, row) in enumerate([(0, 0), (0, 1), (1, 0)]):
+            left, upper = column * (block + 4 * gap), top + row * (16 + gap)
+            cell = sheet.crop((left, upper, left + 16, upper + 16))
+            expected = to_image(held_out_image(images[i], number, TINY.data))
+            assert np.array_equal(np.asarray(cell), np.asarray(expected))
+
+
+def test_names_are_shown_escaped(tmp_path: Path) -> None:
+    monitor = Monitor(tmp_path, 0)
+    monitor.text(0, "dataset", "a: <script>alert(1)</script>, 3 images\n# b")
+    monitor.close()
+    (event,) = board(tmp_path).Tensors("dataset/text_summary")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the page's own sanitizer is deprecated
+        from tensorboard.plugin_util import markdown_to_safe_html
+    html = markdown_to_safe_html(event.tensor_proto.string_val[0])
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "<script>" not in html
+
+
+def test_lines_after_the_start_and_broken_ones_are_dropped(tmp_path: Path) -> None:
+    lines = [json.dumps({"step": step}) for step in (1, 2, 3)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 2, "lo']))
+    Monitor(tmp_path, 2).close()
+    assert metrics(tmp_path) == [{"step": 1}, {"step": 2}]
+
+
+def test_sample_colours_are_never_stretched(tmp_path: Path) -> None:
+    monitor = Monitor(tmp_path, 0)
+    monitor.samples(5, PerDomain(torch.full((3, 4, 4), -0.5), torch.full((3, 4, 4), 0.25)))
+    monitor.close()
+    picture = Image.open(tmp_path / "samples" / "step-00000005.png")
+    assert picture.getpixel((0, 0)) == (64, 64, 64)
+    assert picture.getpixel((0, picture.height - 1)) == (159, 159, 159)
+    content = board(tmp_path).Images("samples/a2b")[0].encoded_image_string
+    (tmp_path / "one.png").write_bytes(content)
+    assert Image.open(tmp_path / "one.png").getpixel((0, 0)) in ((63, 63, 63), (64, 64, 64))
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_the_page_shows_scalars_and_images(run: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "tensorboard.main",
+        "--logdir",
+        str(run),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/data/runs")
+        page = _page(port, tmp_path / "profile")
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(timeout=20)
+    for tag in (
+        "loss/generator_total",
+        "optimizer/learning_rate_generator",
+        "val/psnr_a2b",
+        "samples/a2b",
+        "samples/b2a",
+    ):
+        assert tag in page, tag
+
+
+def _wait_for(address: str) -> None:
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise TimeoutError(address)
+
+
+def _page(port: int, profile: Path) -> str:
+    """The page's document once its scripts have drawn it."""
+    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
+    flags += " --disable-component-update --disable-sync --disable-quic --dump-dom --virtual-time-budget=20000"
+    # The page draws the cards in view alone, twelve at most: those that a filter leaves, in a high window.
+    address = f"http://127.0.0.1:{port}/?tagFilter=total|learning_rate|val|samples#timeseries"
+    window = "--window-size=1600,9000"
+    command = [str(CHROMIUM), *flags.split(), window, f"--user-data-dir={profile}", address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | {"HOME": str(profile)})
+    return done.stdout
