@@ -1,0 +1,39 @@
+# PYTHON=python3.12 make demo picks the interpreter. Everything below is plain pip and python; the README shows the lines.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/streets
+
+.PHONY: demo test check clean
+
+demo: $(VENV)/runtime
+	$(BIN)/python train.py --out $(RUN)
+	$(BIN)/python -m unit streets data/streets --train 0 --overwrite
+	$(BIN)/python translate.py $(RUN) --direction sunny2rainy data/streets/testA --out $(RUN)/translated/sunny2rainy --overwrite
+	$(BIN)/python translate.py $(RUN) --direction rainy2sunny data/streets/testB --out $(RUN)/translated/rainy2sunny --overwrite
+	$(BIN)/python -m unit evaluate $(RUN) --sheet $(RUN)/contact-sheet.png
+	@echo "contact sheet: $(RUN)/contact-sheet.png (input, translation, the real picture; both ways)"
+	@echo "TensorBoard:   $(BIN)/tensorboard --logdir $(RUN), then open http://localhost:6006"
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/runtime: requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+$(VENV)/development: requirements.txt requirements-dev.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@ $(VENV)/runtime
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
