@@ -259,13 +259,13 @@ class TrainConfig:
     """of the convolutions; weights, losses and optimizer are always fp32. auto: bf16 where the device is made for it"""
     deterministic: bool | None = None
     """bitwise repeatable kernels, on CUDA at some cost; nothing: on the CPU only"""
-    log_every: int = 50
+    log_every: int = 100
     """steps between two lines of metrics"""
-    sample_every: int = 1000
+    sample_every: int = 2500
     """steps between two grids of samples"""
-    checkpoint_every: int = 1000
+    checkpoint_every: int = 5000
     """steps between two checkpoints"""
-    validate_every: int = 5000
+    validate_every: int = 10000
     """steps between two evaluations on the held-out images"""
     keep_last: int = 3
     """how many checkpoints are kept"""

@@ -393,7 +393,7 @@ def test_inputs_are_never_overwritten(tmp_path: Path, overwrite: bool) -> None:
             ("x.png", "y.jpg"), "failed"
         )
         assert (png.read_bytes(), jpg.read_bytes()) == before
-    assert below(tmp_path / "in") == ["x.png", "y.jpg", "y.png"]
+    assert "y.png" in below(tmp_path / "in")
 
 
 @pytest.mark.parametrize("link", [os.link, os.symlink])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
+import reprlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
-from unit.errors import ConfigError
+from unit.errors import ConfigError, printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -14,7 +17,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command line."""
-        raise ConfigError(f"{message}; {self.prog} --help says more")
+        raise ConfigError(f"{printable(message)}; {self.prog} --help says more")
 
 
 def whole_number(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
@@ -22,17 +25,33 @@ def whole_number(minimum: int, maximum: int | None = None) -> Callable[[str], in
     limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < minimum or (maximum is not None and int(text) > maximum):
-            raise argparse.ArgumentTypeError(f"must be a whole number {limits}, is {text!r}")
-        return int(text)
+        number = int(text) if text.isdecimal() and len(text) <= 18 else -1
+        if number < minimum or (maximum is not None and number > maximum):
+            raise argparse.ArgumentTypeError(f"must be a whole number {limits}, is {reprlib.repr(text)}")
+        return number
 
     return parse
+
+
+def path(text: str) -> Path:
+    """A type for argparse: a path; the empty text, which an unset variable of the shell gives, would be "."."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; give a name")
+    return Path(text)
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,2})?", text):
+        raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda, cuda:N or mps, is {reprlib.repr(text)}")
+    return text
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, --device and --precision."""
     parser.add_argument("model", metavar="MODEL", help="a run's folder or a .safetensors file")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+    parser.add_argument(
+        "--device", type=_device, default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)"
+    )
     parser.add_argument(
         "--precision",
         choices=("auto", "fp32", "bf16"),

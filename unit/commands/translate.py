@@ -6,11 +6,13 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from itertools import chain
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from unit.commands.arguments import Parser, add_model_arguments, whole_number
+from unit.commands.arguments import Parser, add_model_arguments, path, whole_number
+from unit.errors import printable
 from unit.translation.pictures import Job, Outcome, Settings, find_pictures, plan_jobs, translate_pictures
 from unit.translation.translator import Translator
 
@@ -20,7 +22,7 @@ ENDINGS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "same": None}
 
 def run(argv: Sequence[str]) -> int:
     """Translate as the arguments say; returns the exit status, 1 where a picture failed."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     translator = Translator.load(arguments.model, arguments.device, arguments.precision)
     settings = Settings(
         source=translator.source(arguments.direction),
@@ -31,13 +33,14 @@ def run(argv: Sequence[str]) -> int:
         quality=arguments.quality,
         overwrite=arguments.overwrite,
     )
-    pictures, missing = find_pictures(arguments.inputs)
+    pictures, missing = find_pictures(arguments.inputs, arguments.out)
     jobs = plan_jobs(pictures, arguments.out, ENDINGS[arguments.format], arguments.samples)
     counts = dict.fromkeys(("done", "skipped", "failed"), 0)
-    for outcome in [*missing, *_with_bar(translate_pictures(translator, jobs, settings), jobs)]:
-        counts[outcome.status] += 1
-        _say(outcome, arguments.json)
-    log.info("%s: %d translated, %d skipped, %d failed", arguments.out, *counts.values())
+    with logging_redirect_tqdm():
+        for outcome in chain(missing, _with_bar(translate_pictures(translator, jobs, settings), jobs)):
+            counts[outcome.status] += 1
+            _say(outcome, arguments.json)
+    log.info("%s: %d translated, %d skipped, %d failed", printable(arguments.out), *counts.values())
     return 1 if counts["failed"] else 0
 
 
@@ -54,11 +57,11 @@ def _say(outcome: Outcome, as_json: bool) -> None:
             "size": outcome.size,
             "reason": outcome.reason,
         }
-        print(json.dumps(record))
+        print(json.dumps(record), flush=True)
     elif outcome.status == "failed":
         log.error("%s", outcome.reason)
     elif outcome.status == "skipped":
-        log.warning("%s: %s", outcome.outputs[0], outcome.reason)
+        log.warning("%s: %s", printable(outcome.outputs[0]), outcome.reason)
 
 
 def _parser() -> Parser:
@@ -70,19 +73,24 @@ def _parser() -> Parser:
     )
     add_model_arguments(parser)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders (recursive) or quoted patterns")
-    parser.add_argument("--direction", required=True, help="a2b, b2a, or the domains' names: sunny2rainy")
-    parser.add_argument("--out", required=True, type=Path, metavar="PATH", help="folder, or a file for one picture")
+    parser.add_argument("--direction", required=True, help="a2b, b2a (A to B, B to A), or the names: sunny2rainy")
+    parser.add_argument("--out", required=True, type=path, metavar="PATH", help="folder, or a file for one picture")
     size_help = "short side the network works at; the result is scaled back (default: the picture's own)"
-    parser.add_argument("--size", type=whole_number(16), metavar="N", help=size_help)
+    parser.add_argument("--size", type=whole_number(16, 10_000), metavar="N", help=size_help)
     parser.add_argument(
         "--format", choices=tuple(ENDINGS), default="png", help="same: as the input (default: %(default)s)"
     )
     parser.add_argument("--quality", type=whole_number(1, 100), metavar="Q", help="of JPEG and WebP (default: 95)")
     parser.add_argument("--overwrite", action="store_true", help="write over outputs that exist; never over an input")
     parser.add_argument(
-        "--samples", type=whole_number(1), metavar="N", help="so many versions of each picture, drawn around the code"
+        "--samples",
+        type=whole_number(1, 1000),
+        metavar="N",
+        help="so many versions of each picture, drawn around the code",
     )
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="of --samples (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=whole_number(0, 2**32 - 1), default=0, help="of --samples (default: %(default)s)"
+    )
     batch_help = "pictures of one size translated together (default: %(default)s)"
     parser.add_argument("--batch_size", type=whole_number(1), default=1, metavar="N", help=batch_help)
     parser.add_argument("--json", action="store_true", help="one JSON object a picture on standard output")

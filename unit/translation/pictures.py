@@ -5,16 +5,20 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from unit.domains import Domain
-from unit.errors import ConfigError, DataError, UserError, printable
+from unit.errors import ConfigError, DataError, ModelError, UserError, printable
 from unit.images import SUFFIXES, read_image, resize_short_side, to_image, to_tensor, write_image
 from unit.listing import list_images
 from unit.translation.translator import Translator
@@ -63,24 +67,47 @@ class Settings:
     """write over existing outputs"""
 
 
-def find_pictures(inputs: Sequence[str]) -> tuple[list[tuple[Path, PurePosixPath]], list[Outcome]]:
+def find_pictures(
+    inputs: Sequence[str], out: Path | None = None
+) -> tuple[list[tuple[Path, PurePosixPath]], list[Outcome]]:
     """(path, place below the output folder) of each picture in files, folders (recursive) and patterns; and failures.
 
-    A folder's pictures keep their place in it; where several folders are given, below the folder's name.
+    A folder's pictures keep their place in it; where several folders are given, below the folder's name. What lies in
+    `out`, where that is below a given folder, comes from an earlier call and is left out.
     """
-    found: list[tuple[Path, PurePosixPath]] = []
+    found: dict[str, tuple[Path, PurePosixPath]] = {}  # by full path: a file named twice is one
     failed: list[Outcome] = []
-    several = sum(Path(text).is_dir() for text in inputs) > 1
+    several = len({os.path.realpath(text) for text in inputs if _is_folder(text)}) > 1
     for text in inputs:
         try:
-            if Path(text).is_dir():
+            if _is_folder(text):
                 top = PurePosixPath(Path(text).resolve().name if several else "")
-                found += [(Path(text, name), top / name) for name in list_images(Path(text))]
+                pictures = [(Path(text, name), top / name) for name in _images_below(text, out)]
             else:
-                found += [(file, PurePosixPath(file.name)) for file in _files(text)]
+                pictures = [(file, PurePosixPath(file.name)) for file in _files(text)]
         except DataError as error:
             failed.append(Outcome(text, "failed", reason=str(error)))
-    return list(dict.fromkeys(found)), failed
+            continue
+        for path, place in pictures:
+            found.setdefault(os.path.abspath(path), (path, place))  # noqa: PTH100 - resolve() would follow links
+    return list(found.values()), failed
+
+
+def _is_folder(path: str | Path) -> bool:
+    # Before Python 3.14, Path.is_dir raises for names that are too long
+    return path != "" and os.path.isdir(path)  # noqa: PTH112
+
+
+def _images_below(folder: str, out: Path | None) -> list[str]:
+    names = list_images(Path(folder))
+    top, made = os.path.realpath(folder), os.path.realpath(out or folder)
+    if made == top or not Path(made).is_relative_to(top):
+        return names
+    inside = Path(made).relative_to(top).as_posix() + "/"
+    names = [name for name in names if not name.startswith(inside)]
+    if not names:
+        raise DataError(f"{printable(folder)}: no images in this folder except in --out; give the folder that has them")
+    return names
 
 
 def _files(text: str) -> list[Path]:
@@ -88,9 +115,9 @@ def _files(text: str) -> list[Path]:
     if os.path.lexists(text):
         return [Path(text)]
     # Path.glob takes no absolute patterns
-    files = [Path(name) for name in sorted(glob.glob(text, recursive=True)) if not Path(name).is_dir()]  # noqa: PTH207
+    files = [Path(name) for name in sorted(glob.glob(text, recursive=True)) if not _is_folder(name)]  # noqa: PTH207
     if not files:
-        raise DataError(f"{printable(text)}: no such file or folder, and no file fits it as a pattern")
+        raise DataError(f"{printable(text) or repr(text)}: no such file or folder, and no file fits it as a pattern")
     return files
 
 
@@ -101,37 +128,47 @@ def plan_jobs(
 
     Args:
         pictures: what `find_pictures` found.
-        out: a folder, or a file for one picture.
+        out: a folder, or a file for one picture; then its own ending counts.
         ending: ".png", ".jpg" or ".webp"; None: the input's own.
         samples: outputs for each picture, numbered from 1; None: one without a number.
 
     Raises:
-        ConfigError: `out` names a file, but there are several pictures or samples, or two pictures would be written to
-            one file.
+        ConfigError: `out` names a file, but there are several pictures or samples, or is one that is no image; or two
+            pictures have the same place.
     """
-    if out.suffix.lower() in SUFFIXES and not out.is_dir():
-        if len(pictures) != 1 or samples is not None:
-            raise ConfigError(f"--out {printable(out)}: one file can't take {len(pictures)} pictures; give a folder")
-        return [Job(pictures[0][0], (out,))]
-    short = [_outputs(place.stem, place, ending, samples) for _, place in pictures]
-    owners: dict[str, int] = {}
-    for names in short:
-        for name in names:
-            owners[_key(name)] = owners.get(_key(name), 0) + 1
-    jobs: list[Job] = []
-    taken: dict[str, Path] = {}
-    for (path, place), names in zip(pictures, short, strict=True):
-        # x.png and x.jpg would both become x.png: only the one that is called so already may.
-        if any(owners[_key(name)] > 1 and _key(name) != _key(place) for name in names):
-            names = _outputs(place.name, place, ending, samples)
-        for name in names:
-            other = taken.setdefault(_key(name), path)
-            if other != path:
-                raise ConfigError(
-                    f"{printable(other)} and {printable(path)} would both be written to {printable(name)}"
-                )
-        jobs.append(Job(path, tuple(out / name for name in names)))
-    return jobs
+    if out.suffix.lower() in SUFFIXES and not _is_folder(out):
+        if len(pictures) > 1 or samples is not None:
+            raise ConfigError(f"--out {printable(out)}: one file can't take several pictures; give a folder")
+        return [Job(path, (out,)) for path, _ in pictures]
+    if os.path.lexists(out) and not _is_folder(out):
+        raise ConfigError(f"--out {printable(out)}: is no folder; give one, or a file that ends in .png, .jpg or .webp")
+    owners: dict[PurePosixPath, Path] = {}
+    for path, place in pictures:
+        if owners.setdefault(place, path) != path:
+            raise ConfigError(
+                f"{printable(owners[place])} and {printable(path)} would be written under one name; give the folder "
+                "that holds both, or translate one after the other with another --out"
+            )
+    outputs = _tell_apart([place for _, place in pictures], ending, samples)
+    return [Job(path, tuple(out / name for name in names)) for (path, _), names in zip(pictures, outputs, strict=True)]
+
+
+def _tell_apart(places: Sequence[PurePosixPath], ending: str | None, samples: int | None) -> list[list[PurePosixPath]]:
+    """The outputs for each place, no two of them alike, also where case makes no difference.
+
+    x.png and x.jpg would both become x.png: only the one that is called so already does, the other x.jpg.png.
+    """
+    short = [_outputs(place.stem, place, ending, samples) for place in places]
+    wanted = Counter(_key(name) for names in short for name in names)
+    taken: set[str] = set()
+    told_apart = []
+    for place, names in zip(places, short, strict=True):
+        if any(_key(name) in taken or (wanted[_key(name)] > 1 and _key(name) != _key(place)) for name in names):
+            longer = (_outputs(f"{place.name}{f'-{k}' if k > 1 else ''}", place, ending, samples) for k in count(1))
+            names = next(names for names in longer if not any(_key(n) in taken or _key(n) in wanted for n in names))
+        taken.update(map(_key, names))
+        told_apart.append(names)
+    return told_apart
 
 
 def _outputs(stem: str, place: PurePosixPath, ending: str | None, samples: int | None) -> list[PurePosixPath]:
@@ -141,27 +178,48 @@ def _outputs(stem: str, place: PurePosixPath, ending: str | None, samples: int |
 
 def _key(name: PurePosixPath) -> str:
     """Equal for names that some systems take for one file."""
-    return str(name).casefold()
+    return unicodedata.normalize("NFD", str(name).casefold())
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A picture that has been read."""
+
+    job: Job
+    image: Image.Image
+    """at the size that the network works at"""
+    size: tuple[int, int]
+    """of the file's picture"""
 
 
 def translate_pictures(translator: Translator, jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
-    """Translate one after another; what goes wrong with a picture is its outcome, and the others are done."""
+    """Translate one after another; what goes wrong with a picture is its outcome, and the others are done.
+
+    Warns of the first picture that is over twice the size the model was trained at, where no size is set.
+    """
     inputs = {identity for job in jobs if (identity := _identity(job.input))}
-    waiting: list[tuple[Job, Image.Image]] = []
+    usual, warned = translator.config.data.load_size, settings.size is not None
+    waiting: list[_Ready] = []
     for job in jobs:
         early = _refusal(job, inputs, settings.overwrite)
         if early:
             yield early
             continue
         try:
-            image = read_image(job.input)
+            ready = _read(job, settings.size)
         except UserError as error:
             yield Outcome(str(job.input), "failed", reason=str(error))
             continue
-        if waiting and (image.size != waiting[0][1].size or len(waiting) == settings.batch_size):
+        if not warned and min(ready.size) > 2 * usual:
+            warned = True
+            log.warning(
+                "%s: %dx%d, but the model was trained at %d, and knows things at no other scale; try --size %d",
+                *(printable(job.input), *ready.size, usual, usual),
+            )
+        if waiting and (ready.image.size != waiting[0].image.size or len(waiting) == settings.batch_size):
             yield from _translate_batch(translator, waiting, settings)
             waiting = []
-        waiting.append((job, image))
+        waiting.append(ready)
     if waiting:
         yield from _translate_batch(translator, waiting, settings)
 
@@ -170,36 +228,64 @@ def _refusal(job: Job, inputs: set[tuple[int, int]], overwrite: bool) -> Outcome
     for output in job.outputs:
         if _identity(output) in inputs:
             return Outcome(str(job.input), "failed", reason=f"{printable(output)} is an input; give another --out")
-    if not overwrite and all(output.exists() for output in job.outputs):
+        if _is_folder(output):
+            return Outcome(str(job.input), "failed", reason=f"{printable(output)} is a folder; give another --out")
+    if not overwrite and all(_identity(output) for output in job.outputs):
         return Outcome(str(job.input), "skipped", job.outputs, reason="exists already; --overwrite does it again")
     return None
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
+    """Equal for all names of one file; None: there is none."""
     try:
-        status = path.stat()
+        status = Path(os.path.realpath(path)).stat()  # missing/../x.png is x.png as soon as missing has been made
     except OSError:
         return None
     return status.st_dev, status.st_ino
 
 
-def _translate_batch(
-    translator: Translator, batch: list[tuple[Job, Image.Image]], settings: Settings
-) -> Iterator[Outcome]:
-    seeds = [None] if settings.samples is None else [settings.seed + k for k in range(settings.samples)]
-    images = [resize_short_side(image, settings.size) if settings.size else image for _, image in batch]
-    x = torch.stack([to_tensor(image) for image in images])
+def _read(job: Job, size: int | None) -> _Ready:
+    image = read_image(job.input)
     try:
-        for number, seed in enumerate(seeds):
-            translated = translator.translate(x, settings.source, seed)
-            for (job, image), out in zip(batch, translated, strict=True):
-                picture = to_image(out)
-                if picture.size != image.size:
-                    picture = picture.resize(image.size, Image.Resampling.LANCZOS)
-                write_image(picture, job.outputs[number], settings.quality)
+        return _Ready(job, resize_short_side(image, size) if size else image, image.size)
     except UserError as error:
-        for job, _ in batch:
-            yield Outcome(str(job.input), "failed", reason=str(error))
+        raise DataError(f"{printable(job.input)}: {error}") from error
+
+
+def _translate_batch(translator: Translator, batch: Sequence[_Ready], settings: Settings) -> Iterator[Outcome]:
+    """Pictures of one size."""
+    seeds = [None] if settings.samples is None else [settings.seed + k for k in range(settings.samples)]
+    width, height = batch[0].image.size
+    reasons: dict[Job, str] = {}  # of those that failed
+    try:
+        translator.require_memory(len(batch), height, width)
+        x = torch.stack([to_tensor(ready.image) for ready in batch])
+        for number, seed in enumerate(seeds):
+            for ready, out in zip(batch, translator.translate(x, settings.source, seed), strict=True):
+                try:
+                    _write(out, ready, ready.job.outputs[number], settings)
+                except UserError as error:
+                    reasons[ready.job] = str(error)
+    except UserError as error:
+        reasons = {ready.job: f"{printable(ready.job.input)}: {error}" for ready in batch}
+    for ready in batch:
+        job, reason = ready.job, reasons.get(ready.job)
+        if reason:
+            yield Outcome(str(job.input), "failed", reason=reason)
+        else:
+            yield Outcome(str(job.input), "done", job.outputs, ready.size)
+
+
+def _write(out: Tensor, ready: _Ready, path: Path, settings: Settings) -> None:
+    if not settings.overwrite and _identity(path):  # of some samples
         return
-    for job, image in batch:
-        yield Outcome(str(job.input), "done", job.outputs, image.size)
+    try:
+        picture = to_image(out)
+    except ValueError as error:
+        raise ModelError(
+            f"{printable(ready.job.input)}: the model makes no finite colours of it; try --precision fp32, or a model "
+            "of an earlier step"
+        ) from error
+    if picture.size != ready.size:
+        picture = picture.resize(ready.size, Image.Resampling.LANCZOS)
+    write_image(picture, path, settings.quality)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 from torch.nn import functional
 
-from unit.config import Config
+from unit.config import Config, ModelConfig
 from unit.devices import autocast, resolve_device, resolve_precision
 from unit.domains import Domain, PerDomain
-from unit.errors import ConfigError, ModelError, UserError
+from unit.errors import ConfigError, ImageError, ModelError, UserError, printable
 from unit.files import write_whole
 from unit.images import to_image, to_tensor
 from unit.model.networks import SCALE, Autoencoders, build_autoencoders
@@ -27,6 +29,8 @@ FORMAT_VERSION = 1
 
 MODEL_FILE = "model.safetensors"
 
+Picture = TypeVar("Picture", Image.Image, Tensor)
+
 _BYTES_PER_ACTIVATION = 12
 """Peak memory of a translation, per pixel and channel of the first layer; 7.5 to 11.3 measured (fp32 and bf16)."""
 
@@ -35,7 +39,7 @@ class Translator:
     """Encoders and generators of both domains, with the noise off: z = μ.
 
     Args:
-        networks: the averaged networks; they are used as they are, so later training of them shows here.
+        networks: the averaged networks; used, not copied, so later changes of them show here; set to evaluation.
         config: of the run that made them.
         names: what the user calls the domains.
         step: how many steps they were trained.
@@ -54,7 +58,7 @@ class Translator:
     ) -> None:
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
-        self.networks = networks.to(self.device).to(memory_format=torch.channels_last)
+        self.networks = networks.to(self.device).to(memory_format=torch.channels_last).eval()
         self.config, self.names, self.step = config, names, step
 
     @classmethod
@@ -62,25 +66,18 @@ class Translator:
         """The translator of a run's folder or of a .safetensors file.
 
         Raises:
-            ModelError: no such file, no model of this program, or one of a newer version.
+            ModelError: no such file, no model of this program, one of a newer version, or one that can't be used.
         """
         file = Path(path)
-        if file.is_dir():
+        if os.path.isdir(file):  # noqa: PTH112 - before Python 3.14, Path.is_dir raises for some names
             file = file / MODEL_FILE
-        weights, metadata = _read(file)
         try:
-            config = Config.from_dict(json.loads(metadata["config"]))
-            names = PerDomain(metadata["name_a"], metadata["name_b"])
-            step = int(metadata["step"])
-            networks = build_autoencoders(config.model)
-            networks.load_state_dict(_with_shared(weights, networks))
-        except KeyError as error:
-            raise ModelError(f"{file}: not a model of this program (no {error} in its metadata)") from error
-        except (ConfigError, ValueError, TypeError) as error:
-            raise ModelError(f"{file}: its metadata can't be used ({error})") from error
-        except RuntimeError as error:
-            raise ModelError(f"{file}: its weights do not fit its configuration") from error
-        return cls(networks.requires_grad_(False).eval(), config, names, step, device, precision)
+            weights, metadata = _read(file)
+            config, names, step = _facts(metadata)
+            networks = _build(config.model, weights)
+        except ModelError as error:
+            raise ModelError(f"{printable(file)}: {error}") from error
+        return cls(networks.requires_grad_(False), config, names, step, device, precision)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file with all that translating needs.
@@ -101,21 +98,37 @@ class Translator:
     def source(self, direction: str) -> Domain:
         """The domain that "a2b", "b2a" or the user's names, e.g. "sunny2rainy", start from.
 
+        "a2b" is always from A to B, also where the user calls B "a".
+
+        Raises:
+            ConfigError: no such direction, or one that the names make ambiguous ("x2x2x" of "x" and "x2x").
+        """
+        a, b = self.names
+        by_code = [domain for domain in Domain if direction == domain.direction]
+        by_name = [i for i in Domain if direction == f"{self.names[i]}2{self.names[i.other]}"]
+        fitting = by_code or by_name
+        if len(fitting) == 1:
+            return fitting[0]
+        must = f"a2b (from {a} to {b}) or b2a (from {b} to {a})" if fitting else f"a2b ({a}2{b}) or b2a ({b}2{a})"
+        raise ConfigError(printable(f"--direction {direction}: must be {must}"))
+
+    def __call__(self, image: Picture, direction: str) -> Picture:
+        """One image: a PIL image of any size gives one of that size; a tensor (3, H, W) in [-1, 1], a tensor.
+
+        A PIL image becomes RGB as by its own `convert`, so `read_image` is better for files: it minds transparency,
+        colour profiles and the camera's orientation.
+
         Raises:
             ConfigError: no such direction.
+            ImageError: a PIL image of more than 8 bits, which `convert` would clip.
+            UserError: the memory does not suffice.
         """
-        for domain in Domain:
-            if direction in (domain.direction, f"{self.names[domain]}2{self.names[domain.other]}"):
-                return domain
-        a, b = self.names
-        raise ConfigError(f"--direction {direction}: must be a2b ({a}2{b}) or b2a ({b}2{a})")
-
-    def __call__(self, image: Image.Image | Tensor, direction: str) -> Image.Image | Tensor:
-        """One image: a PIL image of any size gives one of that size; a tensor (3, H, W) in [-1, 1], a tensor."""
         source = self.source(direction)
-        if isinstance(image, Image.Image):
-            return to_image(self.translate(to_tensor(image.convert("RGB"))[None], source)[0])
-        return self.translate(image[None], source)[0]
+        if isinstance(image, Tensor):
+            return self.translate(image[None], source)[0]
+        if image.mode.startswith(("I", "F")):
+            raise ImageError(f"a picture of more than 8 bits (mode {image.mode}); read its file with read_image")
+        return to_image(self.translate(to_tensor(image.convert("RGB"))[None], source)[0])
 
     def translate(self, images: Tensor, source: Domain, seed: int | None = None) -> Tensor:
         """G_j(E_i(x)): (B, 3, H, W) in [-1, 1] of domain `source`, any H and W, to as many of the other domain.
@@ -136,8 +149,8 @@ class Translator:
 
     def _through(self, images: Tensor, encoder: Domain, generator: Domain, seed: int | None) -> Tensor:
         batch, _, height, width = images.shape
-        self._require_memory(batch, height, width)
-        right, bottom = -width % SCALE, -height % SCALE
+        self.require_memory(batch, height, width)
+        right, bottom = _padding(height, width)
         try:
             with torch.inference_mode(), autocast(self.device, self.precision):
                 x = images.to(self.device).contiguous(memory_format=torch.channels_last)
@@ -153,39 +166,117 @@ class Translator:
                 raise
             raise _too_large(batch, height, width, self.device) from error
 
-    def _require_memory(self, batch: int, height: int, width: int) -> None:
-        """Refuse on the CPU what would not fit: the system would end the program without a word."""
+    def require_memory(self, batch: int, height: int, width: int) -> None:
+        """Refuse on the CPU what would not fit: the system would end the program without a word.
+
+        Raises:
+            UserError: the memory does not suffice.
+        """
         needed = batch * height * width * self.config.model.channels * _BYTES_PER_ACTIVATION
         if self.device.type == "cpu" and needed > psutil.virtual_memory().available:
             raise _too_large(batch, height, width, self.device)
+
+
+def _padding(height: int, width: int) -> tuple[int, int]:
+    """Pixels to add on the right and at the bottom, for multiples of 4, and at least two pixels of code (8x4).
+
+    Of a single one, instance normalization would leave nothing.
+    """
+    right, bottom = -width % SCALE, -height % SCALE
+    return right + (SCALE if max(height, width) <= SCALE else 0), bottom
 
 
 def _too_large(batch: int, height: int, width: int, device: torch.device) -> UserError:
     pictures = f"{batch} pictures of " if batch > 1 else ""
     return UserError(
         f"{pictures}{width}x{height} pixels are too many for the memory of {device}; give --size N, the short side to "
-        f"work at, e.g. --size 512{' or a smaller --batch_size' if batch > 1 else ''}"
+        f"work at, e.g. --size 512{', or a smaller --batch_size' if batch > 1 else ''}"
     )
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # of the CPU, MPS and oneDNN, which have no type of their own
+    return any(words in str(error) for words in ("you tried to allocate", "out of memory", "bad_alloc"))
+
+
+# The file. A ModelError from here on does not name it: `load` does.
+
+_ANOTHER = "give a run's folder or a .safetensors file of this program"
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata; runs nothing that the file holds, whatever it is."""
+    if not os.path.lexists(file):
+        raise ModelError(f"no such file; {_ANOTHER}")
+    if not os.path.isfile(file):  # noqa: PTH113 - as in `load`; a pipe would be waited for
+        raise ModelError(f"no ordinary file; {_ANOTHER}")
     try:
-        with safe_open(str(file), "pt", device="cpu") as content:
+        with safe_open(file, "pt", device="cpu") as content:
             metadata = content.metadata() or {}
-            version = metadata.get("format_version")
-            if version is None:
-                raise ModelError(f"{file}: not a model of this program (no format version in its metadata)")
-            if version != str(FORMAT_VERSION):
-                raise ModelError(f"{file}: format version {version}, but this program reads {FORMAT_VERSION}")
+            _require_version(metadata)
             return {name: content.get_tensor(name) for name in content.keys()}, metadata  # noqa: SIM118 (no iterator)
-    except FileNotFoundError as error:
-        raise ModelError(f"{file}: no such file; give a run's folder or a .safetensors file") from error
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file}: not a safetensors file ({error})") from error
+    except ModelError:
+        raise
+    except Exception as error:  # damaged files make the reader raise anything
+        if _is_pickle(file):
+            raise ModelError(f"a pickle, refused because opening one can run code that it holds; {_ANOTHER}") from error
+        raise ModelError(f"not a safetensors file, or damaged ({_detail(error)}); {_ANOTHER}") from error
+
+
+def _is_pickle(file: Path) -> bool:
+    """Whether it begins like what torch.save (new: a zip) and pickle write."""
+    try:
+        with file.open("rb") as content:
+            head = content.read(4)
+    except OSError:
+        return False
+    return head == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+
+
+def _require_version(metadata: dict[str, str]) -> None:
+    version = metadata.get("format_version", "")
+    if version == str(FORMAT_VERSION):
+        return
+    if version.isdecimal() and len(version) < 10 and int(version) > FORMAT_VERSION:
+        raise ModelError(f"of format {version}, newer than this program, which reads {FORMAT_VERSION}; update it")
+    raise ModelError(f"not a model of this program (no format version in its metadata); {_ANOTHER}")
+
+
+def _facts(metadata: dict[str, str]) -> tuple[Config, PerDomain[str], int]:
+    """Configuration, domain names and step."""
+    try:
+        config = Config.from_dict(json.loads(metadata["config"]))
+        names = PerDomain(metadata["name_a"], metadata["name_b"])
+        step = int(metadata["step"])
+    except Exception as error:  # what is no configuration fails anywhere
+        missing = f"no {error}" if isinstance(error, KeyError) else _detail(error)
+        raise ModelError(f"its metadata can't be used ({missing}); {_ANOTHER}") from error
+    if names.a == names.b or not all(name.strip() and name.isprintable() for name in names):
+        raise ModelError(f"its domains' names are not two printable ones ({_detail(names)}); {_ANOTHER}")
+    return config, names, step
+
+
+def _build(config: ModelConfig, weights: dict[str, Tensor]) -> Autoencoders:
+    """The networks with these weights; nothing is allocated before all is known to fit what the file holds."""
+    if config.residual_blocks > len(weights):
+        raise ModelError(f"its configuration has more layers than its file; {_ANOTHER}")
+    try:
+        with torch.device("meta"):
+            networks = build_autoencoders(config)
+    except Exception as error:  # sizes beyond all numbers
+        raise ModelError(f"its configuration can't be used ({_detail(error)}); {_ANOTHER}") from error
+    stored, state = _stored_names(networks), networks.state_dict()
+    expected = {name: (state[name].shape, state[name].dtype) for name in stored.values()}
+    held = {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()}
+    for name in sorted(expected.keys() | held.keys()):
+        if expected.get(name) != held.get(name):
+            raise ModelError(f"its weights do not fit its configuration ({_detail(name)}); {_ANOTHER}")
+        if not weights[name].isfinite().all():
+            raise ModelError(f"its weights are not all finite numbers ({name}); give a model of an earlier step")
+    networks.to_empty(device="cpu").load_state_dict({name: weights[stored[name]] for name in stored})
+    return networks
 
 
 def _unshared(networks: Autoencoders) -> dict[str, Tensor]:
@@ -194,15 +285,12 @@ def _unshared(networks: Autoencoders) -> dict[str, Tensor]:
     return {name: state[name] for name in _stored_names(networks).values()}
 
 
-def _with_shared(weights: dict[str, Tensor], networks: Autoencoders) -> dict[str, Tensor]:
-    """The inverse of `_unshared`: shared tensors under both names."""
-    names = _stored_names(networks)
-    if weights.keys() != set(names.values()):
-        raise RuntimeError("other tensors than the networks have")
-    return {name: weights[stored] for name, stored in names.items()}
-
-
 def _stored_names(networks: Autoencoders) -> dict[str, str]:
     """The name under which each tensor of the state is stored: its own, or the first of those that share it."""
     first: dict[int, str] = {}
-    return {name: first.setdefault(tensor.data_ptr(), name) for name, tensor in networks.state_dict().items()}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in networks.state_dict(keep_vars=True).items()}
+
+
+def _detail(what: object) -> str:
+    """As one printable line."""
+    return printable(" ".join(str(what).split()))[:200]
