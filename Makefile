@@ -8,7 +8,7 @@ RUN := runs/streets
 
 demo: $(VENV)/runtime
 	$(BIN)/python train.py --out $(RUN)
-	$(BIN)/python -m unit streets data/streets --train 0 --overwrite
+	test -d data/streets/testA || $(BIN)/python -m unit streets data/streets --train 0
 	$(BIN)/python translate.py $(RUN) --direction sunny2rainy data/streets/testA --out $(RUN)/translated/sunny2rainy --overwrite
 	$(BIN)/python translate.py $(RUN) --direction rainy2sunny data/streets/testB --out $(RUN)/translated/rainy2sunny --overwrite
 	$(BIN)/python -m unit evaluate $(RUN) --sheet $(RUN)/contact-sheet.png

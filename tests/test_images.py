@@ -103,7 +103,7 @@ def test_every_mode_shows_its_colours(tmp_path: Path, mode: str, ending: str) ->
 
 
 def test_hsv_is_understood_though_no_format_holds_it() -> None:
-    assert_like(images._to_rgb(patches().convert("HSV")), patches(), 2)
+    assert_like(images.to_rgb(patches().convert("HSV")), patches(), 2)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,23 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise ImageError(f"{printable(path)}: {_why_unread(error)}") from error
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any picture as RGB of 8 bits in sRGB: what `read_image` makes of a file's content, but for the orientation.
+
+    Raises `ImageError` for floats and integers outside 0 … 65535, which have no known white.
+    """
+    # The profile is applied to the colours alone, before they meet the white.
+    colours, alpha = _apart(image)
+    profile = image.info.get("icc_profile")
+    transform = _to_srgb(profile, colours.mode) if profile else None
+    rgb = transform.apply(colours) if transform else colours.convert("RGB")
+    if alpha is None:
+        return rgb
+    white = Image.new("RGB", image.size, "white")
+    white.paste(rgb, mask=alpha)
+    return white
+
+
 def to_tensor(image: Image.Image) -> torch.Tensor:
     """An RGB picture as float32 (3, H, W), contiguous, on the CPU: ``v / 127.5 - 1``, so 0 … 255 is [-1, 1].
 
@@ -150,7 +167,7 @@ def _read(path: Path, max_pixels: int) -> Image.Image:
             raise ImageError(f"{image.width}x{image.height} is more than {max_pixels} pixels; make it smaller")
         image.load()
         upright = _UPRIGHT.get(_orientation(image))  # after loading: PNG may keep EXIF behind the picture
-        picture = _to_rgb(image)
+        picture = to_rgb(image)
     picture.info = {}  # a profile that has been applied must not be written out again
     return picture if upright is None else picture.transpose(upright)
 
@@ -175,19 +192,6 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # broken EXIF is no reason to lose the photograph
         return 1
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any loaded image as RGB in sRGB. The profile is applied to the colours alone, before they meet the white."""
-    colours, alpha = _apart(image)
-    profile = image.info.get("icc_profile")
-    transform = _to_srgb(profile, colours.mode) if profile else None
-    rgb = transform.apply(colours) if transform else colours.convert("RGB")
-    if alpha is None:
-        return rgb
-    white = Image.new("RGB", image.size, "white")
-    white.paste(rgb, mask=alpha)
-    return white
 
 
 def _apart(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:

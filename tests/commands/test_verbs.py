@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.tiny import TINY
 
+from tests.tiny import TINY
 from unit.__main__ import VERBS, main
 from unit.commands.train import PRESETS, choose_preset
 from unit.config import Config, DataConfig, TrainConfig
@@ -85,7 +85,7 @@ def test_evaluate_prints_a_table_and_json_and_a_sheet(
     status, out, _ = run(capsys, "evaluate", model)
     assert status == 0
     assert "sunny to rainy" in out
-    status, out, err = run(capsys, "evaluate", model, "--json", "--sheet", tmp_path / "sheet.png")
+    status, out, _ = run(capsys, "evaluate", model, "--json", "--sheet", tmp_path / "sheet.png")
     figures = json.loads(out)
     assert figures.keys() == {"a2b", "b2a"}
     for groups in figures.values():
@@ -126,7 +126,9 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path: Path, caps
     assert not (tmp_path / "run").exists()
 
 
-def test_training_prints_the_result_alone_on_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_prints_the_result_alone_on_standard_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_config(TINY, tmp_path / "tiny.yaml")
     status, out, _ = run(capsys, "train", "--config", tmp_path / "tiny.yaml", "--out", tmp_path / "run")
     assert status == 0

@@ -73,7 +73,7 @@ def test_pairs_need_as_many_pictures(tmp_path: Path) -> None:
     folders = PerDomain(tmp_path / "a", tmp_path / "b")
     pictures(folders.a, "1.png", "2.png")
     pictures(folders.b, "1.png")
-    with pytest.raises(DataError, match="has 2 images, but .* has 1"):
+    with pytest.raises(DataError, match=r"has 2 images, but .* has 1"):
         open_held_out(folders, paired=True)
     assert not open_held_out(folders, paired=False).paired
 
@@ -86,7 +86,7 @@ def test_pictures_held_out_are_no_pairs(tmp_path: Path) -> None:
 
 
 def test_the_digest_follows_the_training_pictures(tmp_path: Path) -> None:
-    a, b = pictures(tmp_path / "a", *"12.png 3.png".split()), pictures(tmp_path / "b", "1.png", "2.png")
+    a, b = pictures(tmp_path / "a", *["12.png", "3.png"]), pictures(tmp_path / "b", "1.png", "2.png")
     before = open_datasets(DataConfig(a=a, b=b)).digest()
     assert open_datasets(DataConfig(a=a, b=b)).digest() == before
     assert open_datasets(DataConfig(a=b, b=a)).digest() != before

@@ -1,7 +1,7 @@
 """The objective against numbers worked out by hand, with affine "networks".
 
-E_a(x) = x + 1, E_b(x) = x + 10, G_a(z) = 2z, G_b(z) = 3z, D_a(x) = x, D_b(x) = -x; x_a = 1, x_b = 2 everywhere; noise of
-1 and 2 for the codes of A and B, and of 4 and 8 for the codes of what A and B became:
+E_a(x) = x + 1, E_b(x) = x + 10, G_a(z) = 2z, G_b(z) = 3z, D_a(x) = x, D_b(x) = -x; x_a = 1, x_b = 2 everywhere; noise
+of 1 and 2 for the codes of A and B, and of 4 and 8 for the codes of what A and B became:
 
     μ_a = 2, μ_b = 12;  z_a = 3, z_b = 14
     x_a→a = 2·3 = 6         x_b→b = 3·14 = 42

@@ -18,9 +18,9 @@ from torch.nn import functional
 from unit.config import Config, ModelConfig
 from unit.devices import autocast, resolve_device, resolve_precision
 from unit.domains import Domain, PerDomain
-from unit.errors import ConfigError, ImageError, ModelError, UserError, printable
+from unit.errors import ConfigError, ModelError, UserError, printable
 from unit.files import write_whole
-from unit.images import to_image, to_tensor
+from unit.images import to_image, to_rgb, to_tensor
 from unit.model.networks import SCALE, Autoencoders, build_autoencoders
 from unit.model.noise import gaussian_codes
 
@@ -115,20 +115,15 @@ class Translator:
     def __call__(self, image: Picture, direction: str) -> Picture:
         """One image: a PIL image of any size gives one of that size; a tensor (3, H, W) in [-1, 1], a tensor.
 
-        A PIL image becomes RGB as by its own `convert`, so `read_image` is better for files: it minds transparency,
-        colour profiles and the camera's orientation.
-
         Raises:
             ConfigError: no such direction.
-            ImageError: a PIL image of more than 8 bits, which `convert` would clip.
+            ImageError: a PIL image whose numbers have no known white.
             UserError: the memory does not suffice.
         """
         source = self.source(direction)
         if isinstance(image, Tensor):
             return self.translate(image[None], source)[0]
-        if image.mode.startswith(("I", "F")):
-            raise ImageError(f"a picture of more than 8 bits (mode {image.mode}); read its file with read_image")
-        return to_image(self.translate(to_tensor(image.convert("RGB"))[None], source)[0])
+        return to_image(self.translate(to_tensor(to_rgb(image))[None], source)[0])
 
     def translate(self, images: Tensor, source: Domain, seed: int | None = None) -> Tensor:
         """G_j(E_i(x)): (B, 3, H, W) in [-1, 1] of domain `source`, any H and W, to as many of the other domain.
