@@ -1,4 +1,4 @@
-"""Translate images with a trained model: ``python translate.py RUN --direction a2b PICTURES --out FOLDER``; ``--help`` says more."""
+"""Translate pictures: ``python translate.py RUN --direction a2b PICTURES --out FOLDER``; ``--help`` says more."""
 
 import sys
 
