@@ -8,9 +8,10 @@ RUN := runs/streets
 
 demo: $(VENV)/runtime
 	$(BIN)/python train.py --out $(RUN)
-	test -d data/streets/testA || $(BIN)/python -m unit streets data/streets --train 0
-	$(BIN)/python translate.py $(RUN) --direction sunny2rainy data/streets/testA --out $(RUN)/translated/sunny2rainy --overwrite
-	$(BIN)/python translate.py $(RUN) --direction rainy2sunny data/streets/testB --out $(RUN)/translated/rainy2sunny --overwrite
+	rm -rf $(RUN)/held-out
+	$(BIN)/python -m unit streets $(RUN)/held-out --train 0
+	$(BIN)/python translate.py $(RUN) --direction sunny2rainy $(RUN)/held-out/testA --out $(RUN)/translated/rainy --overwrite
+	$(BIN)/python translate.py $(RUN) --direction rainy2sunny $(RUN)/held-out/testB --out $(RUN)/translated/sunny --overwrite
 	$(BIN)/python -m unit evaluate $(RUN) --sheet $(RUN)/contact-sheet.png
 	@echo "contact sheet: $(RUN)/contact-sheet.png (input, translation, the real picture; both ways)"
 	@echo "TensorBoard:   $(BIN)/tensorboard --logdir $(RUN), then open http://localhost:6006"

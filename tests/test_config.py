@@ -1,6 +1,7 @@
 """The defaults are the paper's, ranges and contradictions are refused by name, and the schedule follows its formula."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,7 +118,7 @@ def test_contradictions_are_refused_by_key(flat: dict[str, Any], key: str) -> No
 
 
 def test_the_ends_of_the_ranges_are_taken() -> None:
-    DataConfig(**FOLDERS, load_size=4, crop_size=4, workers=0, max_pixels=1, streets_train=1, streets_test=1)
+    DataConfig(**FOLDERS, load_size=8, crop_size=8, workers=0, max_pixels=1, streets_train=1, streets_test=1)
     DataConfig(root="r", paired_test=True)
     DataConfig(**FOLDERS, test_a="t", test_b="u", paired_test=True)
     ModelConfig(channels=1, residual_blocks=0, shared_blocks=0, dropout=0.0, average_decay=0.0)
@@ -166,8 +167,14 @@ def test_a_rate_never_rises_nor_leaves_0_to_1(schedule: Any, start: int, length:
 
 
 IGNORED = ["train.steps", "train.max_minutes", "train.device", "train.keep_last", "data.workers", "train.log_every"]
-IGNORED += ["train.sample_every", "train.checkpoint_every", "train.validate_every"]
-CHANGED: dict[str, Any] = {"data.crop_size": 128, "data.root": "r", "data.name_a": "sun", "data.name_b": "rain"}
+IGNORED += ["data.name_a", "data.name_b", "train.sample_every", "train.checkpoint_every", "train.validate_every"]
+CHANGED: dict[str, Any] = {
+    "data.crop_size": 128,
+    "data.root": str(Path("r").absolute()),
+    "model.upsampling": "nearest",
+    "data.name_a": "sun",
+    "data.name_b": "rain",
+}
 CHANGED |= {"model.normalization": "group", "model.initialization": "kaiming", "model.discriminator_channels": 8}
 CHANGED |= {"loss.adversarial": "least_squares", "optimizer.schedule": "step", "optimizer.decay_end": 10}
 CHANGED |= {"train.max_minutes": 5, "train.device": "cpu", "train.precision": "fp32", "train.deterministic": True}
@@ -193,6 +200,8 @@ def test_the_folders_are_differences_too() -> None:
         *["data.a", "data.b", "data.test_a", "data.test_b"]
     ]
     assert differences(before, before) == []
+    written_otherwise = {key: f"{Path().absolute()}/z/../{value}" for key, value in FOLDERS.items()}
+    assert differences(before, Config(data=DataConfig(**written_otherwise))) == []
 
 
 def test_to_dict_and_from_dict_are_inverse() -> None:
@@ -221,6 +230,7 @@ def test_from_dict_refuses_what_it_does_not_know() -> None:
         ("model", {"normalization": "batch"}),
         ("model", {"normalization": ["instance"]}),
         ("loss", {"lambda0": "1e-4"}),
+        ("loss", dict.fromkeys(("lambda0", "lambda1", "lambda2", "lambda3", "lambda4"), 0.0)),
     ],
 )
 def test_from_dict_takes_no_other_types(section: str, values: object) -> None:

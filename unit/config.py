@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from unit.errors import ConfigError
+
+DEVICE_NAMES = r"auto|cpu|mps|cuda(:[0-9]{1,2})?"
+"""What a device may be called; whether it is there, `unit.devices` says."""
 
 
 def _require(condition: bool, key: str, message: str) -> None:
@@ -87,7 +92,7 @@ class DataConfig:
             "data.paired_test",
             "needs test folders: give data.test_a and data.test_b, or a root with testA and testB",
         )
-        _at_least("data", self, 4, "crop_size")
+        _at_least("data", self, 8, "crop_size")
         _require(self.crop_size % 4 == 0, "data.crop_size", f"must be a multiple of 4, is {self.crop_size}")
         _require(
             self.load_size >= self.crop_size,
@@ -179,6 +184,8 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         _at_least("loss", self, 0, "lambda0", "lambda1", "lambda2", "lambda3", "lambda4")
+        weights = (self.lambda0, self.lambda1, self.lambda2, self.lambda3, self.lambda4)
+        _require(any(weights), "loss", "all of lambda0 to lambda4 are 0, so there is nothing to learn")
 
 
 @dataclass(frozen=True)
@@ -274,12 +281,8 @@ class TrainConfig:
         _at_least("train", self, 0, "steps", "seed", "max_minutes")
         _at_least("train", self, 1, "batch_size", "log_every", "sample_every", "checkpoint_every", "validate_every")
         _at_least("train", self, 1, "keep_last")
-        kind, colon, number = self.device.partition(":")
-        _require(
-            kind in ("auto", "cpu", "cuda", "mps") and (not colon or (kind == "cuda" and number.isdecimal())),
-            "train.device",
-            f"must be auto, cpu, cuda, cuda:N or mps, is {self.device!r}",
-        )
+        known = re.fullmatch(DEVICE_NAMES, self.device)
+        _require(known is not None, "train.device", f"must be auto, cpu, cuda, cuda:N or mps, is {self.device!r}")
 
 
 @dataclass(frozen=True)
@@ -320,15 +323,22 @@ class Config:
 
 
 NEVER_A_DIFFERENCE = frozenset(
-    {"train.steps", "train.max_minutes", "train.device", "train.keep_last", "data.workers"}
+    {"train.steps", "train.max_minutes", "train.device", "train.keep_last"}
+    | {"data.workers", "data.name_a", "data.name_b"}
     | {f"train.{what}_every" for what in ("log", "sample", "checkpoint", "validate")}
 )
 """Keys that may change between two parts of one run: they say how long and how, not what is computed."""
 
 
+_FOLDERS = ("data.a", "data.b", "data.root", "data.test_a", "data.test_b")
+
+
 def differences(before: Config, now: Config) -> list[str]:
     """One line for each key whose change would change the result, e.g. ``model.channels: 64 before, 32 now``."""
     old, new = before.to_flat_dict(), now.to_flat_dict()
+    for values in (old, new):
+        for key in _FOLDERS:  # however they are written
+            values[key] = values[key] and os.path.abspath(values[key])  # noqa: PTH100 - links are the user's own names
     return [
         f"{key}: {old[key]} before, {new[key]} now"
         for key in new

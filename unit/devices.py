@@ -41,6 +41,14 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that the device's memory does not suffice."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # of the CPU, MPS and oneDNN, which have no type of their own
+    return any(words in str(error) for words in ("you tried to allocate", "out of memory", "bad_alloc"))
+
+
 def describe(device: torch.device) -> str:
     """The device in words, for logs."""
     if device.type == "cuda":

@@ -99,3 +99,29 @@ def test_the_limit_on_pixels_reaches_the_reader(tmp_path: Path) -> None:
     datasets = open_datasets(DataConfig(a=a, b=b, max_pixels=63))
     with pytest.raises(DataError, match="more than 63 pixels"):
         datasets.train.a.image(0)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "test_a", "test_b"),
+    [
+        ("x", "x", None, None),
+        ("x", "x/y", None, None),
+        ("x", "y", "x", "t"),
+        ("x", "y", "t", "x/t"),
+        ("x", "y", "y", "t"),
+    ],
+)
+def test_no_picture_may_serve_twice(tmp_path: Path, a: str, b: str, test_a: str | None, test_b: str | None) -> None:
+    folders = {"a": a, "b": b} | ({"test_a": test_a, "test_b": test_b} if test_a and test_b else {})
+    for name in folders.values():
+        pictures(tmp_path / name, "1.png", "2.png")
+    config = DataConfig(**{key: str(tmp_path / name) for key, name in folders.items()}, name_a="1", name_b="2")
+    with pytest.raises(DataError, match="serve twice"):
+        open_datasets(config)
+
+
+def test_half_a_pair_of_test_folders_is_refused(tmp_path: Path) -> None:
+    for folder in ("trainA", "trainB", "testA"):
+        pictures(tmp_path / folder, "1.png", "2.png")
+    with pytest.raises(DataError, match="only one of testA and testB"):
+        open_datasets(DataConfig(root=str(tmp_path)))

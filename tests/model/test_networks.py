@@ -144,3 +144,12 @@ def test_dropout_is_off_unless_asked_for_and_off_in_evaluation() -> None:
     assert not torch.equal(networks.encode(x).a, networks.encode(x).a)
     networks.eval()
     assert torch.equal(networks.encode(x).a, networks.encode(x).a)
+
+
+def test_kaiming_keeps_the_scale_through_a_transposed_convolution() -> None:
+    from unit.model.layers import initialize, up
+
+    layer = up(64, 32, "transposed")
+    initialize(layer, "kaiming")
+    x = torch.randn(4, 64, 16, 16)
+    assert layer(x).square().mean().item() == pytest.approx(x.square().mean().item(), rel=0.15)

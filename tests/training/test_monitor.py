@@ -118,7 +118,7 @@ def test_the_first_grid_shows_the_held_out_images_as_they_are(run: Path) -> None
 
 
 def test_names_are_shown_escaped(tmp_path: Path) -> None:
-    monitor = Monitor(tmp_path, 0)
+    monitor = Monitor(tmp_path, None)
     monitor.text(0, "dataset", "a: <script>alert(1)</script>, 3 images\n# b")
     monitor.close()
     (event,) = board(tmp_path).Tensors("dataset/text_summary")
@@ -138,7 +138,7 @@ def test_lines_after_the_start_and_broken_ones_are_dropped(tmp_path: Path) -> No
 
 
 def test_sample_colours_are_never_stretched(tmp_path: Path) -> None:
-    monitor = Monitor(tmp_path, 0)
+    monitor = Monitor(tmp_path, None)
     monitor.samples(5, PerDomain(torch.full((3, 4, 4), -0.5), torch.full((3, 4, 4), 0.25)))
     monitor.close()
     picture = Image.open(tmp_path / "samples" / "step-00000005.png")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from unit.config import DEVICE_NAMES
 from unit.errors import ConfigError, printable
 
 
@@ -41,7 +42,7 @@ def path(text: str) -> Path:
 
 
 def _device(text: str) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,2})?", text):
+    if not re.fullmatch(DEVICE_NAMES, text):
         raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda, cuda:N or mps, is {reprlib.repr(text)}")
     return text
 

@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm.contrib.logging import logging_redirect_tqdm
+
 from unit.config import Config
 from unit.config_file import parse_train_arguments, to_yaml
 from unit.devices import resolve_device
@@ -26,7 +28,8 @@ def run(argv: Sequence[str]) -> int:
         if arguments.dry_run:
             log.info(describe_plan(arguments.config, arguments.out))
         return 0
-    result = train(arguments.config, arguments.out)
+    with logging_redirect_tqdm():  # lines go above the bar
+        result = train(arguments.config, arguments.out)
     print(summary(result))
     return result.exit_status
 

@@ -6,7 +6,9 @@ drawn before, so training goes on at any step, and any batch can be made again.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from unit.config import DataConfig
 from unit.data.source import ImageSource
 from unit.domains import Domain, PerDomain
+from unit.errors import ImageError, printable
 from unit.images import resize_short_side, to_tensor
 from unit.seeds import seed_for
 
@@ -61,8 +64,23 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-class TrainingImages(Dataset[dict[str, Tensor]]):
-    """Item p: the p-th training image of each domain, (3, crop, crop) in [-1, 1], keyed "a" and "b"."""
+def resized(source: ImageSource, index: int, size: int) -> Image.Image:
+    """The picture with its short side scaled to `size`; raises `ImageError` with its name."""
+    image = source.image(index)
+    try:
+        return resize_short_side(image, size)
+    except ImageError as error:
+        raise ImageError(f"{printable(source.name(index))}: {error}") from error
+
+
+Item = dict[str, Tensor] | ImageError
+
+
+class TrainingImages(Dataset[Item]):
+    """Item p: the p-th training image of each domain, (3, crop, crop) in [-1, 1], keyed "a" and "b".
+
+    An image that can't be read makes its item the error: raised in a loader process, it would come with a traceback.
+    """
 
     def __init__(self, sources: PerDomain[ImageSource], config: DataConfig, seed: int) -> None:
         self.sources, self.config, self.seed = sources, config, seed
@@ -73,12 +91,14 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
         epoch, place = divmod(position, count)
         return permuted(place, count, seed_for(self.seed, "order", domain, epoch))
 
-    def __getitem__(self, position: int) -> dict[str, Tensor]:
-        return {domain.value: self._image(domain, position) for domain in Domain}
+    def __getitem__(self, position: int) -> Item:
+        try:
+            return {domain.value: self._image(domain, position) for domain in Domain}
+        except ImageError as error:
+            return error
 
     def _image(self, domain: Domain, position: int) -> Tensor:
-        image = self.sources[domain].image(self.index(domain, position))
-        image = resize_short_side(image, self.config.load_size)
+        image = resized(self.sources[domain], self.index(domain, position), self.config.load_size)
         seed = seed_for(self.seed, "augmentation", domain, position)
         return to_tensor(random_crop(image, self.config.crop_size, self.config.flip, seed))
 
@@ -86,20 +106,38 @@ class TrainingImages(Dataset[dict[str, Tensor]]):
 def training_batches(
     images: TrainingImages, batch_size: int, steps: range, workers: int, device: torch.device
 ) -> Iterator[PerDomain[Tensor]]:
-    """One batch for each of `steps`: (batch_size, 3, crop, crop) of each domain, on `device`."""
+    """One batch for each of `steps`: (batch_size, 3, crop, crop) of each domain, on `device`.
+
+    Raises:
+        ImageError: a picture of the batch can't be read.
+    """
     loader = DataLoader(
         images,
         batch_size=batch_size,
         sampler=range(steps.start * batch_size, steps.stop * batch_size),
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        collate_fn=default_collate,
+        collate_fn=_collate,
+        worker_init_fn=_leave_signals_to_the_main_process,
     )
     for batch in loader:
+        if isinstance(batch, ImageError):
+            raise batch
         a, b = (batch[domain.value].to(device, non_blocking=True) for domain in Domain)
         yield PerDomain(a, b)
 
 
+def _collate(items: list[Item]) -> Any:
+    """A batch for each domain, or the first error among the items."""
+    return next((item for item in items if isinstance(item, ImageError)), None) or default_collate(items)
+
+
+def _leave_signals_to_the_main_process(_: int) -> None:
+    """Ctrl-C, and SIGTERM to the whole group, also reach the loaders, which are needed until the step is finished."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def held_out_image(source: ImageSource, index: int, config: DataConfig) -> Tensor:
     """A held-out image as the networks see it: resized, its middle cut out, (3, crop, crop) in [-1, 1]."""
-    return to_tensor(center_crop(resize_short_side(source.image(index), config.load_size), config.crop_size))
+    return to_tensor(center_crop(resized(source, index, config.load_size), config.crop_size))

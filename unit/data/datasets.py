@@ -10,7 +10,7 @@ from unit.data.folders import ImageFolder, default_names, digest, held_out, spli
 from unit.data.source import ImageSource
 from unit.data.streets import Streets, Weather
 from unit.domains import Domain, PerDomain
-from unit.errors import DataError
+from unit.errors import DataError, printable
 from unit.images import MAX_PIXELS
 
 
@@ -83,6 +83,7 @@ def _sources(pair: PerDomain[Streets] | PerDomain[ImageFolder]) -> PerDomain[Ima
 
 def _folders(config: DataConfig) -> Datasets:
     train_folders, test_folders = _places(config)
+    _refuse_overlap(train_folders, test_folders)
     names = _names(config, train_folders)
     folders = train_folders.map(lambda folder: replace(ImageFolder.open(folder), max_pixels=config.max_pixels))
     if test_folders is not None:
@@ -106,7 +107,22 @@ def _places(config: DataConfig) -> tuple[PerDomain[Path], PerDomain[Path] | None
         found = split_root(Path(config.root))
         train = found.map(lambda pair: pair[0])
         tests = PerDomain.of(lambda i: tests[i] or found[i][1])
+    if (tests.a is None) != (tests.b is None):
+        raise DataError(f"{config.root}: has only one of testA and testB; add the other or remove it")
     return train, PerDomain(tests.a, tests.b) if tests.a and tests.b else None
+
+
+def _refuse_overlap(train: PerDomain[Path], test: PerDomain[Path] | None) -> None:
+    """No picture may be in both domains, nor be trained on and tested with."""
+    others = [(train.a, train.b), (train.b, train.a)]
+    if test is not None:
+        others += [(test[i], train[j]) for i in Domain for j in Domain]
+    for inner, outer in others:
+        if inner.resolve().is_relative_to(outer.resolve()):
+            raise DataError(
+                f"{printable(inner)}: is or lies inside {printable(outer)}, so its pictures would serve twice; "
+                "give separate folders"
+            )
 
 
 def _names(config: DataConfig, folders: PerDomain[Path]) -> PerDomain[str]:

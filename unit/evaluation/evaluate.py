@@ -7,49 +7,57 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from unit.config import DataConfig
 from unit.data.batches import held_out_image
 from unit.data.datasets import HeldOut
 from unit.data.source import ImageSource
 from unit.domains import Domain, PerDomain
-from unit.evaluation.grids import sample_grid
+from unit.evaluation.grids import in_row, sample_grid
 from unit.evaluation.metrics import PAIRED, paired_figures
 from unit.translation.translator import Translator
 
 Figures: TypeAlias = dict[str, dict[str, dict[str, float | None]]]
 """Direction ("a2b"), then "translated", "do_nothing" or "real", then the figure's name."""
 
+GUESSES = ("translated", "do_nothing", "real")
+_BATCH = 16
 
-def evaluate(translator: Translator, test: HeldOut, batch_size: int = 16) -> Figures:
+
+def evaluate(translator: Translator, test: HeldOut) -> Figures:
     """The figures of both directions on aligned test pictures, as training sees them: resized, the middle cut out.
 
     "do_nothing" takes the input for its own translation; "real" takes, on the embedded streets, the target drawn
     again with other clouds and streaks, the most that a translator can reach, and is None elsewhere.
     """
     assert test.paired
-    images = _load(test.images, translator)
-    redrawn = _load(test.redrawn, translator) if test.redrawn else None
-    figures: Figures = {}
-    for source in Domain:
-        batches = images[source].split(batch_size)
-        translated = torch.cat([translator.translate(batch, source).cpu() for batch in batches])
-        target = images[source.other]
-        figures[source.direction] = {
-            "translated": {**paired_figures(translated, target)},
-            "do_nothing": {**paired_figures(images[source], target)},
-            "real": {**paired_figures(redrawn[source.other], target)} if redrawn else dict.fromkeys(PAIRED),
+    count = len(test.images.a)
+    sums = {i.direction: {what: dict.fromkeys(PAIRED, 0.0) for what in GUESSES} for i in Domain}
+    for first in range(0, count, _BATCH):
+        batch = range(first, min(first + _BATCH, count))
+        images = load_held_out(test.images, batch, translator.config.data)
+        redrawn = load_held_out(test.redrawn, batch, translator.config.data) if test.redrawn else None
+        for i in Domain:
+            guesses = {"translated": translator.translate(images[i], i).cpu(), "do_nothing": images[i]}
+            if redrawn:
+                guesses["real"] = redrawn[i.other]
+            for what, guess in guesses.items():
+                for name, mean in paired_figures(guess, images[i.other]).items():
+                    sums[i.direction][what][name] += mean * len(batch)
+    unknown = () if test.redrawn else ("real",)
+    return {
+        direction: {
+            what: {name: None if what in unknown else value / count for name, value in values.items()}
+            for what, values in groups.items()
         }
-    return figures
+        for direction, groups in sums.items()
+    }
 
 
-def _load(sources: PerDomain[ImageSource], translator: Translator, most: int | None = None) -> PerDomain[Tensor]:
-    """(n, 3, crop, crop) of each domain."""
-    data = translator.config.data
-
-    def load(source: ImageSource) -> Tensor:
-        count = len(source) if most is None else min(most, len(source))
-        return torch.stack([held_out_image(source, index, data) for index in range(count)])
-
-    return sources.map(load)
+def load_held_out(sources: PerDomain[ImageSource], indices: range, data: DataConfig) -> PerDomain[Tensor]:
+    """(n, 3, crop, crop) of each domain, the pictures of `indices` as far as there are any."""
+    return sources.map(
+        lambda source: torch.stack([held_out_image(source, k, data) for k in indices if k < len(source)])
+    )
 
 
 def table(figures: Figures, names: PerDomain[str]) -> str:
@@ -66,11 +74,21 @@ def table(figures: Figures, names: PerDomain[str]) -> str:
 
 
 def contact_sheet(translator: Translator, test: HeldOut, rows: int = 8) -> Tensor:
-    """(3, H, W) in [-1, 1]: for the first pairs and both directions, input, translation and the real other picture."""
-    images = _load(test.images, translator, rows)
-    halves = [
-        column
-        for source in Domain
-        for column in (images[source], translator.translate(images[source], source).cpu(), images[source.other])
-    ]
-    return sample_grid(halves)
+    """(3, H, W) in [-1, 1]: for the first pairs, input, translation and the real other picture; a block a direction."""
+    images = load_held_out(test.images, range(rows), translator.config.data)
+    return in_row(
+        [sample_grid([images[i], translator.translate(images[i], i).cpu(), images[i.other]], blocks=1) for i in Domain],
+        gap=12,
+    )
+
+
+def sample_grids(translator: Translator, test: HeldOut, rows: int = 8) -> PerDomain[Tensor]:
+    """(3, H, W) in [-1, 1] of each direction: input, translation, cycle, reconstruction of the first pictures."""
+    images = load_held_out(test.images, range(rows), translator.config.data)
+
+    def grid(i: Domain) -> Tensor:
+        translation = translator.translate(images[i], i)
+        cycle, reconstruction = translator.translate(translation, i.other), translator.reconstruct(images[i], i)
+        return sample_grid([images[i], translation, cycle, reconstruction])
+
+    return PerDomain.of(grid)

@@ -94,7 +94,13 @@ def initialize(network: nn.Module, kind: str) -> None:
     """Set every convolution's weights as `model.initialization` says; biases keep PyTorch's default."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            if kind == "normal":
-                nn.init.normal_(module.weight, 0.0, 0.02)
-            else:
-                nn.init.kaiming_normal_(module.weight, a=LEAK)
+            deviation = 0.02 if kind == "normal" else (2 / (1 + LEAK**2) / _inputs(module)) ** 0.5
+            nn.init.normal_(module.weight, 0.0, deviation)
+
+
+def _inputs(module: nn.Conv2d | nn.ConvTranspose2d) -> float:
+    """How many numbers make one output, on average: a transposed convolution's stride spreads them."""
+    area = float(module.kernel_size[0] * module.kernel_size[1])
+    if isinstance(module, nn.ConvTranspose2d):
+        area /= module.stride[0] * module.stride[1]
+    return module.in_channels * area

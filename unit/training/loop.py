@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,14 @@ from torch import Tensor
 
 from unit.config import Config
 from unit.config_file import to_yaml
-from unit.data.batches import TrainingImages, held_out_image, training_batches
+from unit.data.batches import TrainingImages, training_batches
 from unit.data.datasets import Datasets, open_datasets
-from unit.devices import configure, describe, resolve_device, resolve_precision
-from unit.domains import Domain, PerDomain
-from unit.errors import UserError
-from unit.evaluation.evaluate import Figures, evaluate
-from unit.evaluation.grids import sample_grid
+from unit.devices import configure, describe, out_of_memory, resolve_device, resolve_precision
+from unit.domains import PerDomain
+from unit.errors import DataError, UserError
+from unit.evaluation.evaluate import Figures, evaluate, sample_grids
 from unit.model.networks import build_autoencoders, build_discriminators, parameter_count
-from unit.model.objective import total
-from unit.training.monitor import Monitor
+from unit.training.monitor import Monitor, figure_scalars, step_scalars
 from unit.training.progress import Progress
 from unit.training.run_folder import RunFolder
 from unit.training.stopping import StopRequest, stop_on_signals
@@ -33,9 +33,6 @@ from unit.training.trainer import StepRecord, Trainer
 from unit.translation.translator import Translator
 
 log = logging.getLogger(__name__)
-
-SAMPLES = 8
-"""Held-out images of each domain in the sample grids."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,15 @@ def train(config: Config, out: Path | None = None) -> Result:
     datasets = open_datasets(config.data, config.train.seed)
     run = _Run(config, datasets, out or default_folder(config, datasets), device)
     with stop_on_signals() as stop:
-        return run.go_on(stop)
+        try:
+            return run.go_on(stop)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise UserError(
+                f"the memory of {device} does not suffice; lower train.batch_size, data.crop_size or model.channels. "
+                "The last checkpoint is good"
+            ) from error
 
 
 def default_folder(config: Config, datasets: Datasets) -> Path:
@@ -75,7 +80,7 @@ def default_folder(config: Config, datasets: Datasets) -> Path:
 
 
 def describe_plan(config: Config, out: Path | None = None) -> str:
-    """What `train` would do, without doing it; raises what it would."""
+    """What `train` would do; raises what it would of the folders and the device."""
     device = resolve_device(config.train.device)
     datasets = open_datasets(config.data, config.train.seed)
     networks = build_autoencoders(config.model), build_discriminators(config.model)
@@ -89,11 +94,6 @@ def describe_plan(config: Config, out: Path | None = None) -> str:
     )
 
 
-def mean_logit(scales: list[Tensor]) -> float:
-    """The mean over patches, then over scales."""
-    return float(torch.stack([logits.detach().float().mean() for logits in scales]).mean())
-
-
 class _Run:
     """One part of a run, from where it starts or goes on to where it ends or is stopped."""
 
@@ -102,18 +102,19 @@ class _Run:
         self.precision = resolve_precision(config.train.precision, device)
         self.folder = RunFolder(out)
         self.trainer = Trainer(config, device, self.precision)
-        self.last: StepRecord
         self.facts: dict[str, Any] = {
             "precision": self.precision,
             "thread count": torch.get_num_threads(),
             "list of training images": datasets.digest(),
         }
-        resumed = self.folder.resume(self.trainer, self.facts)
+        self.resumed = self.folder.resume(self.trainer, self.facts)
         self.first_step = self.trainer.steps_done
+        self.saved_step = self.first_step if self.resumed else None
+        self.figures: tuple[int, Figures] | None = None
         environment = self.folder.begin(config, datasets, device, self.precision)
-        self.monitor = Monitor(out, self.first_step)
+        self.monitor = Monitor(out, self.first_step if self.resumed else None)
         log.info("%s on %s, %s\n%s", out, describe(device), self.precision, datasets.describe())
-        if resumed:
+        if self.resumed:
             log.info("going on from step %d", self.first_step)
         else:
             for tag, text in (
@@ -124,121 +125,90 @@ class _Run:
                 self.monitor.text(0, tag, text)
 
     def go_on(self, stop: StopRequest) -> Result:
-        """Train until the end or a stop; then a checkpoint, a model and, when it ended by itself, the figures."""
-        figures = None
+        """Train until the end or a stop; then the figures, when it ended by itself, a model and a checkpoint."""
         try:
-            if self.first_step == 0:
+            if not self.resumed:
                 self._write_samples()
                 self._save()
             self._train(stop)
-            if self.trainer.steps_done > self.first_step:
-                self._save()
-            if self.datasets.test.paired and not stop.signal:
-                figures = self._evaluate()
-                if self.trainer.steps_done > self.first_step:
-                    self._log(figures)
-        finally:
-            self.monitor.close()
-        return Result(
-            self.folder.path,
-            self.datasets.names,
-            self.trainer.steps_done,
-            128 + stop.signal if stop.signal else 0,
-            figures,
-        )
+            ended = not stop.signal or self.trainer.steps_done >= self.config.train.steps
+            figures = self._validate() if ended and self.datasets.test.paired else None
+            self._save()
+        except BaseException:
+            with suppress(UserError):  # that what is closed can't be written is not the first thing to say
+                self.monitor.close()
+            raise
+        self.monitor.close()
+        status = 0 if ended else 128 + stop.signal
+        return Result(self.folder.path, self.datasets.names, self.trainer.steps_done, status, figures)
 
     def _train(self, stop: StopRequest) -> None:
         train = self.config.train
         deadline = math.inf if train.max_minutes is None else time.monotonic() + 60 * train.max_minutes
         steps = range(self.trainer.steps_done, train.steps)
-        with self._progress(steps) as progress:
-            for images in progress.waiting_for(self._batches(steps)):
-                self.last = self.trainer.step(images)
-                progress.step_done()
-                self._do_what_is_due(progress)
-                if stop.signal or time.monotonic() >= deadline:
-                    break
+        with Progress(steps, train.batch_size, train.max_minutes, self.device) as progress:
+            try:
+                for images in progress.waiting_for(self._batches(steps)):
+                    record = self.trainer.step(images)
+                    progress.step_done()
+                    self._do_what_is_due(record, progress)
+                    if stop.signal or time.monotonic() >= deadline:
+                        break
+            except DataError:  # the state is as good as before the picture that is not
+                self._save()
+                raise
 
     def _batches(self, steps: range) -> Iterator[PerDomain[Tensor]]:
         train, data = self.config.train, self.config.data
         images = TrainingImages(self.datasets.train, data, train.seed)
         workers = data.workers
         if workers is None:  # the embedded streets are soon all in memory, where one process finds them again
-            workers = 0 if data.embedded else (4 if self.device.type == "cuda" else 1)
+            workers = 0 if data.embedded else (min(4, os.cpu_count() or 1) if self.device.type == "cuda" else 1)
         return training_batches(images, train.batch_size, steps, workers, self.device)
 
-    def _do_what_is_due(self, progress: Progress) -> None:
+    def _do_what_is_due(self, record: StepRecord, progress: Progress) -> None:
         """What follows from the number of steps done, and from nothing else: a resumed run does the same."""
         train, step = self.config.train, self.trainer.steps_done
         if step % train.log_every == 0:
-            scalars = self._scalars() | progress.rates()
+            scalars = step_scalars(self.trainer, record) | progress.rates()
+            _require_finite(step, scalars)
             self.monitor.scalars(step, scalars)
             progress.show(scalars)
         if step % train.sample_every == 0:
             self._write_samples()
-        if step < train.steps:  # the end does these by itself
-            if step % train.checkpoint_every == 0:
-                self._save()
-            if step % train.validate_every == 0 and self.datasets.test.paired:
-                self._log(self._evaluate())
-
-    def _scalars(self) -> dict[str, float]:
-        """The last step, under TensorBoard's tags.
-
-        Raises:
-            UserError: a term is not finite.
-        """
-        record, step = self.last, self.trainer.steps_done
-        losses = {"generator_total": total(record.generator)} | record.generator
-        if record.discriminator:
-            losses |= {"discriminator_total": total(record.discriminator)} | record.discriminator
-        scalars = {f"loss/{name}": float(value.detach()) for name, value in losses.items()}
-        for tag, value in scalars.items():
-            if not math.isfinite(value):
-                raise UserError(f"step {step}: {tag} is {value}; the last checkpoint is good. Lower the learning rates")
-        rates, norms = self.trainer.learning_rates(), self.trainer.gradient_norms()
-        for part, rate, norm in zip(("generator", "discriminator"), rates, norms, strict=True):
-            scalars |= {f"optimizer/learning_rate_{part}": rate, f"optimizer/gradient_norm_{part}": norm}
-        for verdict, logits in (("real", record.real), ("fake", record.fake)):
-            for i in Domain if logits else ():
-                assert logits is not None
-                scalars[f"discriminator/{verdict}_logit_{i}"] = mean_logit(logits[i])
-        return scalars
+        if step % train.validate_every == 0 and self.datasets.test.paired:
+            self._validate()
+        if step % train.checkpoint_every == 0:
+            self._save()
 
     def _translator(self) -> Translator:
         names, step = self.datasets.names, self.trainer.steps_done
         return Translator(self.trainer.average, self.config, names, step, str(self.device), self.precision)
 
     def _save(self) -> None:
-        if self.trainer.steps_done > self.first_step:
-            self._scalars()  # a state with a broken loss is not worth keeping
+        """The checkpoint comes last: it says that all that was due before it has been written."""
+        if self.saved_step == self.trainer.steps_done:
+            self.folder.save_model(self._translator())
+            return
+        _require_finite(self.trainer.steps_done, self.trainer.weight_norms())
+        self.monitor.flush()
         self.folder.save(self.trainer, self._translator(), self.facts)
+        self.saved_step = self.trainer.steps_done
 
     def _write_samples(self) -> None:
-        """Input | translation | cycle | reconstruction of the first held-out images, both ways."""
-        translator = self._translator()
+        self.monitor.samples(self.trainer.steps_done, sample_grids(self._translator(), self.datasets.test))
 
-        def grid(i: Domain) -> Tensor:
-            source = self.datasets.test.images[i]
-            count = min(SAMPLES, len(source))
-            images = torch.stack([held_out_image(source, index, self.config.data) for index in range(count)])
-            translation = translator.translate(images, i)
-            cycle, reconstruction = translator.translate(translation, i.other), translator.reconstruct(images, i)
-            return sample_grid([images, translation, cycle, reconstruction])
+    def _validate(self) -> Figures:
+        """The figures of this step, logged unless an earlier part of the run has done so."""
+        step = self.trainer.steps_done
+        if self.figures is None or self.figures[0] != step:
+            self.figures = step, evaluate(self._translator(), self.datasets.test)
+            if step != self.saved_step:
+                self.monitor.scalars(step, figure_scalars(self.figures[1]))
+        return self.figures[1]
 
-        self.monitor.samples(self.trainer.steps_done, PerDomain.of(grid))
 
-    def _evaluate(self) -> Figures:
-        return evaluate(self._translator(), self.datasets.test)
-
-    def _log(self, figures: Figures) -> None:
-        values = {
-            f"val/{name}_{direction}": value
-            for direction, groups in figures.items()
-            for name, value in groups["translated"].items()
-            if value is not None
-        }
-        self.monitor.scalars(self.trainer.steps_done, values)
-
-    def _progress(self, steps: range) -> Progress:
-        return Progress(steps, self.config.train.batch_size, self.config.train.max_minutes, self.device)
+def _require_finite(step: int, scalars: Mapping[str, float]) -> None:
+    for tag, value in scalars.items():
+        if not math.isfinite(value):
+            raise UserError(f"step {step}: {tag} is {value}; the last checkpoint is good. Lower the learning rates")

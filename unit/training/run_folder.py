@@ -27,6 +27,9 @@ from unit.translation.translator import MODEL_FILE, Translator
 
 log = logging.getLogger(__name__)
 
+FORMAT_VERSION = 1
+"""Of what a checkpoint holds."""
+
 
 class RunFolder:
     """The folder of one run."""
@@ -62,34 +65,51 @@ class RunFolder:
         return environment
 
     def save(self, trainer: Trainer, translator: Translator, facts: dict[str, Any]) -> None:
-        """A checkpoint of the trainer, and the model file; old checkpoints go."""
-        state = {"config": trainer.config.to_dict(), "facts": facts, "trainer": trainer.state_dict()}
+        """The model, then a checkpoint of the trainer, whose being there says that all before it is there too."""
+        self.save_model(translator)
+        state = {
+            "format_version": FORMAT_VERSION,
+            "config": trainer.config.to_dict(),
+            "facts": facts,
+            "trainer": trainer.state_dict(),
+        }
         path = checkpoint.path_of(self.checkpoints, trainer.steps_done)
         with writing(path):
             checkpoint.save(state, path)
+        checkpoint.remove_old(self.checkpoints, trainer.config.train.keep_last)
+
+    def save_model(self, translator: Translator) -> None:
+        """The file that is enough to translate."""
         with writing(self.path / MODEL_FILE):
             translator.save(self.path / MODEL_FILE)
-        checkpoint.remove_old(self.checkpoints, trainer.config.train.keep_last)
 
     def resume(self, trainer: Trainer, facts: dict[str, Any]) -> bool:
         """Put the newest good checkpoint into the trainer, if there is one; whether there was.
 
+        Damaged ones before it are set aside, so that they count no more.
+
         Raises:
             ConfigError: the run was started with another configuration.
-            UserError: there are checkpoints, but none is good.
+            UserError: there are checkpoints, but none is good, or they are another version's.
         """
         candidates = checkpoint.available(self.checkpoints)
-        for _, path in candidates:
+        damaged: list[Path] = []
+        for step, path in candidates:
             try:
                 state = checkpoint.load(path)
             except checkpoint.BadCheckpointError as error:
                 log.warning("%s; going on from the one before", error)
+                damaged.append(path)
                 continue
+            if state.get("format_version") != FORMAT_VERSION:
+                raise UserError(f"{path}: of another version of this program; give another --out to start anew")
             self._require_same(Config.from_dict(state["config"]), trainer.config)
             for fact, before in state["facts"].items():
-                if facts[fact] != before:
-                    log.warning("the %s changed since step %s: %s before, %s now", fact, path.stem, before, facts[fact])
+                if facts.get(fact) != before:
+                    log.warning("the %s changed since step %d: %s before, %s now", fact, step, before, facts.get(fact))
             trainer.load_state_dict(state["trainer"])
+            for bad in damaged:
+                bad.replace(bad.with_suffix(".damaged"))
             return True
         if candidates:
             raise UserError(

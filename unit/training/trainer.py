@@ -114,17 +114,17 @@ class Trainer:
             cycle=PerDomain.of(lambda i: draw("cycle noise", i)),
         )
 
-    def learning_rates(self) -> tuple[float, float]:
-        """Of encoders and generators, and of the discriminators, in the next step."""
+    def _set_learning_rates(self) -> None:
         config = self.config.optimizer
         factor = config.rate_factor(self.steps_done)
-        return factor * config.learning_rate_generator, factor * config.learning_rate_discriminator
+        self.optimizer_generator.param_groups[0]["lr"] = factor * config.learning_rate_generator
+        self.optimizer_discriminator.param_groups[0]["lr"] = factor * config.learning_rate_discriminator
 
-    def _set_learning_rates(self) -> None:
+    def learning_rates(self) -> tuple[float, float]:
+        """Of encoders and generators, and of the discriminators, in the last step."""
         optimizers = (self.optimizer_generator, self.optimizer_discriminator)
-        for optimizer, rate in zip(optimizers, self.learning_rates(), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+        generator, discriminator = (float(optimizer.param_groups[0]["lr"]) for optimizer in optimizers)
+        return generator, discriminator
 
     def _update_average(self) -> None:
         """Decay min(d, (1 + n) / (10 + n)) after n steps, so that the first steps are forgotten soon."""
@@ -140,6 +140,14 @@ class Trainer:
         )
         generator, discriminator = (float(norm) for norm in norms)
         return generator, discriminator
+
+    def weight_norms(self) -> dict[str, float]:
+        """‖w‖ of each network; not finite when training broke down."""
+        networks = {"encoders and generators": self.networks, "discriminators": self.discriminators}
+        return {
+            f"‖weights‖ of {name}": float(nn.utils.get_total_norm([p.detach() for p in network.parameters()]))
+            for name, network in networks.items()
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on besides the configuration and the data."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unit.config import Config, ModelConfig
-from unit.devices import autocast, resolve_device, resolve_precision
+from unit.devices import autocast, out_of_memory, resolve_device, resolve_precision
 from unit.domains import Domain, PerDomain
 from unit.errors import ConfigError, ModelError, UserError, printable
 from unit.files import write_whole
@@ -157,7 +157,7 @@ class Translator:
                 out: Tensor = self.networks.generator(generator)(z)
                 return out[..., :height, :width].float()
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             raise _too_large(batch, height, width, self.device) from error
 
@@ -187,13 +187,6 @@ def _too_large(batch: int, height: int, width: int, device: torch.device) -> Use
         f"{pictures}{width}x{height} pixels are too many for the memory of {device}; give --size N, the short side to "
         f"work at, e.g. --size 512{', or a smaller --batch_size' if batch > 1 else ''}"
     )
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    # of the CPU, MPS and oneDNN, which have no type of their own
-    return any(words in str(error) for words in ("you tried to allocate", "out of memory", "bad_alloc"))
 
 
 # The file. A ModelError from here on does not name it: `load` does.
