@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from tests.tiny import TINY
 from unit.__main__ import VERBS, main
@@ -14,6 +13,7 @@ from unit.commands.train import PRESETS, choose_preset
 from unit.config import Config, DataConfig, TrainConfig
 from unit.config_file import read_config, write_config
 from unit.domains import PerDomain
+from unit.images import read_image
 from unit.model.networks import build_autoencoders
 from unit.translation.translator import Translator
 
@@ -76,7 +76,7 @@ def test_streets_are_written_as_a_root_that_trains(tmp_path: Path, capsys: pytes
     assert (status, printed) == (0, f"{out}\n")
     counts = {folder.name: len(list(folder.iterdir())) for folder in out.iterdir()}
     assert counts == {"trainA": 3, "trainB": 3, "testA": 2, "testB": 2}
-    assert Image.open(out / "testA" / "scene-00000.png").size == (16, 16)
+    assert read_image(out / "testA" / "scene-00000.png").size == (16, 16)
 
 
 def test_evaluate_prints_a_table_and_json_and_a_sheet(
@@ -92,7 +92,7 @@ def test_evaluate_prints_a_table_and_json_and_a_sheet(
         assert groups.keys() == {"translated", "do_nothing", "real"}
         assert all(values.keys() == {"psnr", "ssim"} for values in groups.values())
     assert figures["a2b"]["do_nothing"] == figures["b2a"]["do_nothing"]  # the same pairs, either way round
-    assert Image.open(tmp_path / "sheet.png").height == 2 * 16 + 2
+    assert read_image(tmp_path / "sheet.png").height == 3 * 16 + 2 * 2
 
 
 def test_evaluate_takes_folders_of_pairs(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
