@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/streets
 
-.PHONY: demo test check clean
+.PHONY: demo test faults check clean
 
 demo: $(VENV)/runtime
 	$(BIN)/python train.py --out $(RUN)
@@ -18,6 +18,10 @@ demo: $(VENV)/runtime
 
 test: check
 	$(BIN)/python -m pytest
+
+# Kills, bit flips, damaged files in their full number: docs/reliability.md says how many, and how long it takes.
+faults: $(VENV)/development
+	$(BIN)/python -m pytest tests/faults --long
 
 check: $(VENV)/development
 	$(BIN)/ruff check .
