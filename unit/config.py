@@ -72,6 +72,8 @@ class DataConfig:
     """processes that read images; nothing: as the device needs"""
     max_pixels: int = 200_000_000
     """refuse pictures of more pixels than this, before decoding"""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """what to do with a picture that can't be read: stop, or skip it (and stop when over 1 % can't be read)"""
     streets_train: int = 1000
     """embedded streets: scenes to train on, in each weather"""
     streets_test: int = 100
@@ -275,12 +277,22 @@ class TrainConfig:
     validate_every: int = 10000
     """steps between two evaluations on the held-out images"""
     keep_last: int = 3
-    """how many checkpoints are kept"""
+    """how many of the newest checkpoints are kept"""
+    keep_every: int | None = None
+    """besides, keep the checkpoints of steps that are multiples of this; nothing: none"""
+    on_nonfinite: Literal["stop", "rollback"] = "stop"
+    """when a loss or gradient is not finite: stop, or go back to the last checkpoint with other noise, up to 3 times"""
 
     def __post_init__(self) -> None:
         _at_least("train", self, 0, "steps", "seed", "max_minutes")
         _at_least("train", self, 1, "batch_size", "log_every", "sample_every", "checkpoint_every", "validate_every")
-        _at_least("train", self, 1, "keep_last")
+        _at_least("train", self, 1, "keep_last", "keep_every")
+        _require(self.seed < 2**63, "train.seed", f"must be below 2**63, is {self.seed}")
+        _require(
+            not self.keep_every or self.keep_every % self.checkpoint_every == 0,
+            "train.keep_every",
+            f"must be a multiple of train.checkpoint_every ({self.checkpoint_every}), is {self.keep_every}",
+        )
         known = re.fullmatch(DEVICE_NAMES, self.device)
         _require(known is not None, "train.device", f"must be auto, cpu, cuda, cuda:N or mps, is {self.device!r}")
 
@@ -323,8 +335,8 @@ class Config:
 
 
 NEVER_A_DIFFERENCE = frozenset(
-    {"train.steps", "train.max_minutes", "train.device", "train.keep_last"}
-    | {"data.workers", "data.name_a", "data.name_b"}
+    {"train.steps", "train.max_minutes", "train.device", "train.keep_last", "train.keep_every", "train.on_nonfinite"}
+    | {"data.workers", "data.name_a", "data.name_b", "data.on_bad_image"}
     | {f"train.{what}_every" for what in ("log", "sample", "checkpoint", "validate")}
 )
 """Keys that may change between two parts of one run: they say how long and how, not what is computed."""

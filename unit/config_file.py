@@ -28,6 +28,7 @@ _PATHS = {"config": "FILE.yaml", "out": "DIR"}
 _SWITCHES = {
     "dry_run": "say what would be done, and stop",
     "print_config": "print the resolved configuration as YAML, and stop",
+    "start_anew": "begin at step 0; a run that is there already is kept as OUT.1",
 }
 _PRESET_KEYS = ("data.a", "data.b", "data.root", "train.device")
 _MAX_BYTES = 100_000
@@ -46,6 +47,7 @@ class TrainArguments:
     out: Path | None
     dry_run: bool
     print_config: bool
+    start_anew: bool
 
 
 def parse_train_arguments(
@@ -74,6 +76,7 @@ def parse_train_arguments(
         out=Path(given["out"]) if "out" in given else None,
         dry_run="dry_run" in given,
         print_config="print_config" in given,
+        start_anew="start_anew" in given,
     )
 
 
@@ -97,7 +100,7 @@ def write_config(config: Config, path: Path) -> None:
     """Write `to_yaml`; `read_config` reads an equal Config back.
 
     Raises:
-        OSError: the file can't be written.
+        UserError: the file can't be written.
     """
     write_whole(path, to_yaml(config).encode())
 
@@ -203,7 +206,7 @@ def _help(program: str) -> str:
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = jsonargparse.ArgumentParser(
         prog=program,
-        usage="%(prog)s [--config FILE.yaml] [--out DIR] [--dry_run] [--print_config] [--SECTION.KEY VALUE ...]",
+        usage="%(prog)s [--config FILE.yaml] [--out DIR] [--dry_run] [--print_config] [--start_anew] [--SECTION.KEY VALUE ...]",
         description="Train UNIT on two folders of photographs. Flags win over the file, the file over the defaults.",
         epilog=_EXAMPLES,
         formatter_class=Formatter,

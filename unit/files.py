@@ -18,9 +18,20 @@ def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
     With `sync` it is on the disk when this returns, so that also a power failure leaves the old file or the new one.
 
     Raises:
-        OSError: it can't be written; what was there before is untouched.
+        UserError: it can't be written; what was there before is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path, len(content)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_beside(path, content, sync)
+        if sync and os.name == "posix":  # elsewhere a folder can't be opened, nor need it be
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+
+def _write_beside(path: Path, content: bytes, sync: bool) -> None:
     # Hidden, so that no listing takes it; as short as may be, since the file's own name may be as long as a name can
     # be; the same each time, so that a killed program leaves one behind at most.
     beside = path.parent / f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}.partial"
@@ -33,26 +44,21 @@ def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
-    if sync and os.name == "posix":  # elsewhere a folder can't be opened, nor need it be
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the system refuses while something is written to `path` into one line.
+def writing(path: Path, size: int | None = None) -> Iterator[None]:
+    """Turn what the system refuses while `size` bytes are written to `path` into one line.
 
     Raises:
-        UserError: naming the path, the reason and the space that is left.
+        UserError: naming the path, the reason, and the bytes that are needed and free.
     """
     try:
         yield
     except OSError as error:
+        needed = "" if size is None else f"; {size} bytes are needed"
         free = ""
         with suppress(OSError):
             there = next(folder for folder in (path, *path.parents) if folder.is_dir())
-            free = f"; {shutil.disk_usage(there).free / 1e6:.0f} MB are free there"
-        raise UserError(f"{printable(path)}: can't be written ({error.strerror or error}){free}") from error
+            free = f"; {shutil.disk_usage(there).free} bytes are free there"
+        raise UserError(f"{printable(path)}: can't be written ({error.strerror or error}){needed}{free}") from error

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unit.config import DataConfig
+from unit.data.bad_images import BadImages
 from unit.data.batches import TrainingImages, center_crop, held_out_image, permuted, random_crop, training_batches
 from unit.domains import Domain, PerDomain
 
@@ -35,6 +36,10 @@ CONFIG = DataConfig(load_size=8, crop_size=8)
 
 def images(counts: tuple[int, int] = (5, 7), seed: int = 0, config: DataConfig = CONFIG) -> TrainingImages:
     return TrainingImages(PerDomain(Plain(counts[0]), Plain(counts[1])), config, seed)
+
+
+def none_bad() -> BadImages:
+    return BadImages(PerDomain(5, 7))
 
 
 def levels(batch: torch.Tensor) -> list[int]:
@@ -78,7 +83,7 @@ def test_the_domains_orders_are_unrelated_and_follow_the_seed() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_start_at_any_step_and_do_not_depend_on_workers(workers: int) -> None:
     def batches(steps: range, workers: int) -> list[PerDomain[torch.Tensor]]:
-        return list(training_batches(images(), 3, steps, workers, CPU))
+        return list(training_batches(images(), none_bad(), 3, steps, workers, CPU))
 
     whole, late = batches(range(6), 0), batches(range(4, 6), workers)
     assert len(late) == 2
@@ -87,13 +92,13 @@ def test_batches_start_at_any_step_and_do_not_depend_on_workers(workers: int) ->
 
 
 def test_the_same_global_batch_gives_the_same_images_whatever_its_parts() -> None:
-    by_four = [b.a for b in training_batches(images(), 4, range(3), 0, CPU)]
-    by_two = [b.a for b in training_batches(images(), 2, range(6), 0, CPU)]
+    by_four = [b.a for b in training_batches(images(), none_bad(), 4, range(3), 0, CPU)]
+    by_two = [b.a for b in training_batches(images(), none_bad(), 2, range(6), 0, CPU)]
     assert torch.equal(torch.cat(by_four), torch.cat(by_two))
 
 
 def test_a_folder_smaller_than_the_batch_fills_it_by_going_round() -> None:
-    (batch,) = training_batches(images((1, 3)), 6, range(1), 0, CPU)
+    (batch,) = training_batches(images((1, 3)), none_bad(), 6, range(1), 0, CPU)
     assert levels(batch.a) == [0] * 6
     assert Counter(levels(batch.b)) == {0: 2, 1: 2, 2: 2}
 
@@ -124,10 +129,10 @@ def test_augmentation_follows_the_place_in_the_sequence_not_the_image() -> None:
             return gradient(40, 8)
 
     data = TrainingImages(PerDomain(Same(1), Same(1)), CONFIG, 0)
-    crops = [data[position]["a"] for position in range(20)]
+    crops = [data[position].images.a for position in range(20)]
     assert len({tuple(crop[0, 0].tolist()) for crop in crops}) > 10
-    assert all(torch.equal(crop, data[position]["a"]) for position, crop in enumerate(crops))
-    assert not torch.equal(data[0]["a"], data[0]["b"])
+    assert all(torch.equal(crop, data[position].images.a) for position, crop in enumerate(crops))
+    assert not torch.equal(data[0].images.a, data[0].images.b)
 
 
 def test_the_center_crop_is_the_middle() -> None:
@@ -147,4 +152,4 @@ def test_a_test_image_is_resized_cropped_and_never_flipped() -> None:
 
 def test_training_images_travel_to_loader_processes() -> None:
     data = pickle.loads(pickle.dumps(images()))
-    assert torch.equal(data[3]["a"], images()[3]["a"])
+    assert torch.equal(data[3].images.a, images()[3].images.a)

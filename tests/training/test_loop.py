@@ -70,6 +70,8 @@ def test_a_run_leaves_what_the_interface_says(whole: Path) -> None:
         "environment.json",
         "metrics.jsonl",
         "model.safetensors",
+        ".lock",
+        ".lock-holder",
         "checkpoints/step-00000002.pt",
         "checkpoints/step-00000004.pt",
         "checkpoints/step-00000006.pt",
@@ -148,12 +150,64 @@ def test_max_minutes_ends_a_run_with_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path: Path) -> None:
+    """One that breaks the weights themselves, so that the state before it can't be kept either."""
     broken = tiny(optimizer={"learning_rate_generator": 1e30}, train={"steps": 50})
-    with pytest.raises(UserError, match=r"step \d+: .* is (nan|inf)"):
+    with pytest.raises(UserError, match=r"step 2: the loss term \w+ is not finite .* after step 0 is kept"):
         train(broken, tmp_path / "run")
     for _, path in checkpoint.available(tmp_path / "run" / "checkpoints"):
         state = checkpoint.load(path)["trainer"]["networks"]
         assert all(torch.isfinite(tensor).all() for tensor in state.values())
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, step: int, rollbacks: int) -> None:
+    """Let the pictures of domain B be no numbers in one step, unless the run was rolled back so often."""
+    good = Trainer.step
+
+    def spoiled(self: Trainer, images: PerDomain[torch.Tensor]) -> object:
+        if self.steps_done == step - 1 and self.rollbacks < rollbacks:
+            images = PerDomain(images.a, images.b * torch.nan)
+        return good(self, images)
+
+    monkeypatch.setattr(Trainer, "step", spoiled)
+
+
+def test_what_is_not_finite_is_named_and_the_state_before_it_is_kept(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        spoil(patch, step=6, rollbacks=1)
+        message = r"step 6: the loss term \w+_b is not finite \(a: sunny, b: rainy\); the state after step 5 is kept"
+        with pytest.raises(UserError, match=message) as refused:
+            train(TINY, run)
+    assert refused.value.exit_status == 1
+    assert checkpoint.available(run / "checkpoints")[0][0] == 5
+    train(TINY, run)  # as if nothing had been
+    assert_same_run(whole, run)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_rollback_trains_on_with_other_noise_and_without_double_steps(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    spoil(monkeypatch, step=4, rollbacks=times)
+    run = tmp_path / "run"
+    assert train(tiny(train={"on_nonfinite": "rollback"}), run).step == 6
+    (before, now), steps = (metrics(whole), metrics(run)), [1, 2, 3, 3, 4, 5, 6, 6]
+    assert [line["step"] for line in now] == steps
+    assert now[:2] == before[:2]  # until the checkpoint that it goes back to
+    assert now[2]["loss/kl_a"] == before[2]["loss/kl_a"]  # KL of step 3 comes before its noise
+    assert now[2]["loss/reconstruction_a"] != before[2]["loss/reconstruction_a"]
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 0})
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss/kl_a")] == [1, 2, 3, 4, 5, 6]
+    assert checkpoint.load(checkpoint.path_of(run / "checkpoints", 6))["trainer"]["rollbacks"] == times
+
+
+def test_a_run_is_rolled_back_three_times_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, step=4, rollbacks=4)
+    with pytest.raises(UserError, match=r"step 4: .*, after 3 rollbacks; the state after step 3 is kept"):
+        train(tiny(train={"on_nonfinite": "rollback"}), tmp_path / "run")
 
 
 def folders(path: Path, count: int = 3) -> tuple[str, str]:
@@ -180,7 +234,7 @@ def test_a_changed_folder_is_said_and_training_goes_on(tmp_path: Path, caplog: p
     train(tiny(data={"a": a, "b": b}, train={"steps": 1}), tmp_path / "run")
     Image.new("RGB", (40, 40)).save(Path(a) / "new.png")
     assert train(tiny(data={"a": a, "b": b}, train={"steps": 2}), tmp_path / "run").step == 2
-    assert "the list of training images changed since step" in caplog.text
+    assert "the list of training images changed:" in caplog.text
 
 
 def test_folders_without_images_are_refused(tmp_path: Path) -> None:
@@ -224,7 +278,7 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path: Path, caplog: pytest.LogCap
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tiny(train={"steps": 1}), tmp_path / "run")
-    monkeypatch.setattr("unit.training.run_folder.FORMAT_VERSION", 2)
+    monkeypatch.setattr("unit.training.run_folder.FORMAT_VERSION", 99)
     with pytest.raises(UserError, match="another version"):
         train(TINY, tmp_path / "run")
 
@@ -278,22 +332,74 @@ def test_broken_weights_are_not_saved(tmp_path: Path, monkeypatch: pytest.Monkey
         return record
 
     monkeypatch.setattr(Trainer, "step", breaking)
-    with pytest.raises(UserError, match=r"step 4: .*weights.* is nan"):
+    with pytest.raises(UserError, match=r"step 4: the weight encoders\..* is not finite .* after step 2 is kept"):
         train(tiny(train={"log_every": 100}), tmp_path / "run")
     assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == 2
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_anew_without_double_steps(tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    train(tiny(train={"steps": 3}), run)
-    for _, path in checkpoint.available(run / "checkpoints"):
-        path.unlink()
+    train(tiny(train={"steps": 0}), run)
+    checkpoint.path_of(run / "checkpoints", 0).unlink()
     train(tiny(train={"steps": 4}), run)
     assert [line["step"] for line in metrics(run) if "loss/kl_a" in line] == [1, 2, 3, 4]
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
     assert [event.step for event in events.Scalars("loss/kl_a")] == [1, 2, 3, 4]
     assert [event.step for event in events.Images("samples/a2b")] == [0, 3]
+
+
+@pytest.mark.parametrize("told_by", ["metrics.jsonl", "model.safetensors"])
+def test_a_run_without_its_checkpoints_begins_anew_only_when_told_to(tmp_path: Path, told_by: str) -> None:
+    run = tmp_path / "run"
+    train(tiny(train={"steps": 4}), run)
+    for path in [path for _, path in checkpoint.available(run / "checkpoints")]:
+        path.unlink()
+    for name in {"metrics.jsonl", "model.safetensors"} - {told_by}:
+        (run / name).unlink()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="no checkpoint is left, so the training up to step 4 is lost") as refused:
+        train(TINY, run)
+    assert refused.value.exit_status == 1
+    assert "--start_anew" in str(refused.value)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path in before and path.is_file()} == before
+    assert train(TINY, run, start_anew=True).step == 6
+    assert (tmp_path / "run.1" / told_by).exists()
+    assert [line["step"] for line in metrics(run)] == [1, 2, 3, 3, 4, 5, 6, 6]
+
+
+def test_starting_anew_twice_keeps_both(tmp_path: Path) -> None:
+    for steps in (1, 2, 3):
+        train(tiny(train={"steps": steps}), tmp_path / "run", start_anew=True)
+    assert [metrics(tmp_path / name)[-1]["step"] for name in ("run.1", "run.2", "run")] == [1, 2, 3]
+
+
+def test_a_missing_newest_checkpoint_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    train(TINY, tmp_path / "run")
+    checkpoint.path_of(tmp_path / "run" / "checkpoints", 6).unlink()
+    train(TINY, tmp_path / "run")
+    assert "going on from step 4; steps up to 6, done before, are done again" in caplog.text
+
+
+@pytest.mark.parametrize("content", [[], {"format_version": 2}, "foreign weights"])
+def test_a_well_formed_checkpoint_that_is_none_of_this_run_is_passed_over(
+    whole: Path, tmp_path: Path, content: object
+) -> None:
+    run = tmp_path / "run"
+    train(TINY, run)
+    newest = checkpoint.path_of(run / "checkpoints", 6)
+    if content == "foreign weights":
+        content = checkpoint.load(newest)
+        content["trainer"]["networks"] = {}
+    checkpoint.save(content, newest)  # type: ignore[arg-type]
+    train(TINY, run)
+    assert_same_run(whole, run)
+
+
+def test_the_last_and_every_m_th_checkpoint_are_kept(tmp_path: Path) -> None:
+    train(tiny(train={"keep_last": 1, "keep_every": 4, "checkpoint_every": 1}), tmp_path / "run")
+    assert [step for step, _ in checkpoint.available(tmp_path / "run" / "checkpoints")] == [6, 4]
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard", "samples"])

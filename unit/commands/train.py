@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
             log.info(describe_plan(arguments.config, arguments.out))
         return 0
     with logging_redirect_tqdm():  # lines go above the bar
-        result = train(arguments.config, arguments.out)
+        result = train(arguments.config, arguments.out, start_anew=arguments.start_anew)
     print(summary(result))
     return result.exit_status
 

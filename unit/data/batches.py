@@ -7,8 +7,8 @@ drawn before, so training goes on at any step, and any batch can be made again.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,11 +17,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from unit.config import DataConfig
+from unit.data.bad_images import BadImages
 from unit.data.source import ImageSource
 from unit.domains import Domain, PerDomain
-from unit.errors import ImageError, printable
+from unit.errors import ImageError, UserError, printable
 from unit.images import resize_short_side, to_tensor
 from unit.seeds import seed_for
+
+_ATTEMPTS = 20
+"""Pictures to try for one place; of a folder with a hundredth bad, so many never are."""
+_LONGEST_WAIT = 300
+"""Seconds for a batch."""
+_GRACE = 20
+"""Seconds that a loader process lives on after SIGTERM."""
 
 
 def permuted(index: int, count: int, key: int) -> int:
@@ -73,69 +81,134 @@ def resized(source: ImageSource, index: int, size: int) -> Image.Image:
         raise ImageError(f"{printable(source.name(index))}: {error}") from error
 
 
-Item = dict[str, Tensor] | ImageError
+@dataclass(frozen=True)
+class Item:
+    """One picture of each domain, and what could not be read on the way to them."""
+
+    images: PerDomain[Tensor]
+    """(3, crop, crop) in [-1, 1]; of a batch (B, 3, crop, crop)"""
+    bad: list[tuple[Domain, str, ImageError]]
+    """domain, name, and why"""
+
+    def pin_memory(self) -> Item:
+        """DataLoader asks for this where the device is CUDA."""
+        return Item(self.images.map(Tensor.pin_memory), self.bad)
 
 
-class TrainingImages(Dataset[Item]):
-    """Item p: the p-th training image of each domain, (3, crop, crop) in [-1, 1], keyed "a" and "b".
+class TrainingImages(Dataset[Item | ImageError]):
+    """Item p: the p-th training image of each domain.
 
     An image that can't be read makes its item the error: raised in a loader process, it would come with a traceback.
+    Where `data.on_bad_image` is "skip", another of the domain takes its place, always the same one.
     """
 
     def __init__(self, sources: PerDomain[ImageSource], config: DataConfig, seed: int) -> None:
         self.sources, self.config, self.seed = sources, config, seed
 
-    def index(self, domain: Domain, position: int) -> int:
-        """Which image of the domain stands at `position` of the endless sequence."""
+    def index(self, domain: Domain, position: int, attempt: int = 0) -> int:
+        """Which image of the domain stands at `position` of the endless sequence, when `attempt` others were bad."""
         count = len(self.sources[domain])
+        if attempt:
+            return seed_for(self.seed, "replacement", domain, position, attempt) % count
         epoch, place = divmod(position, count)
         return permuted(place, count, seed_for(self.seed, "order", domain, epoch))
 
-    def __getitem__(self, position: int) -> Item:
+    def __getitem__(self, position: int) -> Item | ImageError:
+        bad: list[tuple[Domain, str, ImageError]] = []
         try:
-            return {domain.value: self._image(domain, position) for domain in Domain}
+            return Item(PerDomain.of(lambda domain: self._image(domain, position, bad)), bad)
         except ImageError as error:
             return error
 
-    def _image(self, domain: Domain, position: int) -> Tensor:
-        image = resized(self.sources[domain], self.index(domain, position), self.config.load_size)
+    def _image(self, domain: Domain, position: int, bad: list[tuple[Domain, str, ImageError]]) -> Tensor:
+        attempts = _ATTEMPTS if self.config.on_bad_image == "skip" else 1
+        for attempt in range(attempts):
+            index = self.index(domain, position, attempt)
+            try:
+                image = resized(self.sources[domain], index, self.config.load_size)
+                break
+            except ImageError as error:
+                bad.append((domain, self.sources[domain].name(index), error))
+        else:
+            raise bad[-1][2]
         seed = seed_for(self.seed, "augmentation", domain, position)
         return to_tensor(random_crop(image, self.config.crop_size, self.config.flip, seed))
 
 
 def training_batches(
-    images: TrainingImages, batch_size: int, steps: range, workers: int, device: torch.device
-) -> Iterator[PerDomain[Tensor]]:
+    images: TrainingImages, bad: BadImages, batch_size: int, steps: range, workers: int, device: torch.device
+) -> Generator[PerDomain[Tensor]]:
     """One batch for each of `steps`: (batch_size, 3, crop, crop) of each domain, on `device`.
 
     Raises:
         ImageError: a picture of the batch can't be read.
+        DataError: too many were skipped; those that were are in `bad`.
+        UserError: a loader process died or hangs.
     """
     loader = DataLoader(
         images,
         batch_size=batch_size,
         sampler=range(steps.start * batch_size, steps.stop * batch_size),
         num_workers=workers,
+        timeout=_LONGEST_WAIT if workers else 0,
         pin_memory=device.type == "cuda",
         collate_fn=_collate,
         worker_init_fn=_leave_signals_to_the_main_process,
     )
-    for batch in loader:
-        if isinstance(batch, ImageError):
-            raise batch
-        a, b = (batch[domain.value].to(device, non_blocking=True) for domain in Domain)
-        yield PerDomain(a, b)
+    batches = iter(loader)
+    try:
+        while item := _next(batches):
+            if isinstance(item, ImageError):
+                raise item
+            for domain, name, why in item.bad:
+                bad.note(domain, name, why)
+            yield item.images.map(lambda images: images.to(device, non_blocking=True))
+    finally:
+        del batches  # ends the loader processes now, whoever still holds this frame
 
 
-def _collate(items: list[Item]) -> Any:
+def _next(batches: Iterator[Item | ImageError]) -> Item | ImageError | None:
+    """The next item, or None at the end; raises `UserError` when a loader process failed."""
+    failure = None
+    try:
+        return next(batches, None)
+    except RuntimeError as error:
+        failure = loader_failure(error)
+        if failure is None:
+            raise
+    raise failure  # not from the error, whose traceback would hold the loader and its processes
+
+
+def loader_failure(error: RuntimeError) -> UserError | None:
+    """What to say when a loader process died or hangs; None for any other error.
+
+    The news of a death reaches the main process as a signal, so the error may come up at any place.
+    """
+    if "DataLoader" not in str(error):
+        return None
+    what = "gave nothing for 5 minutes" if "timed out" in str(error) else "died, perhaps for want of memory"
+    return UserError(
+        f"a process that reads images {what}; look at the disk and the memory, or lower data.workers. The same command "
+        "goes on from the last checkpoint"
+    )
+
+
+def _collate(items: list[Item | ImageError]) -> Item | ImageError:
     """A batch for each domain, or the first error among the items."""
-    return next((item for item in items if isinstance(item, ImageError)), None) or default_collate(items)
+    good: list[Item] = []
+    for item in items:
+        if isinstance(item, ImageError):
+            return item
+        good.append(item)
+    images: PerDomain[Tensor] = PerDomain.of(lambda i: default_collate([item.images[i] for item in good]))
+    return Item(images, [bad for item in good for bad in item.bad])
 
 
 def _leave_signals_to_the_main_process(_: int) -> None:
     """Ctrl-C, and SIGTERM to the whole group, also reach the loaders, which are needed until the step is finished."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):  # SIGTERM is also how the main process ends a loader that doesn't end by itself
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
 
 
 def held_out_image(source: ImageSource, index: int, config: DataConfig) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TypeAlias
 
 import torch
@@ -12,9 +13,12 @@ from unit.data.batches import held_out_image
 from unit.data.datasets import HeldOut
 from unit.data.source import ImageSource
 from unit.domains import Domain, PerDomain
+from unit.errors import ImageError
 from unit.evaluation.grids import in_row, sample_grid
 from unit.evaluation.metrics import PAIRED, paired_figures
 from unit.translation.translator import Translator
+
+log = logging.getLogger(__name__)
 
 Figures: TypeAlias = dict[str, dict[str, dict[str, float | None]]]
 """Direction ("a2b"), then "translated", "do_nothing" or "real", then the figure's name."""
@@ -30,19 +34,20 @@ def evaluate(translator: Translator, test: HeldOut) -> Figures:
     again with other clouds and streaks, the most that a translator can reach, and is None elsewhere.
     """
     assert test.paired
-    count = len(test.images.a)
+    count = 0
     sums = {i.direction: {what: dict.fromkeys(PAIRED, 0.0) for what in GUESSES} for i in Domain}
-    for first in range(0, count, _BATCH):
-        batch = range(first, min(first + _BATCH, count))
+    for first in range(0, len(test.images.a), _BATCH):
+        batch = range(first, first + _BATCH)
         images = load_held_out(test.images, batch, translator.config.data)
         redrawn = load_held_out(test.redrawn, batch, translator.config.data) if test.redrawn else None
+        count += len(images.a)
         for i in Domain:
             guesses = {"translated": translator.translate(images[i], i).cpu(), "do_nothing": images[i]}
             if redrawn:
                 guesses["real"] = redrawn[i.other]
             for what, guess in guesses.items():
                 for name, mean in paired_figures(guess, images[i.other]).items():
-                    sums[i.direction][what][name] += mean * len(batch)
+                    sums[i.direction][what][name] += mean * len(guess)
     unknown = () if test.redrawn else ("real",)
     return {
         direction: {
@@ -54,10 +59,30 @@ def evaluate(translator: Translator, test: HeldOut) -> Figures:
 
 
 def load_held_out(sources: PerDomain[ImageSource], indices: range, data: DataConfig) -> PerDomain[Tensor]:
-    """(n, 3, crop, crop) of each domain, the pictures of `indices` as far as there are any."""
-    return sources.map(
-        lambda source: torch.stack([held_out_image(source, k, data) for k in indices if k < len(source)])
-    )
+    """(n, 3, crop, crop) of each domain, the pictures of `indices` as far as there are any.
+
+    Where `data.on_bad_image` is "skip", an index with a picture that can't be read is left out of both domains, so that
+    pairs stay pairs.
+
+    Raises:
+        ImageError: a picture can't be read, or none of a domain's can.
+    """
+    loaded: PerDomain[list[Tensor]] = PerDomain([], [])
+    failed: ImageError | None = None
+    for k in indices:
+        try:
+            images = sources.map(lambda source: [held_out_image(source, k, data)] if k < len(source) else [])  # noqa: B023
+        except ImageError as error:
+            if data.on_bad_image == "stop":
+                raise
+            log.warning("%s; skipped", error)
+            failed = error
+            continue
+        for i in Domain:
+            loaded[i].extend(images[i])
+    if failed and not all(loaded):
+        raise failed
+    return loaded.map(torch.stack)
 
 
 def table(figures: Figures, names: PerDomain[str]) -> str:

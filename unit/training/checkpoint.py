@@ -40,7 +40,7 @@ def save(state: dict[str, Any], path: Path) -> None:
     """Write tensors, numbers, strings, lists and dicts to `path`.
 
     Raises:
-        OSError: it can't be written; what was there before is untouched.
+        UserError: it can't be written; what was there before is untouched.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -69,7 +69,8 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def remove_old(folder: Path, keep_last: int) -> None:
-    """Delete all but the newest `keep_last` checkpoints."""
-    for _, path in available(folder)[keep_last:]:
-        path.unlink(missing_ok=True)
+def remove_old(folder: Path, keep_last: int, keep_every: int | None) -> None:
+    """Delete all checkpoints but the newest `keep_last` and those of every `keep_every`-th step."""
+    for step, path in available(folder)[keep_last:]:
+        if not (keep_every and step and step % keep_every == 0):
+            path.unlink(missing_ok=True)

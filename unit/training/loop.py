@@ -7,8 +7,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,16 @@ from torch import Tensor
 
 from unit.config import Config
 from unit.config_file import to_yaml
-from unit.data.batches import TrainingImages, training_batches
+from unit.data.bad_images import BadImages
+from unit.data.batches import TrainingImages, loader_failure, training_batches
 from unit.data.datasets import Datasets, open_datasets
 from unit.devices import configure, describe, out_of_memory, resolve_device, resolve_precision
 from unit.domains import PerDomain
-from unit.errors import DataError, UserError
+from unit.errors import UserError
 from unit.evaluation.evaluate import Figures, evaluate, sample_grids
 from unit.model.networks import build_autoencoders, build_discriminators, parameter_count
+from unit.training.finite import NonFiniteError
+from unit.training.lock import locked, set_aside
 from unit.training.monitor import Monitor, figure_scalars, step_scalars
 from unit.training.progress import Progress
 from unit.training.run_folder import RunFolder
@@ -33,6 +36,8 @@ from unit.training.trainer import StepRecord, Trainer
 from unit.translation.translator import Translator
 
 log = logging.getLogger(__name__)
+
+_MOST_ROLLBACKS = 3
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,13 @@ class Result:
     """the evaluation at the end, when the test pictures are aligned pairs and the run ended by itself"""
 
 
-def train(config: Config, out: Path | None = None) -> Result:
+def train(config: Config, out: Path | None = None, *, start_anew: bool = False) -> Result:
     """Train UNIT until `train.steps` or `train.max_minutes`, or go on with what is in `out`.
 
     Args:
         config: the resolved configuration.
         out: the run's folder; None: runs/NAME_A-NAME_B, and runs/streets for the embedded streets.
+        start_anew: begin at step 0; a run that is there already is kept as OUT.1 (.2, …).
 
     Raises:
         UserError: a folder, a setting or the machine does not allow it; the message says what to do.
@@ -61,17 +67,24 @@ def train(config: Config, out: Path | None = None) -> Result:
     device = resolve_device(config.train.device)
     configure(device, config.train.deterministic)
     datasets = open_datasets(config.data, config.train.seed)
-    run = _Run(config, datasets, out or default_folder(config, datasets), device)
-    with stop_on_signals() as stop:
+    out = out or default_folder(config, datasets)
+    if start_anew and (aside := set_aside(out)):
+        log.info("the run that was in %s is kept as %s", out, aside)
+    with locked(out), stop_on_signals() as stop:
         try:
-            return run.go_on(stop)
+            return _Run(config, datasets, out, device).go_on(stop)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            raise UserError(
-                f"the memory of {device} does not suffice; lower train.batch_size, data.crop_size or model.channels. "
-                "The last checkpoint is good"
-            ) from error
+            raise _explained(error, device) or error from error
+
+
+def _explained(error: RuntimeError | MemoryError, device: torch.device) -> UserError | None:
+    """What the user can do about it; None for an error of ours."""
+    if out_of_memory(error):
+        return UserError(
+            f"the memory of {device} does not suffice; lower train.batch_size, data.crop_size or model.channels. "
+            "The last checkpoint is good"
+        )
+    return loader_failure(error) if isinstance(error, RuntimeError) else None
 
 
 def default_folder(config: Config, datasets: Datasets) -> Path:
@@ -107,16 +120,12 @@ class _Run:
             "thread count": torch.get_num_threads(),
             "list of training images": datasets.digest(),
         }
-        self.resumed = self.folder.resume(self.trainer, self.facts)
-        self.first_step = self.trainer.steps_done
-        self.saved_step = self.first_step if self.resumed else None
-        self.figures: tuple[int, Figures] | None = None
+        self.bad = BadImages(datasets.train.map(len))
+        self.resumed = self.folder.resume(self.trainer, self.facts, self.bad)
         environment = self.folder.begin(config, datasets, device, self.precision)
-        self.monitor = Monitor(out, self.first_step if self.resumed else None)
         log.info("%s on %s, %s\n%s", out, describe(device), self.precision, datasets.describe())
-        if self.resumed:
-            log.info("going on from step %d", self.first_step)
-        else:
+        self._watch_from_here(self.resumed)
+        if not self.resumed:
             for tag, text in (
                 ("config", to_yaml(config)),
                 ("environment", json.dumps(environment, indent=2)),
@@ -124,13 +133,22 @@ class _Run:
             ):
                 self.monitor.text(0, tag, text)
 
+    def _watch_from_here(self, checkpointed: bool) -> None:
+        """Begin to log at this step, of which there may be a checkpoint already."""
+        step = self.trainer.steps_done
+        self.saved_step = step if checkpointed else None
+        self.figures: tuple[int, Figures] | None = None
+        self.monitor = Monitor(self.folder.path, step if checkpointed else None)
+
     def go_on(self, stop: StopRequest) -> Result:
         """Train until the end or a stop; then the figures, when it ended by itself, a model and a checkpoint."""
         try:
             if not self.resumed:
                 self._write_samples()
                 self._save()
-            self._train(stop)
+            deadline = self._deadline()
+            while not self._train(stop, deadline):
+                pass
             ended = not stop.signal or self.trainer.steps_done >= self.config.train.steps
             figures = self._validate() if ended and self.datasets.test.paired else None
             self._save()
@@ -142,36 +160,74 @@ class _Run:
         status = 0 if ended else 128 + stop.signal
         return Result(self.folder.path, self.datasets.names, self.trainer.steps_done, status, figures)
 
-    def _train(self, stop: StopRequest) -> None:
+    def _deadline(self) -> float:
+        minutes = self.config.train.max_minutes
+        return math.inf if minutes is None else time.monotonic() + 60 * minutes
+
+    def _train(self, stop: StopRequest, deadline: float) -> bool:
+        """Train to the end, the deadline or a stop; False when the run was rolled back and has to train on."""
         train = self.config.train
-        deadline = math.inf if train.max_minutes is None else time.monotonic() + 60 * train.max_minutes
         steps = range(self.trainer.steps_done, train.steps)
-        with Progress(steps, train.batch_size, train.max_minutes, self.device) as progress:
+        progress = Progress(steps, train.batch_size, train.max_minutes, self.device)
+        with progress, closing(self._batches(steps)) as batches:
             try:
-                for images in progress.waiting_for(self._batches(steps)):
+                waited_for = progress.waiting_for(batches)
+                while images := self._next(waited_for):
                     record = self.trainer.step(images)
                     progress.step_done()
                     self._do_what_is_due(record, progress)
                     if stop.signal or time.monotonic() >= deadline:
                         break
-            except DataError:  # the state is as good as before the picture that is not
-                self._save()
-                raise
+                self.trainer.require_finite_weights()
+            except NonFiniteError as error:
+                self._roll_back(error)
+                return False
+        return True
 
-    def _batches(self, steps: range) -> Iterator[PerDomain[Tensor]]:
+    def _next(self, batches: Iterator[PerDomain[Tensor]]) -> PerDomain[Tensor] | None:
+        """The next batch; when it can't be had, the state, as good as before, is saved."""
+        try:
+            return next(batches, None)
+        except UserError:
+            self._save()
+            raise
+
+    def _roll_back(self, error: NonFiniteError) -> None:
+        """Go back to the last checkpoint with other noise, where that is wanted; else keep what is good, and stop."""
+        number = self.trainer.rollbacks + 1
+        if self.config.train.on_nonfinite == "rollback" and number <= _MOST_ROLLBACKS:
+            self.monitor.close()
+            self.folder.resume(self.trainer, self.facts, self.bad)
+            self.trainer.rollbacks = number
+            log.warning("%s; rolled back with other noise, %d of %d times", error, number, _MOST_ROLLBACKS)
+            self._watch_from_here(checkpointed=True)
+            return
+        if self.trainer.between_steps and error.step == self.trainer.steps_done + 1:
+            with suppress(NonFiniteError):  # of weights that the step before had broken already
+                self._save()
+        names = self.datasets.names
+        tried = f", after {self.trainer.rollbacks} rollbacks" if self.trainer.rollbacks else ""
+        raise UserError(
+            f"{error} (a: {names.a}, b: {names.b}){tried}; the state after step {self.saved_step} is kept. Go on with "
+            "--train.on_nonfinite rollback, or begin anew with lower learning rates"
+        ) from error
+
+    def _batches(self, steps: range) -> Generator[PerDomain[Tensor]]:
         train, data = self.config.train, self.config.data
         images = TrainingImages(self.datasets.train, data, train.seed)
         workers = data.workers
         if workers is None:  # the embedded streets are soon all in memory, where one process finds them again
             workers = 0 if data.embedded else (min(4, os.cpu_count() or 1) if self.device.type == "cuda" else 1)
-        return training_batches(images, train.batch_size, steps, workers, self.device)
+        return training_batches(images, self.bad, train.batch_size, steps, workers, self.device)
 
     def _do_what_is_due(self, record: StepRecord, progress: Progress) -> None:
         """What follows from the number of steps done, and from nothing else: a resumed run does the same."""
         train, step = self.config.train, self.trainer.steps_done
         if step % train.log_every == 0:
+            self.trainer.finite.check()
             scalars = step_scalars(self.trainer, record) | progress.rates()
-            _require_finite(step, scalars)
+            if self.config.data.on_bad_image == "skip":
+                scalars["data/bad_images"] = len(self.bad)
             self.monitor.scalars(step, scalars)
             progress.show(scalars)
         if step % train.sample_every == 0:
@@ -190,9 +246,9 @@ class _Run:
         if self.saved_step == self.trainer.steps_done:
             self.folder.save_model(self._translator())
             return
-        _require_finite(self.trainer.steps_done, self.trainer.weight_norms())
+        self.trainer.require_finite_weights()
         self.monitor.flush()
-        self.folder.save(self.trainer, self._translator(), self.facts)
+        self.folder.save(self.trainer, self._translator(), self.facts, self.bad)
         self.saved_step = self.trainer.steps_done
 
     def _write_samples(self) -> None:
@@ -206,9 +262,3 @@ class _Run:
             if step != self.saved_step:
                 self.monitor.scalars(step, figure_scalars(self.figures[1]))
         return self.figures[1]
-
-
-def _require_finite(step: int, scalars: Mapping[str, float]) -> None:
-    for tag, value in scalars.items():
-        if not math.isfinite(value):
-            raise UserError(f"step {step}: {tag} is {value}; the last checkpoint is good. Lower the learning rates")

@@ -5,19 +5,21 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard.writer import SummaryWriter
+from torch.utils.tensorboard.summary import image, scalar, text
 
 from unit.domains import Domain, PerDomain
+from unit.errors import UserError, printable
 from unit.evaluation.evaluate import Figures
 from unit.evaluation.grids import in_column
 from unit.files import write_whole, writing
 from unit.images import to_image
 from unit.model.objective import total
+from unit.training.event_file import EventFile
 from unit.training.trainer import StepRecord, Trainer
 
 
@@ -33,50 +35,42 @@ class Monitor:
     """
 
     def __init__(self, run: Path, start: int | None) -> None:
-        self._metrics_path, self._board_path, self._samples_path = (
-            run / name for name in ("metrics.jsonl", "tensorboard", "samples")
-        )
+        self._metrics_path, self._samples_path = run / "metrics.jsonl", run / "samples"
         with writing(self._metrics_path):
             _drop_after(self._metrics_path, -1 if start is None else start)
-        with writing(self._board_path):
-            purge = 0 if start is None else start + 1
-            self._board = SummaryWriter(str(self._board_path), purge_step=purge, flush_secs=30)
+        self._events = EventFile(run / "tensorboard", 0 if start is None else start + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One line of metrics.jsonl, one point of each of TensorBoard's curves."""
-        with writing(self._metrics_path), self._metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-        with writing(self._board_path):
-            for tag, value in values.items():
-                self._board.add_scalar(tag, value, step)
+        line = (json.dumps({"step": step, **values}) + "\n").encode()
+        with writing(self._metrics_path, len(line)), self._metrics_path.open("ab") as file:
+            file.write(line)
+        self._events.add(step, [scalar(tag, value) for tag, value in values.items()])
 
     def text(self, step: int, tag: str, content: str) -> None:
         """A text of TensorBoard's, shown as it is."""
-        with writing(self._board_path):
-            self._board.add_text(tag, "\n".join("    " + line for line in content.splitlines()), step)
+        self._events.add(step, [text(tag, "\n".join("    " + line for line in content.splitlines()))])
 
     def samples(self, step: int, grids: PerDomain[Tensor]) -> None:
         """The grids (3, H, W) of both directions, filed under the domain they start from."""
-        with writing(self._board_path):
-            for domain in Domain:
-                self._board.add_image(f"samples/{domain.direction}", (grids[domain] + 1) / 2, step)
+        summaries = [image(f"samples/{i.direction}", (grids[i] + 1) / 2, dataformats="CHW") for i in Domain]
+        self._events.add(step, summaries)
         content = io.BytesIO()
         to_image(in_column(list(grids), gap=12)).save(content, "PNG")
-        path = self._samples_path / f"step-{step:08d}.png"
-        with writing(path):
-            write_whole(path, content.getvalue())
+        write_whole(self._samples_path / f"step-{step:08d}.png", content.getvalue())
 
     def flush(self) -> None:
         """Put on the disk what was given so far."""
         with writing(self._metrics_path), self._metrics_path.open("ab") as file:
             os.fsync(file.fileno())
-        with writing(self._board_path):
-            self._board.flush()
+        self._events.sync()
 
     def close(self) -> None:
         """Flush, and write no more."""
-        self.flush()
-        self._board.close()
+        try:
+            self.flush()
+        finally:
+            self._events.close()
 
 
 def step_scalars(trainer: Trainer, record: StepRecord) -> dict[str, float]:
@@ -109,15 +103,22 @@ def figure_scalars(figures: Figures) -> dict[str, float]:
     }
 
 
-def _drop_after(path: Path, step: int) -> None:
-    """Keep the lines up to `step`; a line cut short by a crash goes too."""
-    if not path.exists():
+def logged(path: Path) -> Iterator[tuple[int, str]]:
+    """(step, line) of every whole line of a metrics.jsonl, if there is one; a crash may have cut the last one short."""
+    if not path.is_file():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(f"{printable(path)}: can't be read ({error.strerror})") from error
+    for line in lines:
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
+            yield int(json.loads(line)["step"]), line
         except (ValueError, KeyError, TypeError):
             continue
-    write_whole(path, "".join(kept).encode())
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Keep the lines up to `step`."""
+    if path.is_file():
+        write_whole(path, "".join(f"{line}\n" for at, line in logged(path) if at <= step).encode())

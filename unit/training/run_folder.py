@@ -7,6 +7,7 @@ import logging
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,23 @@ import torchvision
 
 from unit.config import Config, differences
 from unit.config_file import write_config
+from unit.data.bad_images import BadImages
 from unit.data.datasets import Datasets
 from unit.devices import describe
 from unit.domains import Domain
-from unit.errors import ConfigError, UserError
-from unit.files import write_whole, writing
+from unit.errors import ConfigError, ModelError, UserError, printable
+from unit.files import write_whole
 from unit.training import checkpoint
+from unit.training.monitor import logged
 from unit.training.trainer import Trainer
 from unit.translation.translator import MODEL_FILE, Translator
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of what a checkpoint holds."""
+
+_ANEW = "to start anew add --start_anew, which keeps what is there as {0}.1, or give another --out"
 
 
 class RunFolder:
@@ -58,13 +63,11 @@ class RunFolder:
             "training_images": {datasets.names[i]: len(datasets.train[i]) for i in Domain},
             "test_images": {datasets.names[i]: len(datasets.test.images[i]) for i in Domain},
         }
-        with writing(self.path):
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            write_config(config, self.path / "config.yaml")
-            write_whole(self.path / "environment.json", json.dumps(environment, indent=2).encode())
+        write_config(config, self.path / "config.yaml")
+        write_whole(self.path / "environment.json", json.dumps(environment, indent=2).encode())
         return environment
 
-    def save(self, trainer: Trainer, translator: Translator, facts: dict[str, Any]) -> None:
+    def save(self, trainer: Trainer, translator: Translator, facts: dict[str, Any], bad: BadImages) -> None:
         """The model, then a checkpoint of the trainer, whose being there says that all before it is there too."""
         self.save_model(translator)
         state = {
@@ -72,51 +75,85 @@ class RunFolder:
             "config": trainer.config.to_dict(),
             "facts": facts,
             "trainer": trainer.state_dict(),
+            "bad_images": bad.state_dict(),
         }
-        path = checkpoint.path_of(self.checkpoints, trainer.steps_done)
-        with writing(path):
-            checkpoint.save(state, path)
-        checkpoint.remove_old(self.checkpoints, trainer.config.train.keep_last)
+        checkpoint.save(state, checkpoint.path_of(self.checkpoints, trainer.steps_done))
+        train = trainer.config.train
+        checkpoint.remove_old(self.checkpoints, train.keep_last, train.keep_every)
 
     def save_model(self, translator: Translator) -> None:
         """The file that is enough to translate."""
-        with writing(self.path / MODEL_FILE):
-            translator.save(self.path / MODEL_FILE)
+        translator.save(self.path / MODEL_FILE)
 
-    def resume(self, trainer: Trainer, facts: dict[str, Any]) -> bool:
-        """Put the newest good checkpoint into the trainer, if there is one; whether there was.
+    def resume(self, trainer: Trainer, facts: dict[str, Any], bad: BadImages) -> bool:
+        """Put the newest good checkpoint into trainer and `bad`, if there is one; whether there was.
 
         Damaged ones before it are set aside, so that they count no more.
 
         Raises:
             ConfigError: the run was started with another configuration.
-            UserError: there are checkpoints, but none is good, or they are another version's.
+            UserError: the run has no good checkpoint any more, or one of another version.
         """
         candidates = checkpoint.available(self.checkpoints)
         damaged: list[Path] = []
         for step, path in candidates:
             try:
-                state = checkpoint.load(path)
+                self._restore(checkpoint.load(path), path, trainer, facts, bad)
             except checkpoint.BadCheckpointError as error:
                 log.warning("%s; going on from the one before", error)
                 damaged.append(path)
                 continue
-            if state.get("format_version") != FORMAT_VERSION:
-                raise UserError(f"{path}: of another version of this program; give another --out to start anew")
-            self._require_same(Config.from_dict(state["config"]), trainer.config)
-            for fact, before in state["facts"].items():
-                if facts.get(fact) != before:
-                    log.warning("the %s changed since step %d: %s before, %s now", fact, step, before, facts.get(fact))
-            trainer.load_state_dict(state["trainer"])
-            for bad in damaged:
-                bad.replace(bad.with_suffix(".damaged"))
+            for each in damaged:
+                each.replace(each.with_suffix(".damaged"))
+            reached = max(self._reached(), *(step for step, _ in candidates))
+            lost = f"; steps up to {reached}, done before, are done again" if reached > step else ""
+            log.info("going on from step %d%s", step, lost)
             return True
-        if candidates:
-            raise UserError(
-                f"{self.checkpoints}: none of the {len(candidates)} checkpoints can be read, so the training up to "
-                f"step {candidates[0][0]} is lost; delete {self.path} or give another --out to start anew"
-            )
+        self._require_nothing_lost(candidates)
         return False
+
+    def _restore(
+        self, state: dict[str, Any], path: Path, trainer: Trainer, facts: dict[str, Any], bad: BadImages
+    ) -> None:
+        try:
+            version, before, old_facts = (
+                state["format_version"],
+                Config.from_dict(state["config"]),
+                state["facts"].items(),
+            )
+            parts = state["trainer"], state["bad_images"]
+        except Exception as error:  # whatever a file that isn't ours lacks
+            raise checkpoint.BadCheckpointError(f"{printable(path)}: not a checkpoint of this program") from error
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"{printable(path)}: of another version of this program; {_ANEW.format(printable(self.path))}"
+            )
+        self._require_same(before, trainer.config)
+        try:
+            trainer.load_state_dict(parts[0])
+            bad.load_state_dict(parts[1])
+        except Exception as error:
+            raise checkpoint.BadCheckpointError(f"{printable(path)}: does not fit its own configuration") from error
+        for fact, old in old_facts:
+            if facts.get(fact) != old:
+                log.warning("the %s changed: %s before, %s now", fact, old, facts.get(fact))
+
+    def _require_nothing_lost(self, candidates: list[tuple[int, Path]]) -> None:
+        """The first checkpoint is written before the first step, so a step done without one means that it is lost."""
+        reached = max(self._reached(), *(step for step, _ in candidates), 0)
+        if candidates or reached:
+            state = f"none of the {len(candidates)} checkpoints can be read" if candidates else "no checkpoint is left"
+            raise UserError(
+                f"{printable(self.checkpoints)}: {state}, so the training up to step {reached} is lost; "
+                f"{_ANEW.format(printable(self.path))}"
+            )
+
+    def _reached(self) -> int:
+        """The last step that the log or the model tells of, whatever became of the checkpoints."""
+        steps = [step for step, _ in logged(self.path / "metrics.jsonl")]
+        with suppress(ModelError):
+            steps.append(Translator.load(self.path, "cpu").step)
+        return max(steps, default=0)
 
     def _require_same(self, before: Config, now: Config) -> None:
         changed = differences(before, now)

@@ -28,6 +28,7 @@ from unit.model.objective import (
     total,
 )
 from unit.seeds import seed_for
+from unit.training.finite import FiniteWatch
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class Trainer:
         self.optimizer_generator = self._adam(self.networks, rates.learning_rate_generator)
         self.optimizer_discriminator = self._adam(self.discriminators, rates.learning_rate_discriminator)
         self.steps_done = 0
+        self.rollbacks = 0
+        """how often the run went back because of something not finite; each time with other noise"""
+        self.between_steps = True
+        """and not in the midst of one, with the discriminators ahead"""
+        self.finite = FiniteWatch(device)
 
     def _adam(self, network: nn.Module, rate: float) -> torch.optim.Adam:
         config = self.config.optimizer
@@ -69,7 +75,12 @@ class Trainer:
     # -- one step ------------------------------------------------------------------------------------------------------
 
     def step(self, images: PerDomain[Tensor]) -> StepRecord:
-        """Update D, then E and G, then their average, on a batch (B, 3, H, W) of each domain in [-1, 1]."""
+        """Update D, then E and G, then their average, on a batch (B, 3, H, W) of each domain in [-1, 1].
+
+        Raises:
+            NonFiniteError: a loss term or a gradient is not finite; nothing of it has been applied. (Not on CUDA, where
+                `finite.check` raises it later.)
+        """
         weights = self.config.loss
         images = images.map(lambda x: x.contiguous(memory_format=torch.channels_last))
         noise = self._noise(images)
@@ -79,28 +90,49 @@ class Trainer:
 
         with autocast(self.device, self.precision):
             out = forward_pass(self.networks, images, noise, weights)
+        g_terms = autoencoder_terms(out, images, weights)
+        self._require_finite(g_terms)  # as long as nothing has been updated
 
         if weights.lambda0 and out.translation:
             with autocast(self.device, self.precision):
                 real, fake = self.discriminators.compare(images, out.translation.swapped().map(torch.Tensor.detach))
             d_terms = discriminator_terms(real, fake, weights)
-            _update(self.optimizer_discriminator, d_terms)
+            self._update(self.discriminators, self.optimizer_discriminator, d_terms)
 
-        g_terms = autoencoder_terms(out, images, weights)
-        if weights.lambda0 and out.translation:
             with _frozen(self.discriminators), autocast(self.device, self.precision):
                 g_terms |= generator_terms(self.discriminators(out.translation.swapped()), weights)
-        _update(self.optimizer_generator, g_terms)
+        self._update(self.networks, self.optimizer_generator, g_terms)
 
         self.steps_done += 1
+        self.between_steps = True
         self._update_average()
         return StepRecord(g_terms, d_terms, real, fake)
+
+    def _update(self, network: nn.Module, optimizer: torch.optim.Optimizer, terms: Terms) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        self._require_finite(terms)
+        total(terms).backward()
+        self._require_finite_gradients(network)
+        optimizer.step()
+        self.between_steps = False
+
+    def _require_finite(self, terms: Terms) -> None:
+        self.finite.look(self.steps_done + 1, {f"the loss term {name}": value for name, value in terms.items()})
+
+    def _require_finite_gradients(self, network: nn.Module) -> None:
+        gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+        norms = torch._foreach_norm(list(gradients.values()))
+        self.finite.look(
+            self.steps_done + 1, {f"the gradient of {n}": norm for n, norm in zip(gradients, norms, strict=True)}
+        )
 
     # ------------------------------------------------------------------------------------------------------------------
 
     def _noise(self, images: PerDomain[Tensor]) -> Noise:
         """η of every encoding of this step, each image's a function of its place in the global sequence."""
         seed, first = self.config.train.seed, self.steps_done * self.config.train.batch_size
+        if self.rollbacks:
+            seed = seed_for(seed, "rollback", self.rollbacks)
         if self.config.model.dropout:
             torch.manual_seed(seed_for(seed, "dropout", self.steps_done))
 
@@ -141,21 +173,24 @@ class Trainer:
         generator, discriminator = (float(norm) for norm in norms)
         return generator, discriminator
 
-    def weight_norms(self) -> dict[str, float]:
-        """‖w‖ of each network; not finite when training broke down."""
-        networks = {"encoders and generators": self.networks, "discriminators": self.discriminators}
-        return {
-            f"‖weights‖ of {name}": float(nn.utils.get_total_norm([p.detach() for p in network.parameters()]))
-            for name, network in networks.items()
-        }
+    def require_finite_weights(self) -> None:
+        """Raise `NonFiniteError` for what a step left behind: no checkpoint is made of it."""
+        self.finite.check()
+        for part in (self.networks, self.discriminators):
+            weights = {f"the weight {name}": p.detach() for name, p in part.named_parameters()}
+            norms = torch._foreach_norm(list(weights.values()))
+            self.finite.look(self.steps_done, dict(zip(weights, norms, strict=True)))
+        self.finite.check()
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on besides the configuration and the data."""
-        return {"steps_done": self.steps_done} | {name: part.state_dict() for name, part in self._parts().items()}
+        counts = {"steps_done": self.steps_done, "rollbacks": self.rollbacks}
+        return counts | {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        self.steps_done = state["steps_done"]
+        self.steps_done, self.rollbacks = state["steps_done"], state["rollbacks"]
+        self.between_steps = True
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
@@ -167,12 +202,6 @@ class Trainer:
             "optimizer_generator": self.optimizer_generator,
             "optimizer_discriminator": self.optimizer_discriminator,
         }
-
-
-def _update(optimizer: torch.optim.Optimizer, terms: Terms) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    total(terms).backward()
-    optimizer.step()
 
 
 @contextmanager
