@@ -1,0 +1,85 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import TINY, tiny
+from unit.errors import UserError
+from unit.training.lock import locked, set_aside
+from unit.training.loop import train
+
+HOLDER = "import sys, time; from pathlib import Path; from unit.training.lock import locked\n"
+HOLDER += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> subprocess.Popen[str]:
+    """Another process that holds the folder "run"."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_process_is_refused_with_the_first_ones_number(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    before = sorted((tmp_path / "run").iterdir())
+    for start_anew in (False, True):
+        with pytest.raises(UserError, match=rf"run: process {holder.pid} is training there") as refused:
+            train(TINY, tmp_path / "run", start_anew=start_anew)
+        assert refused.value.exit_status == 1
+    assert sorted((tmp_path / "run").iterdir()) == before
+
+
+def test_a_lock_of_a_killed_process_is_not_refused(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (tmp_path / "run" / ".lock-holder").read_text() == str(holder.pid)
+    with locked(tmp_path / "run"):
+        assert (tmp_path / "run" / ".lock-holder").read_text() == str(os.getpid())
+
+
+def test_the_same_process_may_not_train_twice_at_once(tmp_path: Path) -> None:
+    with locked(tmp_path / "run"), pytest.raises(UserError, match=f"process {os.getpid()} "):
+        train(TINY, tmp_path / "run")
+
+
+def test_the_folder_is_free_after_success_and_failure(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(ValueError), locked(tmp_path / "run"):
+            raise ValueError
+    with locked(tmp_path / "run"):
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="fork")
+def test_the_loader_processes_of_a_killed_run_do_not_hold_its_lock(tmp_path: Path) -> None:
+    config = tiny(train={"steps": 100_000, "checkpoint_every": 100_000}, data={"workers": 2})
+    child = os.fork()
+    if child == 0:
+        train(config, tmp_path / "run")
+        os._exit(1)
+    log = tmp_path / "run" / "metrics.jsonl"
+    while not log.exists() or not log.read_text():
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with locked(tmp_path / "run"):
+        pass
+
+
+def test_set_aside_takes_the_first_free_name(tmp_path: Path) -> None:
+    assert set_aside(tmp_path / "run") is None
+    (tmp_path / "run.1").mkdir()
+    with locked(tmp_path / "run"):
+        (tmp_path / "run" / "x").write_text("kept")
+    assert set_aside(tmp_path / "run") == tmp_path / "run.2"
+    assert (tmp_path / "run.2" / "x").read_text() == "kept"
