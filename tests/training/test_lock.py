@@ -27,9 +27,7 @@ def holder(tmp_path: Path) -> subprocess.Popen[str]:
         process.kill()
 
 
-def test_a_second_process_is_refused_with_the_first_ones_number(
-    tmp_path: Path, holder: subprocess.Popen[str]
-) -> None:
+def test_a_second_process_is_refused_with_the_first_ones_number(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     before = sorted((tmp_path / "run").iterdir())
     for start_anew in (False, True):
         with pytest.raises(UserError, match=rf"run: process {holder.pid} is training there") as refused:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -19,6 +20,7 @@ from tests.tiny import TINY, metrics, tiny
 from unit.config import Config
 from unit.config_file import read_config, write_config
 from unit.data.batches import training_batches
+from unit.data.datasets import open_datasets
 from unit.domains import PerDomain
 from unit.errors import ConfigError, DataError, ImageError, UserError
 from unit.training import checkpoint
@@ -214,7 +216,7 @@ def folders(path: Path, count: int = 3) -> tuple[str, str]:
     for name in ("sunny", "rainy"):
         (path / name).mkdir()
         for k in range(count):
-            pixels = np.random.default_rng(k).integers(0, 255, (30 + k, 50 - k, 3), dtype=np.uint8)
+            pixels = np.random.default_rng(k).integers(0, 255, (30 + k % 20, 50 - k % 20, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(path / name / f"{k}.jpg")
     return str(path / "sunny"), str(path / "rainy")
 
@@ -246,8 +248,6 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_default_folder_is_named_after_the_domains(tmp_path: Path) -> None:
-    from unit.data.datasets import open_datasets
-
     a, b = folders(tmp_path)
     config = tiny(data={"a": a, "b": b})
     assert default_folder(config, open_datasets(config.data)) == Path("runs/sunny-rainy")
@@ -308,6 +308,47 @@ def test_a_bad_picture_late_in_the_run_costs_no_steps(tmp_path: Path, monkeypatc
     with pytest.raises(ImageError):
         train(tiny(train={"checkpoint_every": 1000}), tmp_path / "run")
     assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == 3
+
+
+def test_a_picture_that_vanishes_is_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = folders(tmp_path, count=250)
+    config = tiny(data={"a": a, "b": b, "on_bad_image": "skip", "workers": 2}, train={"batch_size": 50})
+    read = []
+    opened = open_datasets(config.data)
+
+    def vanish(*arguments: object) -> Iterator[PerDomain[torch.Tensor]]:
+        (Path(a) / opened.train.a.name(0)).unlink()
+        (Path(b) / opened.test.images.b.name(0)).unlink()  # and one of the sample pictures
+        read.append(True)
+        yield from training_batches(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("unit.training.loop.training_batches", vanish)
+    assert train(config, tmp_path / "run").step == 6  # an epoch and more
+    assert read
+    assert metrics(tmp_path / "run")[-1]["data/bad_images"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
+def test_a_loader_process_that_is_killed_ends_the_run_with_a_line(tmp_path: Path) -> None:
+    """As the kernel does for want of memory; the processes are found among the run's children."""
+    config = tiny(train={"steps": 10**6, "checkpoint_every": 10}, data={"workers": 2})
+    write_config(config, tmp_path / "config.yaml")
+    run, environment = tmp_path / "run", os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "train.py", "--config", str(tmp_path / "config.yaml"), "--out", str(run)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text()) < 2000:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    loaders = psutil.Process(process.pid).children()
+    assert len(loaders) == 2
+    loaders[1].kill()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "Traceback" not in errors
+    assert "error: a process that reads images died" in errors.splitlines()[-1]
+    step = checkpoint.available(run / "checkpoints")[0][0]
+    assert train(replace(config, train=replace(config.train, steps=step + 3)), run).step == step + 3
 
 
 def test_out_of_memory_is_one_line_and_the_checkpoint_is_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
