@@ -1,4 +1,4 @@
-"""A run small enough for tests: 16 px, 4 channels, a few scenes."""
+"""A run small enough for tests: 16 px, 4 channels, a few scenes; and what two runs have in common."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
 from unit.config import Config, DataConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig
+from unit.training import checkpoint
 
 TINY = Config(
     data=DataConfig(load_size=20, crop_size=16, streets_train=5, streets_test=3, workers=0),
@@ -38,3 +43,45 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl, without how fast the machine was."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [{key: value for key, value in line.items() if not key.startswith("perf/")} for line in lines]
+
+
+def state_of(run: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of the newest checkpoint, by its place."""
+    found: dict[str, torch.Tensor] = {}
+
+    def walk(item: object, place: str) -> None:
+        if isinstance(item, torch.Tensor):
+            found[place] = item
+        elif isinstance(item, dict):
+            for key, value in item.items():
+                walk(value, f"{place}/{key}")
+
+    walk(checkpoint.load(checkpoint.available(run / "checkpoints")[0][1]), "")
+    return found
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    first, second = state_of(one), state_of(two)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[place], second[place]) for place in first)
+    assert metrics(one) == metrics(two)
+    samples = {path.name: path.read_bytes() for path in (one / "samples").iterdir()}
+    assert samples == {path.name: path.read_bytes() for path in (two / "samples").iterdir()}
+    models = [load_file(run / "model.safetensors") for run in (one, two)]
+    assert all(torch.equal(tensor, models[1][name]) for name, tensor in models[0].items())
+    assert curves(one) == curves(two)
+
+
+def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows of a run, but for how fast the machine was: (step, value or PNG)."""
+    board = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 0})
+    board.Reload()
+    tags = board.Tags()
+    found: dict[str, list[Any]] = {
+        tag: [(event.step, event.value) for event in board.Scalars(tag)]
+        for tag in tags["scalars"]
+        if not tag.startswith("perf/")
+    }
+    return found | {
+        tag: [(event.step, event.encoded_image_string) for event in board.Images(tag)] for tag in tags["images"]
+    }

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.tiny import TINY, metrics, tiny
+from tests.tiny import TINY, assert_same_run, metrics, state_of, tiny
 from unit.config import Config
 from unit.config_file import read_config, write_config
 from unit.data.batches import training_batches
@@ -27,32 +27,6 @@ from unit.training import checkpoint
 from unit.training.loop import default_folder, train
 from unit.training.trainer import Trainer
 from unit.translation.translator import Translator
-
-
-def state_of(run: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of the newest checkpoint, by its place."""
-    found: dict[str, torch.Tensor] = {}
-
-    def walk(item: object, place: str) -> None:
-        if isinstance(item, torch.Tensor):
-            found[place] = item
-        elif isinstance(item, dict):
-            for key, value in item.items():
-                walk(value, f"{place}/{key}")
-
-    walk(checkpoint.load(checkpoint.available(run / "checkpoints")[0][1]), "")
-    return found
-
-
-def assert_same_run(one: Path, two: Path) -> None:
-    first, second = state_of(one), state_of(two)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[place], second[place]) for place in first)
-    assert metrics(one) == metrics(two)
-    samples = {path.name: path.read_bytes() for path in (one / "samples").iterdir()}
-    assert samples == {path.name: path.read_bytes() for path in (two / "samples").iterdir()}
-    models = [load_file(run / "model.safetensors") for run in (one, two)]
-    assert all(torch.equal(tensor, models[1][name]) for name, tensor in models[0].items())
 
 
 @pytest.fixture(scope="module")

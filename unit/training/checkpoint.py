@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from unit.errors import UserError
+from unit.errors import UserError, printable
 from unit.files import write_whole
 
 _MARK = b"sha256:"
@@ -56,16 +56,18 @@ def load(path: Path) -> dict[str, Any]:
         BadCheckpointError: missing, truncated, changed, or no checkpoint at all; none of its code is run.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise BadCheckpointError(f"{printable(path)}: no ordinary file")
         content = path.read_bytes()
     except OSError as error:
-        raise BadCheckpointError(f"{path}: can't be read ({error.strerror})") from error
+        raise BadCheckpointError(f"{printable(path)}: can't be read ({error.strerror})") from error
     body, comment = content[:-_COMMENT], content[-_COMMENT:]
     if comment != _MARK + hashlib.sha256(body).hexdigest().encode():
-        raise BadCheckpointError(f"{path}: damaged (its checksum does not fit its content)")
+        raise BadCheckpointError(f"{printable(path)}: damaged (its checksum does not fit its content)")
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a file that isn't ours makes torch raise
-        raise BadCheckpointError(f"{path}: not a checkpoint of this program") from error
+        raise BadCheckpointError(f"{printable(path)}: not a checkpoint of this program") from error
     return state
 
 
