@@ -13,7 +13,6 @@ import pytest
 from tests.tiny import assert_same_run, metrics, tiny
 from unit.config_file import write_config
 from unit.training.monitor import logged
-from unit.training import checkpoint
 
 MOMENTS = ("any time", "in training", "while a checkpoint is written")
 
@@ -68,7 +67,7 @@ def wait(moment: str, process: "subprocess.Popen[bytes]", run: Path, random_: ra
         time.sleep(0.01)
     time.sleep(random_.uniform(0, 0.3))
     if moment == "while a checkpoint is written":
-        while process.poll() is None and not any(name.endswith(".partial") for name in os.listdir(checkpoints)):
+        while process.poll() is None and not any(checkpoints.glob(".*.partial")):
             pass
 
 

@@ -1,0 +1,83 @@
+import pytest
+import torch
+
+from tests.tiny import TINY
+from tests.training.test_trainer import batch
+from unit.domains import PerDomain
+from unit.training.finite import FiniteWatch, NonFiniteError
+from unit.training.trainer import Trainer
+
+ONE, NAN, INFINITE = (torch.tensor(value) for value in (1.0, float("nan"), float("-inf")))
+
+
+@pytest.mark.parametrize("bad", [NAN, INFINITE, -INFINITE])
+def test_the_step_and_the_value_are_named_at_once(bad: torch.Tensor) -> None:
+    watch = FiniteWatch(torch.device("cpu"))
+    watch.look(1, {"x": ONE, "y": ONE})
+    with pytest.raises(NonFiniteError, match="step 2: y is not finite"):
+        watch.look(2, {"x": ONE, "y": bad})
+
+
+class Later(FiniteWatch):
+    """As on a device that nobody waits for: `look` does not ask."""
+
+    def check(self) -> None:
+        pass
+
+
+def test_on_a_device_that_nobody_waits_for_the_first_is_remembered() -> None:
+    watch = Later(torch.device("cpu"))
+    watch.look(1, {"x": ONE, "y": ONE})
+    watch.look(1, {"z": ONE})
+    FiniteWatch.check(watch)
+    watch.look(2, {"x": ONE, "y": ONE})
+    watch.look(2, {"z": NAN})
+    for step in (3, 4):
+        watch.look(step, {"x": NAN, "y": NAN})
+        watch.look(step, {"z": ONE})
+    with pytest.raises(NonFiniteError, match="step 2: z is not finite") as found:
+        FiniteWatch.check(watch)
+    assert (found.value.step, found.value.what) == (2, "z")
+    FiniteWatch.check(watch)  # and begins anew
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    state = trainer.networks.state_dict() | trainer.discriminators.state_dict()
+    return {name: tensor.clone() for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("domain", ["a", "b"])
+def test_pictures_that_are_no_numbers_change_nothing(domain: str) -> None:
+    trainer = Trainer(TINY, torch.device("cpu"), "fp32")
+    trainer.step(batch(0))
+    before, good = weights(trainer), batch(1)
+    spoiled = PerDomain.of(lambda i: good[i] * (torch.nan if i == domain else 1))
+    with pytest.raises(NonFiniteError, match=rf"step 2: the loss term \w+_{domain} is not finite"):
+        trainer.step(spoiled)
+    assert trainer.steps_done == 1
+    assert trainer.between_steps
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(trainer).items())
+
+
+@pytest.mark.parametrize("part", ["networks", "discriminators"])
+def test_a_gradient_that_is_no_number_is_named_and_not_applied(part: str) -> None:
+    trainer = Trainer(TINY, torch.device("cpu"), "fp32")
+    network = getattr(trainer, part)
+    name, parameter = list(network.named_parameters())[-1]
+    parameter.register_hook(lambda gradient: gradient * torch.nan)
+    before = weights(trainer)
+    with pytest.raises(NonFiniteError, match=f"step 1: the gradient of {name} is not finite"):
+        trainer.step(batch(0))
+    same = {name: torch.equal(tensor, before[name]) for name, tensor in weights(trainer).items()}
+    assert all(same[name] for name in network.state_dict())
+    assert trainer.between_steps == (part == "discriminators")
+    assert all(same.values()) == (part == "discriminators")  # D goes first, so it has moved when E and G fail
+
+
+def test_a_weight_that_is_no_number_is_named() -> None:
+    trainer = Trainer(TINY, torch.device("cpu"), "fp32")
+    trainer.require_finite_weights()
+    name, parameter = next(trainer.discriminators.named_parameters())
+    parameter.data[0] = torch.inf
+    with pytest.raises(NonFiniteError, match=f"the weight {name} is not finite"):
+        trainer.require_finite_weights()
