@@ -62,6 +62,7 @@ def test_the_defaults_are_the_papers() -> None:
         *[(f"data.{key}", 0) for key in ("crop_size", "max_pixels", "streets_train", "streets_test")],
         *[("data.crop_size", bad) for bad in (2, 254, 260, -4)],
         ("data.load_size", 255),
+        *[(f"data.{key}", "") for key in ("a", "b", "root", "test_a", "test_b")],
         ("data.workers", -1),
         *[
             (f"data.{key}", bad)
@@ -81,7 +82,8 @@ def test_the_defaults_are_the_papers() -> None:
         *[("optimizer.decay_end", bad) for bad in (0, -1)],
         ("optimizer.decay_every", 0),
         *[(f"train.{key}", -1) for key in ("steps", "seed", "max_minutes")],
-        *[(f"train.{key}", 0) for key in ("batch_size", "keep_last")],
+        *[(f"train.{key}", 0) for key in ("batch_size", "keep_last", "keep_every")],
+        *[("train.keep_every", 7), ("train.seed", 2**63)],
         *[(f"train.{key}_every", 0) for key in ("log", "sample", "checkpoint", "validate")],
         *[("train.device", bad) for bad in ("gpu", "cuda:x", "cpu:0", "cuda:", "mps:1", "auto:", "", "CPU")],
     ],

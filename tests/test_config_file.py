@@ -32,17 +32,18 @@ NEEDS |= {"data.test_a": ["data.test_b", "data.root"], "data.test_b": ["data.tes
 ODD = [*"~[]{}&*!|>%@`'\"#=-?:,", "null", "true", "No", "2020", "1e5", "", " leading", "trailing ", "-x", "--out", "<<"]
 ODD += ["a: b", "a #b", "- d", "{e}", "[f", "&g", "C:\\new", "é漢😀", "\x85", "\u2028", "\ufeff", "...", "---"]
 odd_texts = st.sampled_from(ODD) | st.text(max_size=20)
+folders = odd_texts.filter(bool)
 names = odd_texts.filter(lambda name: bool(name.strip()) and name.isprintable() and not set(name) & set("/\\"))
 sizes = st.floats(0, 1e9, allow_subnormal=False) | st.integers(0, 10**9)
 
 
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
-    a = draw(st.tuples(odd_texts, odd_texts) | st.none())
+    a = draw(st.tuples(folders, folders) | st.none())
     name_a, name_b = draw(st.lists(st.none() | names, min_size=2, max_size=2, unique=True))
     return Config(
         data=DataConfig(
-            **({"a": a[0], "b": a[1]} if a else {"root": draw(odd_texts)}),
+            **({"a": a[0], "b": a[1]} if a else {"root": draw(folders)}),
             name_a=name_a,
             name_b=name_b,
             flip=draw(st.booleans()),

@@ -80,6 +80,8 @@ class DataConfig:
     """embedded streets: scenes to test on, drawn in both weathers"""
 
     def __post_init__(self) -> None:
+        for key in ("a", "b", "root", "test_a", "test_b"):
+            _require(getattr(self, key) != "", f"data.{key}", "is empty; give a folder, or leave it out")
         _require(
             (self.a is None) == (self.b is None), "data.b" if self.a else "data.a", "give both folders, or neither"
         )

@@ -125,3 +125,13 @@ def test_half_a_pair_of_test_folders_is_refused(tmp_path: Path) -> None:
         pictures(tmp_path / folder, "1.png", "2.png")
     with pytest.raises(DataError, match="only one of testA and testB"):
         open_datasets(DataConfig(root=str(tmp_path)))
+
+
+def test_a_tilde_in_a_file_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    for name in ("x", "y"):
+        pictures(tmp_path / name, "1.png", "2.png")
+    assert len(open_datasets(DataConfig(a="~/x", b="~/y")).train.a) == 1
+    with pytest.raises(DataError, match="~nobody-of-that-name"):
+        open_datasets(DataConfig(a="~nobody-of-that-name/x", b="~/y"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -100,16 +101,21 @@ def _folders(config: DataConfig) -> Datasets:
 def _places(config: DataConfig) -> tuple[PerDomain[Path], PerDomain[Path] | None]:
     """The training folders, and the test folders if there are both."""
     given = PerDomain(config.test_a, config.test_b)
-    tests = given.map(lambda folder: Path(folder) if folder else None)
+    tests = given.map(lambda folder: _folder(folder) if folder else None)
     if config.root is None:
-        train = PerDomain(Path(str(config.a)), Path(str(config.b)))
+        train = PerDomain(config.a, config.b).map(lambda folder: _folder(str(folder)))
     else:
-        found = split_root(Path(config.root))
+        found = split_root(_folder(config.root))
         train = found.map(lambda pair: pair[0])
         tests = PerDomain.of(lambda i: tests[i] or found[i][1])
     if (tests.a is None) != (tests.b is None):
         raise DataError(f"{config.root}: has only one of testA and testB; add the other or remove it")
     return train, PerDomain(tests.a, tests.b) if tests.a and tests.b else None
+
+
+def _folder(path: str) -> Path:
+    """No shell has seen what a file says: "~" is still the home folder."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - which raises for "~nobody"
 
 
 def _refuse_overlap(train: PerDomain[Path], test: PerDomain[Path] | None) -> None:
