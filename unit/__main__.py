@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from unit.errors import UserError
 
 VERBS = {
+    "check": "look through two folders of images for what would go wrong",
     "train": "train on two folders of images",
     "translate": "translate images with a trained model",
     "evaluate": "measure a trained model on aligned test images",

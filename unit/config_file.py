@@ -206,7 +206,9 @@ def _help(program: str) -> str:
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = jsonargparse.ArgumentParser(
         prog=program,
-        usage="%(prog)s [--config FILE.yaml] [--out DIR] [--dry_run] [--print_config] [--start_anew] [--SECTION.KEY VALUE ...]",
+        usage="%(prog)s [--config FILE.yaml] [--out DIR] [--{}] [--SECTION.KEY VALUE ...]".format(
+            "] [--".join(_SWITCHES)
+        ),
         description="Train UNIT on two folders of photographs. Flags win over the file, the file over the defaults.",
         epilog=_EXAMPLES,
         formatter_class=Formatter,

@@ -115,9 +115,13 @@ FILES: list[tuple[str, Callable[[Path], object], set[str]]] = [
     ("x.png", lambda path: photo(9, 31, 60).save(path), {"too-small"}),
     ("x.png", lambda path: photo(9, 32, 129).save(path), {"aspect"}),
     ("x.png", lambda path: photo(9, 128, 32).save(path), set()),
-    ("x.jpg", other_ending, {"misnamed"}),
+    *[(name, other_ending, {"misnamed"}) for name in ("x.jpg", "x.JPG")],
     ("x.JPEG", lambda path: photo(9).save(path), set()),
-    ("x.mpo", lambda path: photo(9).save(path, save_all=True, append_images=[photo(8)]), set()),
+    ("x.PNG", lambda path: photo(9).save(path), set()),
+    *[
+        (name, lambda path: photo(9).save(path, format="MPO", save_all=True, append_images=[photo(8)]), set())
+        for name in ("x.mpo", "x.jpg")
+    ],
     *[(f"x.{e}", lambda path: photo(9).save(path, exif=turned(6)), {"rotated"}) for e in ("jpg", "png", "tif", "webp")],
     ("x.jpg", lambda path: photo(9).save(path, exif=turned(1)), set()),
     ("x.jpg", lambda path: photo(9).save(path, exif=turned(77)), set()),
@@ -131,7 +135,9 @@ FILES: list[tuple[str, Callable[[Path], object], set[str]]] = [
     *[(f"x.{e}", lambda path: photo(9).convert("CMYK").save(path), {"cmyk"}) for e in ("jpg", "tif")],
     ("x.tif", lambda path: photo(9).convert("LAB").save(path), set()),
     ("x.png", lambda path: Image.new("I;16", (64, 48)).save(path), {"gray", "16-bit"}),
+    ("x.tif", lambda path: Image.new("I", (64, 48)).save(path), {"gray", "16-bit"}),
     ("x.png", deep_colour, {"16-bit"}),
+    ("x.pgm", lambda path: path.write_bytes(b"P5 64 48 65535\n" + bytes(64 * 48 * 2)), {"gray", "16-bit"}),
     *[
         (f"x.{e}", lambda path: photo(9).save(path, save_all=True, append_images=[photo(8)]), kinds)
         for e, kinds in (
@@ -215,6 +221,8 @@ def test_a_header_has_the_files_figures(tmp_path: Path) -> None:
     header = read_header(path)
     assert (header.width, header.height, header.mode, header.orientation) == (50, 40, "RGB", 8)
     assert header.bytes == path.stat().st_size
+    assert not header.misnamed
+    assert not read_header(path.rename(tmp_path / "without an ending")).misnamed
 
 
 def test_of_a_large_folder_an_even_part_is_looked_at(tmp_path: Path) -> None:
@@ -369,6 +377,18 @@ def test_plain_and_smooth_pictures_are_like_nothing() -> None:
     ramp = np.linspace(0, 40, 16)
     sky = np.stack([np.full((16, 16), 9.0), *(np.add.outer(ramp, np.full(16, base)) for base in (100, 120))])
     assert first_alike(np.repeat(sky, 2, axis=0).astype(np.uint8)) == [-1] * 6
+
+
+def test_edges_of_both_directions_count() -> None:
+    stripes = np.repeat(np.random.default_rng(0).integers(0, 256, (16, 1), np.uint8), 16, axis=1)
+    assert first_alike(np.stack([stripes, stripes.T, stripes, stripes.T])) == [-1, -1, 0, 1]
+
+
+@pytest.mark.parametrize(("weight", "alike"), [(0.8, True), (0.7, False)])  # correlations of 0.97 and 0.92
+def test_how_much_may_differ(weight: float, alike: bool) -> None:
+    one, other = np.random.default_rng(0).integers(0, 256, (2, 16, 16))
+    mixed = weight * one + (1 - weight) * other
+    assert first_alike(np.stack([one, mixed]).astype(np.uint8)) == [-1, 0 if alike else -1]
 
 
 def test_the_first_that_looks_alike_is_found_among_thousands() -> None:

@@ -221,6 +221,23 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_what_a_header_tells_is_said_before_the_first_step(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, policy: str
+) -> None:
+    a, b = folders(tmp_path, count=210)
+    opened = open_datasets(tiny(data={"a": a, "b": b}).data)
+    (Path(a) / opened.train.a.name(0)).write_bytes(b"no picture")
+    config = tiny(data={"a": a, "b": b, "on_bad_image": policy}, train={"steps": 1})
+    if policy == "stop":
+        with pytest.raises(DataError, match=rf"^{a}/.*: can't be read; replace or remove"):
+            train(config, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    else:
+        assert train(config, tmp_path / "run").step == 1
+    assert "error: can't be read (1 file)" in caplog.text
+
+
 def test_the_default_folder_is_named_after_the_domains(tmp_path: Path) -> None:
     a, b = folders(tmp_path)
     config = tiny(data={"a": a, "b": b})
@@ -263,7 +280,7 @@ def test_a_bad_picture_is_named_in_one_line_and_costs_no_steps(tmp_path: Path, w
     config = tiny(data={"a": a, "b": b, "workers": workers}, train={"checkpoint_every": 1000, "batch_size": 1})
     train(replace(config, train=replace(config.train, steps=1)), tmp_path / "run")
     for path in Path(a).iterdir():
-        path.write_bytes(path.read_bytes()[:300])
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
     with pytest.raises(ImageError) as refused:
         train(config, tmp_path / "run")
     assert str(refused.value).isprintable()

@@ -16,14 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unit.config import Config
+from unit.config import Config, DataConfig
 from unit.config_file import to_yaml
 from unit.data.bad_images import BadImages
 from unit.data.batches import TrainingImages, loader_failure, training_batches
 from unit.data.datasets import Datasets, open_datasets
+from unit.data.inspect import KINDS, inspect_headers
+from unit.data.inspect import describe as describe_findings
 from unit.devices import configure, describe, out_of_memory, resolve_device, resolve_precision
 from unit.domains import PerDomain
-from unit.errors import UserError
+from unit.errors import DataError, UserError, printable
 from unit.evaluation.evaluate import Figures, evaluate, sample_grids
 from unit.model.networks import build_autoencoders, build_discriminators, parameter_count
 from unit.training.finite import NonFiniteError
@@ -38,6 +40,7 @@ from unit.translation.translator import Translator
 log = logging.getLogger(__name__)
 
 _MOST_ROLLBACKS = 3
+_MOST_HEADERS = 5000  # looked at in each folder before training: a second
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def train(config: Config, out: Path | None = None, *, start_anew: bool = False) 
     device = resolve_device(config.train.device)
     configure(device, config.train.deterministic)
     datasets = open_datasets(config.data, config.train.seed)
+    _inspect(datasets, config.data)
     out = out or default_folder(config, datasets)
     if start_anew and (aside := set_aside(out)):
         log.info("the run that was in %s is kept as %s", out, aside)
@@ -75,6 +79,20 @@ def train(config: Config, out: Path | None = None, *, start_anew: bool = False) 
             return _Run(config, datasets, out, device).go_on(stop)
         except (RuntimeError, MemoryError) as error:
             raise _explained(error, device) or error from error
+
+
+def _inspect(datasets: Datasets, config: DataConfig) -> None:
+    """Say what the files' headers tell, before hours are spent; refuse what training would stop at."""
+    findings = [finding for finding in inspect_headers(datasets, config, _MOST_HEADERS) if finding.level != "note"]
+    if findings:
+        log.warning("%s", describe_findings(findings))
+    bad = [finding for finding in findings if finding.level == "error"]
+    if bad and config.on_bad_image == "stop":
+        others = f" (and {len(bad) - 1:,} more such files)" if len(bad) > 1 else ""
+        raise DataError(
+            f"{printable(bad[0].file)}: {KINDS[bad[0].kind].title}{others}; replace or remove what python -m unit check "
+            "names, or set data.on_bad_image to skip"
+        )
 
 
 def _explained(error: RuntimeError | MemoryError, device: torch.device) -> UserError | None:
@@ -96,6 +114,7 @@ def describe_plan(config: Config, out: Path | None = None) -> str:
     """What `train` would do; raises what it would of the folders and the device."""
     device = resolve_device(config.train.device)
     datasets = open_datasets(config.data, config.train.seed)
+    _inspect(datasets, config.data)
     networks = build_autoencoders(config.model), build_discriminators(config.model)
     millions = [parameter_count(network) / 1e6 for network in networks]
     return "\n".join(
