@@ -7,9 +7,14 @@ as the upright 8-bit sRGB picture that a person sees in a viewer, or as one `Ima
 from __future__ import annotations
 
 import io
+import logging
+import re
 import stat
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -22,12 +27,13 @@ from unit.errors import ImageError, UserError, printable
 from unit.files import write_whole
 
 MAX_PIXELS = 200_000_000
-"""Larger pictures are refused from their header: 200 megapixels are 600 MB decoded."""
+"""Larger pictures are refused from their header: 200 megapixels are 800 MB to Pillow, and up to 3 GB with alpha."""
 
 # EPS starts Ghostscript, and IPTC opens what it wraps as any format, so EPS too; WMF needs Windows; MPEG, GRIB, BUFR
 # and HDF5 are only recognised, not decoded; FITS holds physical quantities, no picture. PDF can't be read at all.
 _LEFT_OUT = {"EPS", "IPTC", "WMF", "MPEG", "GRIB", "BUFR", "HDF5", "FITS"}
 
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it logs as errors names no file; the `ImageError` does
 Image.init()  # registers every format; Pillow would else do so at the first file it doesn't know
 _ENDINGS = Image.registered_extensions()
 # A format without an ending of its own (SPIDER, MCIDAS) has hardly a signature either, and takes files that are none.
@@ -48,8 +54,58 @@ _UPRIGHT = {
 _SRGB_TOLERANCE = 2  # in levels; the sRGB profiles in use differ by no more
 _LOSSY = {"JPEG", "WEBP", "AVIF"}
 _LOSSY_QUALITY = 95
+_NO_WHITE = "holds floating-point numbers with no known white; convert it to 8- or 16-bit PNG or TIFF"
+_KIN = {"MPO": "JPEG", "DIB": "BMP", "CUR": "ICO"}  # what Pillow calls apart and people don't
+
+_MOST_SCANS = 100  # libtiff's limit for JPEG in TIFF; real ones have some ten
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 
 _pillow_limit = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says about its picture before anything is decoded."""
+
+    width: int
+    """as stored, in pixels: before the turn that `orientation` asks for"""
+    height: int
+    mode: str
+    """Pillow's, of the stored picture: L, P, RGB, CMYK, I;16, …"""
+    orientation: int
+    """as in EXIF, 1 is upright"""
+    transparent: bool
+    deep: bool
+    """more than 8 bits a channel"""
+    frames: bool
+    """more than one: an animation or several pages"""
+    misnamed: bool
+    """the ending is that of another format"""
+    bytes: int
+    """the file's size"""
+
+
+def read_header(path: Path) -> Header:
+    """What `read_image` would find, from the file's header alone: nothing is decoded, however large the picture.
+
+    EXIF that a PNG keeps behind its picture is not seen. Raises `ImageError` as `read_image` does, as far as that shows
+    without decoding, and but for the number of pixels.
+    """
+    with _one_line_errors(path):
+        size = _require_content(path)
+        with path.open("rb") as file, _open(file) as image:
+            if image.mode == "F":
+                raise ImageError(_NO_WHITE)
+            return Header(
+                *image.size,
+                mode=image.mode,
+                orientation=_orientation(image, decoded=False),
+                transparent=image.has_transparency_data,
+                deep=_is_deep(image),
+                frames=_has_frames(image),
+                misnamed=_is_misnamed(path, str(image.format)),
+                bytes=size,
+            )
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -61,13 +117,8 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises `ImageError`, one line with the file's name, when the file is missing, no file, empty, no image, damaged,
     larger than `max_pixels`, or holds numbers with no known white (floats, integers outside 0 … 65535).
     """
-    try:
-        # Process-wide before Python 3.14: a warning of Pillow's may show when threads read at once, and no worse.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            return _read(path, max_pixels)
-    except Exception as error:  # damaged files make decoders raise anything
-        raise ImageError(f"{printable(path)}: {_why_unread(error)}") from error
+    with _one_line_errors(path):
+        return _read(path, max_pixels)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -148,13 +199,25 @@ def write_image(image: Image.Image, path: Path, quality: int | None = None) -> N
     content = io.BytesIO()
     try:
         image.save(content, format=form, **options)
-        write_whole(path, content.getvalue(), sync=False)
     except Exception as error:  # encoders, too, raise anything
         raise UserError(f"{printable(path)}: can't be written: {_detail(error)}") from error
+    write_whole(path, content.getvalue(), sync=False)
 
 
-def _read(path: Path, max_pixels: int) -> Image.Image:
-    """`read_image` with errors of any type, `ImageError` without the file's name."""
+@contextmanager
+def _one_line_errors(path: Path) -> Iterator[None]:
+    """Silence Pillow's warnings, and turn whatever goes wrong into one `ImageError` that names the file."""
+    try:
+        # Process-wide before Python 3.14: a warning of Pillow's may show when threads read at once, and no worse.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            yield
+    except Exception as error:  # damaged files make decoders raise anything
+        raise ImageError(f"{printable(path)}: {_why_unread(error)}") from error
+
+
+def _require_content(path: Path) -> int:
+    """The size in bytes of what must be an ordinary file with something in it."""
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise ImageError("is a folder, not an image")
@@ -162,10 +225,18 @@ def _read(path: Path, max_pixels: int) -> Image.Image:
         raise ImageError("is no ordinary file")
     if status.st_size == 0:
         raise ImageError("the file is empty; replace or remove it")
+    return status.st_size
+
+
+def _read(path: Path, max_pixels: int) -> Image.Image:
+    """`read_image` with errors of any type, `ImageError` without the file's name."""
+    _require_content(path)
     with path.open("rb") as file, _open(file) as image:
         if image.width * image.height > max_pixels:
             raise ImageError(f"{image.width}x{image.height} is more than {max_pixels} pixels; make it smaller")
-        image.load()
+        if image.format in ("JPEG", "MPO"):
+            _require_few_scans(file)
+        _load(image)
         upright = _UPRIGHT.get(_orientation(image))  # after loading: PNG may keep EXIF behind the picture
         picture = to_rgb(image)
     picture.info = {}  # a profile that has been applied must not be written out again
@@ -176,28 +247,90 @@ def _open(file: BinaryIO) -> Image.Image:
     """The header, nothing decoded. Content decides, not the ending."""
     try:
         return Image.open(file, formats=_FORMATS)
-    except Image.DecompressionBombError:
-        # Pillow's own limit is below ours, and belongs to the process: lifted for one header, by one thread at a time.
-        with _pillow_limit:
-            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            try:
-                return Image.open(file, formats=_FORMATS)
-            finally:
-                Image.MAX_IMAGE_PIXELS = limit
+    except Image.DecompressionBombError as error:
+        try:
+            with _pillow_limit_of(None):
+                return Image.open(file, formats=[name for name in _FORMATS if name != "ICO"])
+        except UnidentifiedImageError:  # an icon would be decoded here
+            raise ImageError("an icon that holds a giant picture; make it smaller") from error
 
 
-def _orientation(image: Image.Image) -> int:
+def _load(image: Image.Image) -> None:
+    """Decode. TIFF asks for Pillow's limit again, and so do icons, which may hold more than they say."""
+    try:
+        image.load()
+    except Image.DecompressionBombError as error:
+        if image.format != "TIFF":
+            raise ImageError("holds a larger picture than it says; make it smaller") from error
+        with _pillow_limit_of(None):
+            image.load()
+
+
+@contextmanager
+def _pillow_limit_of(pixels: int | None) -> Iterator[None]:
+    """Pillow's own limit, below ours, belongs to the process: changed for one file, by one thread at a time."""
+    with _pillow_limit:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, pixels
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _require_few_scans(file: BinaryIO) -> None:
+    """Each scan of a JPEG goes over the whole picture, and may be a few bytes long: thousands of them take hours."""
+    place = file.tell()
+    file.seek(0)
+    # Whatever stands around the scans (thumbnails, a film behind them) may hold this too: then they are counted one by
+    # one, which takes longer.
+    if sum(block.count(b"\xff\xda") for block in iter(lambda: file.read(2**20), b"")) > _MOST_SCANS:
+        file.seek(0)
+        if _scans(file.read()) > _MOST_SCANS:
+            raise ImageError(f"a JPEG of more than {_MOST_SCANS} scans, which would take hours; save it anew")
+    file.seek(place)
+
+
+def _scans(jpeg: bytes) -> int:
+    count = place = 0
+    while (marker := _JPEG_MARKER.search(jpeg, place)) and marker[1] != b"\xd9":
+        count += marker[1] == b"\xda"
+        place = marker.end()
+        if marker[1] != b"\xd8":  # all but the start have a length, which counts its own two bytes
+            place += int.from_bytes(jpeg[place : place + 2])
+    return count
+
+
+def _orientation(image: Image.Image, decoded: bool = True) -> int:
     """As in EXIF, 1 is upright. (Pillow's `exif_transpose` also rewrites the metadata, and fails where it's broken.)"""
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        # A PNG's own `getexif` decodes the picture to look behind it.
+        exif = image.getexif() if decoded else Image.Image.getexif(image)
+        return int(exif.get(ExifTags.Base.Orientation, 1))
     except Exception:  # broken EXIF is no reason to lose the photograph
         return 1
+
+
+def _is_misnamed(path: Path, form: str) -> bool:
+    expected = _ENDINGS.get(path.suffix.lower(), form)
+    return _KIN.get(expected, expected) != _KIN.get(form, form)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a channel has more than 8 bits; of colour, only the decoder's arguments say so, e.g. "RGB;16B"."""
+    return image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def _has_frames(image: Image.Image) -> bool:
+    """More than one frame or page; the second picture in a phone's JPEG (MPO) is no frame but, say, a depth map."""
+    with suppress(Exception):  # the first frame may be fine where the second is damaged
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    return False
 
 
 def _apart(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Colours of 8 bits a channel, without palette or alpha, and the alpha (None: opaque)."""
     if image.mode == "F":
-        raise ImageError("holds floating-point numbers with no known white; convert it to 8- or 16-bit PNG or TIFF")
+        raise ImageError(_NO_WHITE)
     if image.mode.startswith("I"):
         return _from_16_bits(image), None
     if image.has_transparency_data:
