@@ -90,8 +90,8 @@ def _inspect(datasets: Datasets, config: DataConfig) -> None:
     if bad and config.on_bad_image == "stop":
         others = f" (and {len(bad) - 1:,} more such files)" if len(bad) > 1 else ""
         raise DataError(
-            f"{printable(bad[0].file)}: {KINDS[bad[0].kind].title}{others}; replace or remove what python -m unit check "
-            "names, or set data.on_bad_image to skip"
+            f"{printable(bad[0].file)}: {KINDS[bad[0].kind].title}{others}; replace or remove what python -m unit "
+            "check names, or set data.on_bad_image to skip"
         )
 
 
