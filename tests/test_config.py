@@ -84,13 +84,18 @@ def test_the_defaults_are_the_papers() -> None:
         *[(f"train.{key}", -1) for key in ("steps", "seed", "max_minutes")],
         *[(f"train.{key}", 0) for key in ("batch_size", "keep_last", "keep_every")],
         *[("train.keep_every", 7), ("train.seed", 2**63)],
+        *[(f"data.{key}", "x\0y") for key in ("a", "b", "root", "test_a", "test_b")],
+        *[(f"train.{key}", 10**400) for key in ("steps", "batch_size", "seed", "log_every")],
+        *[("data.load_size", 2**16), ("data.streets_train", 10**12), ("model.channels", 10**9)],
+        *[("model.residual_blocks", 10**9), ("model.discriminator_scales", 10**6), ("model.discriminator_layers", 99)],
+        *[("optimizer.decay_end", 10**400), ("optimizer.decay_start", 10**400)],
         *[(f"train.{key}_every", 0) for key in ("log", "sample", "checkpoint", "validate")],
         *[("train.device", bad) for bad in ("gpu", "cuda:x", "cpu:0", "cuda:", "mps:1", "auto:", "", "CPU")],
     ],
 )
 def test_what_lies_out_of_range_is_refused_by_its_key(key: str, bad: Any) -> None:
     section, name = key.split(".")
-    at_fault = "data.crop_size" if key == "data.load_size" else key
+    at_fault = "data.crop_size" if (key, bad) == ("data.load_size", 255) else key
     with pytest.raises(ConfigError, match=f"^{at_fault}: ") as refused:
         Config.from_dict({section: {name: bad}})
     assert str(refused.value).isprintable(), "one line"

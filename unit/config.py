@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
+import reprlib
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -19,15 +19,13 @@ def _require(condition: bool, key: str, message: str) -> None:
         raise ConfigError(f"{key}: {message}")
 
 
-def _at_least(section: str, config: object, minimum: float, *names: str) -> None:
+def _at_least(section: str, config: object, minimum: float, *names: str, at_most: float = 1e15) -> None:
     for name in names:
         value = getattr(config, name)
         if value is not None:
-            _require(
-                math.isfinite(value) and value >= minimum,
-                f"{section}.{name}",
-                f"must be at least {minimum}, is {value}",
-            )
+            key = f"{section}.{name}"
+            _require(minimum <= value, key, f"must be at least {minimum}, is {value}")  # also what is no number
+            _require(value <= at_most, key, f"must be at most {at_most:,.0f}, is {reprlib.repr(value)}")
 
 
 def _fits(value: object, kind: Any) -> bool:
@@ -81,7 +79,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         for key in ("a", "b", "root", "test_a", "test_b"):
-            _require(getattr(self, key) != "", f"data.{key}", "is empty; give a folder, or leave it out")
+            folder = getattr(self, key)
+            _require(folder != "", f"data.{key}", "is empty; give a folder, or leave it out")
+            _require("\0" not in (folder or ""), f"data.{key}", "holds a zero byte, as no folder's name does")
         _require(
             (self.a is None) == (self.b is None), "data.b" if self.a else "data.a", "give both folders, or neither"
         )
@@ -96,15 +96,16 @@ class DataConfig:
             "data.paired_test",
             "needs test folders: give data.test_a and data.test_b, or a root with testA and testB",
         )
-        _at_least("data", self, 8, "crop_size")
+        _at_least("data", self, 8, "crop_size", "load_size", at_most=2**15)
         _require(self.crop_size % 4 == 0, "data.crop_size", f"must be a multiple of 4, is {self.crop_size}")
         _require(
             self.load_size >= self.crop_size,
             "data.crop_size",
             f"the crop ({self.crop_size}) is larger than data.load_size ({self.load_size}); change one",
         )
-        _at_least("data", self, 0, "workers")
-        _at_least("data", self, 1, "max_pixels", "streets_train", "streets_test")
+        _at_least("data", self, 0, "workers", at_most=1000)
+        _at_least("data", self, 1, "streets_train", "streets_test", at_most=10**7)
+        _at_least("data", self, 1, "max_pixels")
         for name in (self.name_a, self.name_b):
             if name is not None:
                 key = "data.name_a" if name is self.name_a else "data.name_b"
@@ -151,10 +152,9 @@ class ModelConfig:
     """decay of the running average of encoders and generators that is sampled and exported; 0: none"""
 
     def __post_init__(self) -> None:
-        _at_least(
-            "model", self, 1, "channels", "discriminator_channels", "discriminator_scales", "discriminator_layers"
-        )
-        _at_least("model", self, 0, "residual_blocks", "shared_blocks")
+        _at_least("model", self, 1, "channels", "discriminator_channels", at_most=10_000)
+        _at_least("model", self, 1, "discriminator_scales", "discriminator_layers", at_most=12)
+        _at_least("model", self, 0, "residual_blocks", "shared_blocks", at_most=1000)
         _require(
             self.shared_blocks <= self.residual_blocks,
             "model.shared_blocks",
@@ -226,6 +226,7 @@ class OptimizerConfig:
             "learning_rate_discriminator",
             "weight_decay",
             "decay_start",
+            "decay_end",
         )
         _at_least("optimizer", self, 1, "decay_every")
         for name in ("beta1", "beta2"):
@@ -286,10 +287,11 @@ class TrainConfig:
     """when a loss or gradient is not finite: stop, or go back to the last checkpoint with other noise, up to 3 times"""
 
     def __post_init__(self) -> None:
-        _at_least("train", self, 0, "steps", "seed", "max_minutes")
-        _at_least("train", self, 1, "batch_size", "log_every", "sample_every", "checkpoint_every", "validate_every")
+        _at_least("train", self, 0, "steps", "max_minutes")
+        _at_least("train", self, 0, "seed", at_most=2**63 - 1)
+        _at_least("train", self, 1, "batch_size", at_most=10**6)
+        _at_least("train", self, 1, "log_every", "sample_every", "checkpoint_every", "validate_every")
         _at_least("train", self, 1, "keep_last", "keep_every")
-        _require(self.seed < 2**63, "train.seed", f"must be below 2**63, is {self.seed}")
         _require(
             not self.keep_every or self.keep_every % self.checkpoint_every == 0,
             "train.keep_every",

@@ -36,7 +36,8 @@ def _write_beside(path: Path, content: bytes, sync: bool) -> None:
     # be; the same each time, so that a killed program leaves one behind at most.
     beside = path.parent / f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}.partial"
     try:
-        with beside.open("wb") as file:
+        beside.unlink(missing_ok=True)  # it may be a link to somebody's file
+        with beside.open("xb") as file:
             file.write(content)
             if sync:
                 file.flush()

@@ -23,7 +23,7 @@ def list_images(folder: Path) -> list[str]:
     require_folder(folder)
     names: list[str] = []
     others: Counter[str] = Counter()
-    for name in _files(folder):
+    for name in files_below(folder):
         suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path a name takes minutes for a million
         if suffix in SUFFIXES:
             names.append(name)
@@ -35,8 +35,12 @@ def list_images(folder: Path) -> list[str]:
     return names
 
 
-def _files(folder: Path) -> Iterator[str]:
-    """All files below, relative, in no particular order; no `stat` for a file that is no link."""
+def files_below(folder: Path) -> Iterator[str]:
+    """All files below, relative, in no particular order, but those with a leading dot and `__MACOSX`.
+
+    Links are followed, but not in circles; no `stat` for a file that is no link. Raises `DataError` for a folder that
+    can't be read.
+    """
     # (folder, how its files' names begin, identities of the folders on the way: a link back to one is not followed)
     pending: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(folder), "", frozenset())]
     while pending:

@@ -227,12 +227,13 @@ def test_large_pictures_are_warned_of_once(here: Path, command: Command) -> None
 
 
 def test_too_large_for_the_memory(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 10_000}))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1_000_000}))
+    put(here / "in/x.png", 560, 38)
     put(here / "in/sub/y.jpg", 8, 8)
     put(here / "in/x1.png", 8, 8)
     result = command(*A2B, "in", "--out", "out")
     assert result.status == 1
-    assert "in/x.png: 17x13 pixels are too many for the memory of cpu; give --size N" in result.lines[0]
+    assert "in/x.png: 560x38 pixels are too many for the memory of cpu; give --size N" in result.lines[0]
     assert result.lines[1:] == ["out: 2 translated, 0 skipped, 1 failed"]
 
 

@@ -125,10 +125,9 @@ def test_max_minutes_ends_a_run_with_a_checkpoint(tmp_path: Path) -> None:
     assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == result.step
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path: Path) -> None:
-    """One that breaks the weights themselves, so that the state before it can't be kept either."""
-    broken = tiny(optimizer={"learning_rate_generator": 1e30}, train={"steps": 50})
-    with pytest.raises(UserError, match=r"step 2: the loss term \w+ is not finite .* after step 0 is kept"):
+def test_a_run_that_explodes_stops_and_none_of_it_is_saved(tmp_path: Path) -> None:
+    broken = tiny(optimizer={"learning_rate_generator": 1e14}, train={"steps": 50})
+    with pytest.raises(UserError, match=r"step 2: the loss term \w+ is not finite"):
         train(broken, tmp_path / "run")
     for _, path in checkpoint.available(tmp_path / "run" / "checkpoints"):
         state = checkpoint.load(path)["trainer"]["networks"]
@@ -353,19 +352,24 @@ def test_out_of_memory_is_one_line_and_the_checkpoint_is_safe(tmp_path: Path, mo
     assert checkpoint.load(checkpoint.path_of(tmp_path / "run" / "checkpoints", 0))
 
 
-def test_broken_weights_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gradient may break the weights in a step whose losses are all finite."""
+@pytest.mark.parametrize(
+    ("broken_by", "message"), [(4, r"step 4: the weight encoders\..*"), (3, r"step 4: the loss term \w+")]
+)
+def test_broken_weights_are_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_by: int, message: str
+) -> None:
+    """A gradient may break the weights in a step whose losses are all finite: seen when saving, or one step later."""
     step = Trainer.step
 
     def breaking(self: Trainer, images: PerDomain[torch.Tensor]) -> object:
         record = step(self, images)
-        if self.steps_done == 4:
+        if self.steps_done == broken_by:
             next(self.networks.parameters()).data.fill_(float("nan"))
         return record
 
     monkeypatch.setattr(Trainer, "step", breaking)
-    with pytest.raises(UserError, match=r"step 4: the weight encoders\..* is not finite .* after step 2 is kept"):
-        train(tiny(train={"log_every": 100}), tmp_path / "run")
+    with pytest.raises(UserError, match=message + " is not finite .* after step 2 is kept"):
+        train(tiny(train={"log_every": 100, "sample_every": 100, "validate_every": 100}), tmp_path / "run")
     assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == 2
 
 

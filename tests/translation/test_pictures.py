@@ -248,7 +248,7 @@ def test_out_may_be_a_file_for_one_picture(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="give a folder"):
             plan_jobs(pictures, out, ".png", samples)
     out.mkdir()
-    assert plan_jobs([one], out, ".png", None) == [Job(Path("in/x.jpg"), (out / "x.png",))]
+    assert plan_jobs([one], out, ".png", None) == [Job(Path("in/x.jpg"), (out / "x.png",), out)]
 
 
 def test_out_may_not_be_another_file(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_a_name_too_long_for_its_output_fails_alone(tmp_path: Path) -> None:
         put(tmp_path / "in" / name)
     outcomes = go([tmp_path / "in"], tmp_path / "out", batch_size=4)
     assert [status for name, status in sorted(statuses(outcomes).items())] == ["done", "failed", "done", "done"]
-    assert any(str(outcome.reason).endswith("File name too long") for outcome in outcomes)
+    assert any("File name too long" in str(outcome.reason) for outcome in outcomes)
     assert statuses(go([tmp_path / "in"], tmp_path / "out"))[grows] == "failed"
 
 

@@ -115,7 +115,7 @@ def test_loading_leaves_no_trace(model: Path) -> None:
 def test_saving_replaces_whole_or_not_at_all(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = model.read_bytes()
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match="No space"):
         make().save(model)
     assert model.read_bytes() == before
     assert list(model.parent.iterdir()) == [model]

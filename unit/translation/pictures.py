@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import logging
 import os
@@ -20,7 +21,7 @@ from torch import Tensor
 from unit.domains import Domain
 from unit.errors import ConfigError, DataError, ModelError, UserError, printable
 from unit.images import SUFFIXES, read_image, resize_short_side, to_image, to_tensor, write_image
-from unit.listing import list_images
+from unit.listing import files_below, list_images
 from unit.translation.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ class Job:
 
     input: Path
     outputs: tuple[Path, ...]
+    folder: Path | None = None
+    """outside of which nothing may be written, wherever links lead; None: the outputs are what the user named"""
 
 
 @dataclass(frozen=True)
@@ -114,11 +117,30 @@ def _files(text: str) -> list[Path]:
     """The file of that name, or else the files that fit the pattern."""
     if os.path.lexists(text):
         return [Path(text)]
-    # Path.glob takes no absolute patterns
-    files = [Path(name) for name in sorted(glob.glob(text, recursive=True)) if not _is_folder(name)]  # noqa: PTH207
+    files = [file for file in sorted(_fitting(text)) if not _is_folder(file)]
     if not files:
         raise DataError(f"{printable(text) or repr(text)}: no such file or folder, and no file fits it as a pattern")
     return files
+
+
+def _fitting(pattern: str) -> Iterator[Path]:
+    parts = Path(pattern).parts
+    if "**" not in parts:  # Path.glob takes no absolute patterns
+        yield from map(Path, glob.iglob(pattern))  # noqa: PTH207
+        return
+    # glob's own "**" follows links in circles, and never ends where there are two.
+    first = parts.index("**")
+    for top in filter(_is_folder, glob.iglob(str(Path(*parts[:first])))):  # noqa: PTH207
+        yield from (Path(top, name) for name in files_below(Path(top)) if _fits(name.split("/"), parts[first:]))
+
+
+def _fits(name: Sequence[str], pattern: Sequence[str]) -> bool:
+    # "**" stands for any number of the name's parts, also none
+    if not pattern:
+        return not name
+    if pattern[0] == "**":
+        return any(_fits(name[k:], pattern[1:]) for k in range(len(name) + 1))
+    return bool(name) and fnmatch.fnmatch(name[0], pattern[0]) and _fits(name[1:], pattern[1:])
 
 
 def plan_jobs(
@@ -150,7 +172,9 @@ def plan_jobs(
                 "that holds both, or translate one after the other with another --out"
             )
     outputs = _tell_apart([place for _, place in pictures], ending, samples)
-    return [Job(path, tuple(out / name for name in names)) for (path, _), names in zip(pictures, outputs, strict=True)]
+    return [
+        Job(path, tuple(out / name for name in names), out) for (path, _), names in zip(pictures, outputs, strict=True)
+    ]
 
 
 def _tell_apart(places: Sequence[PurePosixPath], ending: str | None, samples: int | None) -> list[list[PurePosixPath]]:
@@ -230,9 +254,17 @@ def _refusal(job: Job, inputs: set[tuple[int, int]], overwrite: bool) -> Outcome
             return Outcome(str(job.input), "failed", reason=f"{printable(output)} is an input; give another --out")
         if _is_folder(output):
             return Outcome(str(job.input), "failed", reason=f"{printable(output)} is a folder; give another --out")
+        if job.folder and not _stays_in(job.folder, output):
+            reason = f"{printable(output.parent)} is a link that leads out of --out; give another --out"
+            return Outcome(str(job.input), "failed", reason=reason)
     if not overwrite and all(_identity(output) for output in job.outputs):
         return Outcome(str(job.input), "skipped", job.outputs, reason="exists already; --overwrite does it again")
     return None
+
+
+def _stays_in(folder: Path, output: Path) -> bool:
+    """A link in the output's own place is replaced, not followed: the folders on the way to it count."""
+    return Path(os.path.realpath(output.parent)).is_relative_to(os.path.realpath(folder))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

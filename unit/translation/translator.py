@@ -83,7 +83,7 @@ class Translator:
         """Write one safetensors file with all that translating needs.
 
         Raises:
-            OSError: it can't be written; what was there before is untouched.
+            UserError: it can't be written; what was there before is untouched.
         """
         metadata = {
             "format_version": str(FORMAT_VERSION),
@@ -191,6 +191,7 @@ def _too_large(batch: int, height: int, width: int, device: torch.device) -> Use
 
 # The file. A ModelError from here on does not name it: `load` does.
 
+_LONGEST_CONFIG = 1_000_000  # a hundred times what there is; parsed, 100 MB of JSON are gigabytes
 _ANOTHER = "give a run's folder or a .safetensors file of this program"
 
 
@@ -201,16 +202,26 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not os.path.isfile(file):  # noqa: PTH113 - as in `load`; a pipe would be waited for
         raise ModelError(f"no ordinary file; {_ANOTHER}")
     try:
+        _require_room(file)
         with safe_open(file, "pt", device="cpu") as content:
             metadata = content.metadata() or {}
             _require_version(metadata)
             return {name: content.get_tensor(name) for name in content.keys()}, metadata  # noqa: SIM118 (no iterator)
     except ModelError:
         raise
+    except PermissionError as error:
+        raise ModelError("no permission to read it") from error
     except Exception as error:  # damaged files make the reader raise anything
         if _is_pickle(file):
             raise ModelError(f"a pickle, refused because opening one can run code that it holds; {_ANOTHER}") from error
         raise ModelError(f"not a safetensors file, or damaged ({_detail(error)}); {_ANOTHER}") from error
+
+
+def _require_room(file: Path) -> None:
+    with file.open("rb") as content:  # safe_open calls a file that may not be read missing
+        gigabytes, free = content.seek(0, os.SEEK_END) / 1e9, psutil.virtual_memory().available / 1e9
+    if gigabytes > free:  # a file of holes may be larger than its disk
+        raise ModelError(f"{gigabytes:.1f} GB, but {free:.1f} GB of memory are free; {_ANOTHER}")
 
 
 def _is_pickle(file: Path) -> bool:
@@ -234,6 +245,8 @@ def _require_version(metadata: dict[str, str]) -> None:
 
 def _facts(metadata: dict[str, str]) -> tuple[Config, PerDomain[str], int]:
     """Configuration, domain names and step."""
+    if len(metadata.get("config", "")) > _LONGEST_CONFIG:
+        raise ModelError(f"its metadata can't be used (a config of over {_LONGEST_CONFIG} characters); {_ANOTHER}")
     try:
         config = Config.from_dict(json.loads(metadata["config"]))
         names = PerDomain(metadata["name_a"], metadata["name_b"])
@@ -241,7 +254,7 @@ def _facts(metadata: dict[str, str]) -> tuple[Config, PerDomain[str], int]:
     except Exception as error:  # what is no configuration fails anywhere
         missing = f"no {error}" if isinstance(error, KeyError) else _detail(error)
         raise ModelError(f"its metadata can't be used ({missing}); {_ANOTHER}") from error
-    if names.a == names.b or not all(name.strip() and name.isprintable() for name in names):
+    if names.a == names.b or not all(name.strip() and name.isprintable() and len(name) < 1000 for name in names):
         raise ModelError(f"its domains' names are not two printable ones ({_detail(names)}); {_ANOTHER}")
     return config, names, step
 

@@ -1,0 +1,333 @@
+"""What is given as a model loads, or is one line and status 2; soon, in little memory, and none of its code runs.
+
+What single pieces of metadata and weights may be wrong is in tests/translation/test_translator.py; here it goes through
+the command, in number, and where a file may do harm by its mere size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import resource
+import struct
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.faults.test_names import Result, put, run
+from tests.tiny import TINY
+from unit.domains import PerDomain
+from unit.model.networks import build_autoencoders
+from unit.translation import translator as module
+from unit.translation.translator import MODEL_FILE, Translator
+
+Command = Callable[[str | Path], Result]
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("model") / MODEL_FILE
+    Translator(build_autoencoders(TINY.model), TINY, PerDomain("sunny", "rainy"), 7, "cpu", "fp32").save(path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def translate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    put(tmp_path / "in.png")
+
+    def go(model: str | Path) -> Result:
+        words = (tmp_path / "in.png", "--direction", "a2b", "--device", "cpu", "--out", tmp_path / "out")
+        return run(capsys, "translate", model, *words)
+
+    return go
+
+
+def refusal(result: Result) -> str:
+    assert result.status == 2, result
+    assert result.out == ""
+    (line,) = result.lines
+    assert line.startswith("error: ")
+    assert len(line) < 800
+    return line
+
+
+def model_of(header: object, data: bytes = b"", length: int | None = None) -> bytes:
+    """A safetensors file with any header: JSON, or bytes as they are."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def taken_apart(content: bytes) -> tuple[dict[str, Any], bytes]:
+    size = struct.unpack("<Q", content[:8])[0]
+    return json.loads(content[8 : 8 + size]), content[8 + size :]
+
+
+# Harmful by what they run
+
+
+class Hostile:
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.proof,)
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "old checkpoint", "state", "pickle", "zip", "numpy"])
+@pytest.mark.parametrize("name", ["x.pt", "x.safetensors", "folder"])
+def test_code_is_not_run(tmp_path: Path, translate: Command, kind: str, name: str) -> None:
+    hostile = Hostile(tmp_path / "proof")
+    path = tmp_path / name / MODEL_FILE if name == "folder" else tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    match kind:
+        case "checkpoint" | "old checkpoint":
+            torch.save({"x": hostile}, path, _use_new_zipfile_serialization=kind == "checkpoint")
+        case "state":
+            torch.save(build_autoencoders(TINY.model).state_dict(), path)
+        case "pickle":
+            path.write_bytes(pickle.dumps(hostile))
+        case "zip":
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("data.pkl", pickle.dumps(hostile))
+        case "numpy":
+            path.write_bytes(b"\x93NUMPY\x01\0\x10\0{'descr': '|O'}\n" + pickle.dumps(hostile))
+    line = refusal(translate(tmp_path / name))
+    assert not (tmp_path / "proof").exists()
+    assert kind == "numpy" or "pickle, refused because opening one can run code" in line
+
+
+# Harmful by where they are
+
+
+def test_what_is_no_file(tmp_path: Path, translate: Command) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / MODEL_FILE).symlink_to("/dev/urandom")
+    begun = time.monotonic()
+    for name in ("pipe", "loop", "endless", "run", "in.png/x", "missing", "x" * 300, "new\nline\x1b[31m", "\udcff"):
+        refusal(translate(tmp_path / name))
+    for name in ("/dev/zero", "/dev/stdin", "/dev/null", "/proc/self/mem", "/proc/self/maps", "/", "."):
+        refusal(translate(name))
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs files with holes")
+@pytest.mark.parametrize("kind", ["zeros", "one tensor", "whole model and a tensor", "named as a weight"])
+def test_a_terabyte_of_holes(tmp_path: Path, translate: Command, content: bytes, kind: str) -> None:
+    """A few bytes on the disk."""
+    header, data = taken_apart(content)
+    size, first = 10**12, next(name for name in header if name != "__metadata__")
+    hole = {"dtype": "F32", "shape": [size // 4], "data_offsets": [len(data), len(data) + size]}
+    files: dict[str, Callable[[], bytes]] = {
+        "zeros": lambda: b"",
+        "one tensor": lambda: model_of({"x": hole | {"data_offsets": [0, size]}}),
+        "whole model and a tensor": lambda: model_of(header | {"zzz": hole}, data),
+        "named as a weight": lambda: model_of({first: hole | {"data_offsets": [0, size]}}),
+    }
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(files[kind]())
+    os.truncate(path, path.stat().st_size + size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "of memory are free" in refusal(translate(path))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 100_000  # KB
+
+
+def test_a_large_model_is_refused_by_its_size_alone(
+    tmp_path: Path, translate: Command, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.safetensors").write_bytes(content)
+    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=len(content) - 1))
+    assert "0.0 GB of memory are free" in refusal(translate(tmp_path / "x.safetensors"))
+
+
+def test_a_tensor_that_nobody_asked_for_is_not_read(tmp_path: Path, translate: Command, content: bytes) -> None:
+    """Also one that would fit."""
+    header, data = taken_apart(content)
+    size = 4 * 10**8
+    hole = {"dtype": "F32", "shape": [size // 4], "data_offsets": [len(data), len(data) + size]}
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(model_of(header | {"zzz": hole}, data))
+    os.truncate(path, path.stat().st_size + size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "zzz" in refusal(translate(path))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 200_000
+
+
+# Harmful by what they say
+
+
+def nested(key: str, depth: int) -> str:
+    return f'{{"{key}":' * depth + "1" + "}" * depth
+
+
+CONFIGS: dict[str, str] = {
+    "deep lists": "[" * 400_000,
+    "deep maps": nested("model", 100_000),
+    "many keys": json.dumps({"model": {str(n): {} for n in range(80_000)}}),
+    "long": json.dumps({"model": {"channels": [1] * 2_000_000}}),
+    "huge number": '{"model": {"channels": ' + "9" * 100_000 + "}}",
+    "huge float": '{"model": {"channels": 1e999999999}}',
+    "huge network": '{"model": {"channels": 1000000, "residual_blocks": 100}}',
+    "endless network": '{"model": {"residual_blocks": 10000000000}}',
+    "twice": '{"model": {"channels": 4, "channels": 8}}',
+    "not UTF-8": "\udcff",
+    "not JSON": "{'model': __import__('os').system('touch proof')}",
+    "YAML": "!!python/object/apply:os.system ['touch proof']",
+}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_config_that_is_a_bomb(tmp_path: Path, translate: Command, content: bytes, kind: str) -> None:
+    header, data = taken_apart(content)
+    header["__metadata__"]["config"] = CONFIGS[kind]
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(model_of(json.dumps(header).encode(), data))
+    before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    line = refusal(translate(path))
+    assert ("1000000 characters" in line) == (len(CONFIGS[kind]) > 1_000_000)  # not even parsed
+    assert time.monotonic() - begun < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 200_000
+    assert not Path("proof").exists()
+
+
+METADATA: dict[str, dict[str, str | None]] = {
+    "newer": {"format_version": "2"},
+    "much newer": {"format_version": "999999999"},
+    "no version": {"format_version": None},
+    "no config": {"config": None},
+    "no step": {"step": None},
+    "no name": {"name_b": None},
+    "long name": {"name_a": "x" * 1_000_000},
+    "long step": {"step": "9" * 1_000_000},
+    "line break": {"name_a": "two\nlines"},
+    "same names": {"name_a": "rainy"},
+}
+
+
+@pytest.mark.parametrize("kind", METADATA)
+def test_metadata(tmp_path: Path, translate: Command, content: bytes, kind: str) -> None:
+    header, data = taken_apart(content)
+    changed = {key: value for key, value in (header["__metadata__"] | METADATA[kind]).items() if value is not None}
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(model_of(header | {"__metadata__": changed}, data))
+    line = refusal(translate(path))
+    assert ("update it" in line) == ("newer" in kind)
+
+
+def one(**changes: object) -> dict[str, Any]:
+    return {"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} | changes}
+
+
+HEADERS: dict[str, bytes] = {
+    "empty": b"",
+    "short": b"\0" * 7,
+    "length of nothing": model_of(b"", length=0),
+    "length of all there is": model_of(one(), bytes(8), length=2**64 - 1),
+    "length below zero": model_of(one(), bytes(8), length=2**63),
+    "length of a terabyte": model_of(one(), bytes(8), length=10**12),
+    "length just over": model_of(one(), length=len(json.dumps(one())) + 1),
+    "length just under": model_of(one(), bytes(8), length=len(json.dumps(one())) - 1),
+    "spaces": model_of(b" " * 1_000_000),
+    "not UTF-8": model_of(b'{"\xff": 1}'),
+    "not JSON": model_of(b"{x}"),
+    "a list": model_of([]),
+    "a number": model_of(1),
+    "deep": model_of(nested("x", 100_000).encode()),
+    "twice": model_of(json.dumps(one())[:-1].encode() + b"," + json.dumps(one(shape=[1, 2]))[1:].encode(), bytes(8)),
+    "metadata twice": model_of(b'{"__metadata__":{"format_version":"1"},"__metadata__":{"format_version":"2"}}'),
+    "metadata of numbers": model_of({"__metadata__": {"format_version": 1}}),
+    "metadata of lists": model_of({"__metadata__": []}),
+    "overlap": model_of(one() | {"y": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}}, bytes(12)),
+    "gap": model_of(one(data_offsets=[8, 16]), bytes(16)),
+    "backwards": model_of(one(data_offsets=[8, 0]), bytes(8)),
+    "beyond": model_of(one(data_offsets=[0, 10**15], shape=[10**15 // 4]), bytes(8)),
+    "wrong size": model_of(one(shape=[3]), bytes(8)),
+    "product beyond all numbers": model_of(one(shape=[2**63, 2**63]), bytes(8)),
+    "below zero": model_of(one(shape=[-2]), bytes(8)),
+    "of fractions": model_of(one(shape=[2.0]), bytes(8)),
+    "another type": model_of(one(dtype="F33"), bytes(8)),
+    "many dimensions": model_of(one(shape=[1] * 100_000 + [2]), bytes(8)),
+    "many tensors": model_of({str(n): {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for n in range(20_000)}),
+    "no weights": model_of({"__metadata__": {"format_version": "1"}}),
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_headers(tmp_path: Path, translate: Command, kind: str) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(HEADERS[kind])
+    begun = time.monotonic()
+    refusal(translate(path))
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(tmp_path: Path, translate: Command, content: bytes, value: float) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content[:-4] + struct.pack("<f", value))
+    assert "not all finite numbers" in refusal(translate(path))
+
+
+# In number
+
+
+def mutant(content: bytes, dice: random.Random) -> bytes:
+    data, header = bytearray(content), 8 + struct.unpack("<Q", content[:8])[0]
+    for _ in range(dice.choice([1, 1, 2, 5])):
+        start = dice.randrange(min(len(data), dice.choice([8, header, header, len(data)])))
+        match dice.choice(["cut", "flip", "flip", "digit", "repeat", "remove", "swap", "grow"]):
+            case "cut":
+                del data[start + 1 :]
+            case "flip":
+                data[start] ^= 1 << dice.randrange(8)
+            case "digit":
+                digits = [place for place in range(8, min(header, len(data))) if data[place] in b"0123456789"]
+                data[dice.choice(digits) if digits else start] = dice.choice(b'0123456789-.e[]{}"n')
+            case "repeat":
+                data[start:start] = data[start : start + dice.choice([1, 8, 100])]
+            case "remove":
+                del data[start : start + dice.choice([1, 8, 100])]
+            case "swap":
+                other = dice.randrange(len(data))
+                data[start], data[other] = data[other], data[start]
+            case "grow":
+                data += dice.randbytes(dice.choice([1, 4, 1000]))
+        if len(data) < 2:
+            break
+    return bytes(data)
+
+
+def test_mutants(
+    tmp_path: Path, translate: Command, content: bytes, long: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    count, refused, slowest = 2000 if long else 200, 0, 0.0
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    path = tmp_path / "x.safetensors"
+    for number in range(count):
+        path.write_bytes(mutant(content, random.Random(number)))
+        begun = time.monotonic()
+        result = translate(path)
+        slowest = max(slowest, time.monotonic() - begun)
+        if result.status != 0:
+            assert refusal(result), number
+            refused += 1
+        (tmp_path / "out" / "in.png").unlink(missing_ok=True)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1000
+    assert 0.5 * count < refused < 0.98 * count
+    assert slowest < 5
+    assert grown < 200
+    if long:
+        report = {"tried": count, "refused": refused, "seconds": time.monotonic() - started, "megabytes": grown}
+        with capsys.disabled():
+            print(f"\nmutated models: {json.dumps(report | {'slowest': slowest})}")
