@@ -1,0 +1,1 @@
+"""How fast it is: `python benchmarks/NAME.py`, figures in docs/performance.md."""

@@ -1,0 +1,88 @@
+"""What a benchmark ran on, and how fast that machine multiplies matrices and convolves."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+def facts(device: torch.device) -> dict[str, object]:
+    """Names and versions."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "machine": name,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _processor() -> str:
+    names = [line for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
+    return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """How long `work` takes, all that it started on the device included."""
+    synchronize(device)
+    start = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Rate:
+    """Floating-point operations a second of one piece of work, measured again and again between other things."""
+
+    def __init__(self, work: Callable[[], object], flop: float, device: torch.device) -> None:
+        self._work, self._flop, self._device = work, flop, device
+        self._seconds: list[float] = []
+        for _ in range(2):
+            work()
+
+    def measure(self) -> None:
+        """Once more."""
+        self._seconds.append(seconds(self._work, self._device))
+
+    @property
+    def gflops(self) -> float:
+        """The median, in 10⁹ a second."""
+        return self._flop / statistics.median(self._seconds) / 1e9
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> Rate:
+    """A large square matrix product."""
+    size = 8192 if device.type == "cuda" else 3072
+    x, y = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return Rate(lambda: x @ y, 2.0 * size**3, device)
+
+
+def convolution_rate(device: torch.device, dtype: torch.dtype, channels: int, size: int, batch: int) -> Rate:
+    """A 3×3 convolution, channels to as many, of (batch, channels, size, size), forward only."""
+    layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False, device=device).to(dtype)
+    layer = layer.to(memory_format=torch.channels_last).requires_grad_(False)
+    x = torch.randn(batch, channels, size, size, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
+
+    def work() -> Tensor:
+        out: Tensor = layer(x)
+        return out
+
+    return Rate(work, 2.0 * 9 * channels**2 * batch * size**2, device)

@@ -1,0 +1,118 @@
+"""How long a training step takes, beside what the machine could do: its own rate on a matrix product and a convolution.
+
+    python benchmarks/step.py --config configs/paper.yaml --size 128 --batch_size 4
+
+All three are measured in turn in one process, so that whatever else the machine does hits them alike; `gflop` is the
+work of one step as torch's FlopCounterMode counts it (a multiplication and an addition are two).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import machine
+from unit.config import Config
+from unit.config_file import read_config
+from unit.devices import configure, resolve_device, resolve_precision
+from unit.domains import PerDomain
+from unit.training.trainer import Trainer
+
+WARM_UP = 3
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    figures = measure(_config(arguments), arguments.rounds)
+    if arguments.json:
+        print(json.dumps(figures))
+    else:
+        print("\n".join(f"{name:<18} {_text(value)}" for name, value in figures.items()))
+
+
+def measure(config: Config, rounds: int) -> dict[str, object]:
+    """The figures by name."""
+    device = resolve_device(config.train.device)
+    precision = resolve_precision(config.train.precision, device)
+    configure(device, config.train.deterministic)
+    size, batch = config.data.crop_size, config.train.batch_size
+    trainer = Trainer(config, device, precision)
+    images = PerDomain.of(lambda _: torch.rand(batch, 3, size, size, device=device) * 2 - 1)
+    with FlopCounterMode(display=False) as counter:
+        trainer.step(images)
+    for _ in range(WARM_UP):
+        trainer.step(images)
+    dtype, latent = torch.bfloat16 if precision == "bf16" else torch.float32, config.model.channels * 4
+    matrix = machine.matrix_rate(device, dtype)
+    convolution = machine.convolution_rate(device, dtype, latent, size // 4, 2 * batch)
+    steps = []
+    for _ in range(rounds):
+        steps.append(machine.seconds(lambda: trainer.step(images), device))
+        matrix.measure()
+        convolution.measure()
+    step, gflop = statistics.median(steps), counter.get_total_flops() / 1e9
+    return {
+        "step_seconds": step,
+        "step_seconds_min": min(steps),
+        "pairs_per_second": batch / step,
+        "gflop": gflop,
+        "matrix_gflops": matrix.gflops,
+        "conv_gflops": convolution.gflops,
+        "matrix_ratio": gflop / step / matrix.gflops,
+        "peak_memory_bytes": _peak_memory(device),
+        "size": size,
+        "batch_size": batch,
+        "device": str(device),
+        "precision": precision,
+        "rounds": rounds,
+        **machine.facts(device),
+    }
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _config(arguments: argparse.Namespace) -> Config:
+    config = read_config(arguments.config)
+    size, batch = arguments.size or config.data.crop_size, arguments.batch_size or config.train.batch_size
+    return replace(
+        config,
+        data=replace(config.data, load_size=size, crop_size=size),
+        train=replace(config.train, batch_size=batch, device=arguments.device, precision=arguments.precision),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    preset = Path(__file__).resolve().parents[1] / "configs" / "paper.yaml"
+    parser.add_argument(
+        "--config", type=Path, default=preset, help="a preset or run's config.yaml (default: the paper's)"
+    )
+    parser.add_argument("--size", type=int, help="side of the pictures (default: the configuration's)")
+    parser.add_argument("--batch_size", type=int, help="pictures of each domain (default: the configuration's)")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
+    parser.add_argument("--rounds", type=int, default=12, help="measurements of each (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _text(value: object) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+if __name__ == "__main__":
+    main()
