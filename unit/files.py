@@ -12,7 +12,7 @@ from pathlib import Path
 from unit.errors import UserError, printable
 
 
-def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
+def write_whole(path: Path, content: bytes | memoryview, *, sync: bool = True) -> None:
     """Put `content` at `path` in one stroke: written beside it, then renamed; makes the folders it needs.
 
     With `sync` it is on the disk when this returns, so that also a power failure leaves the old file or the new one.
@@ -31,7 +31,7 @@ def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
                 os.close(folder)
 
 
-def _write_beside(path: Path, content: bytes, sync: bool) -> None:
+def _write_beside(path: Path, content: bytes | memoryview, sync: bool) -> None:
     # Hidden, so that no listing takes it; as short as may be, since the file's own name may be as long as a name can
     # be; the same each time, so that a killed program leaves one behind at most.
     beside = path.parent / f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}.partial"

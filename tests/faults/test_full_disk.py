@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,11 +47,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def from_step_3_on(happens: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def from_step_3_on(run: Path, happens: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """And once the checkpoint of step 2 is written, which training does not wait for."""
     good = Trainer.step
 
     def step(self: Trainer, images: PerDomain[torch.Tensor]) -> object:
         if self.steps_done == 2:
+            while not checkpoint.path_of(run / "checkpoints", 2).exists():
+                time.sleep(0.01)
             happens()
         return good(self, images)
 
@@ -74,7 +78,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing_saved(
     small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doing: str
 ) -> None:
     run = small_disk / "run"
-    with from_step_3_on(lambda: fill(small_disk), monkeypatch), pytest.raises(UserError) as refused:
+    with from_step_3_on(run, lambda: fill(small_disk), monkeypatch), pytest.raises(UserError) as refused:
         train(config(doing), run)
     line = str(refused.value)
     assert line.isprintable()
@@ -114,7 +118,7 @@ def test_a_limit_on_the_size_of_files_is_the_same(tmp_path: Path, monkeypatch: p
 
     try:
         with (
-            from_step_3_on(limit, monkeypatch),
+            from_step_3_on(run, limit, monkeypatch),
             pytest.raises(UserError, match=r"step-00000004\.pt: .* bytes are needed"),
         ):
             train(config("saving"), run)

@@ -45,8 +45,10 @@ def save(state: dict[str, Any], path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     # A zip ends with the length of its comment and the comment; torch writes none.
-    content = buffer.getvalue()[:-2] + _COMMENT.to_bytes(2, "little")
-    write_whole(path, content + _MARK + hashlib.sha256(content).hexdigest().encode())
+    buffer.seek(-2, io.SEEK_END)
+    buffer.write(_COMMENT.to_bytes(2, "little"))
+    buffer.write(_MARK + hashlib.sha256(buffer.getbuffer()).hexdigest().encode())
+    write_whole(path, buffer.getbuffer())
 
 
 def load(path: Path) -> dict[str, Any]:

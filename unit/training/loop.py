@@ -171,9 +171,11 @@ class _Run:
             ended = not stop.signal or self.trainer.steps_done >= self.config.train.steps
             figures = self._validate() if ended and self.datasets.test.paired else None
             self._save()
+            self.folder.writing.finish()
         except BaseException:
-            with suppress(UserError):  # that what is closed can't be written is not the first thing to say
-                self.monitor.close()
+            for finish in (self.folder.writing.finish, self.monitor.close):
+                with suppress(UserError):  # that this can't be written is not the first thing to say
+                    finish()
             raise
         self.monitor.close()
         status = 0 if ended else 128 + stop.signal
@@ -187,6 +189,7 @@ class _Run:
         """Train to the end, the deadline or a stop; False when the run was rolled back and has to train on."""
         train = self.config.train
         steps = range(self.trainer.steps_done, train.steps)
+        self.folder.writing.finish()  # no thread is to be at work when processes are forked
         progress = Progress(steps, train.batch_size, train.max_minutes, self.device)
         with progress, closing(self._batches(steps)) as batches:
             try:
@@ -216,6 +219,7 @@ class _Run:
         number = self.trainer.rollbacks + 1
         if self.config.train.on_nonfinite == "rollback" and number <= _MOST_ROLLBACKS:
             self.monitor.close()
+            self.folder.writing.finish()
             self.folder.resume(self.trainer, self.facts, self.bad)
             self.trainer.rollbacks = number
             log.warning("%s; rolled back with other noise, %d of %d times", error, number, _MOST_ROLLBACKS)
@@ -242,6 +246,7 @@ class _Run:
     def _do_what_is_due(self, record: StepRecord, progress: Progress) -> None:
         """What follows from the number of steps done, and from nothing else: a resumed run does the same."""
         train, step = self.config.train, self.trainer.steps_done
+        self.folder.writing.check()
         if step % train.log_every == 0:
             self.trainer.finite.check()
             scalars = step_scalars(self.trainer, record) | progress.rates()

@@ -24,6 +24,7 @@ from unit.domains import Domain
 from unit.errors import ConfigError, ModelError, UserError, printable
 from unit.files import write_whole
 from unit.training import checkpoint
+from unit.training.background import Background
 from unit.training.monitor import logged
 from unit.training.trainer import Trainer
 from unit.translation.translator import MODEL_FILE, Translator
@@ -42,6 +43,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
+        self.writing = Background("checkpoint")
 
     def begin(self, config: Config, datasets: Datasets, device: torch.device, precision: str) -> dict[str, Any]:
         """Make the folder, write config.yaml and environment.json; returns the environment.
@@ -68,22 +70,31 @@ class RunFolder:
         return environment
 
     def save(self, trainer: Trainer, translator: Translator, facts: dict[str, Any], bad: BadImages) -> None:
-        """The model, then a checkpoint of the trainer, whose being there says that all before it is there too."""
-        self.save_model(translator)
+        """The model, then a checkpoint of the trainer, whose being there says that all before it is there too.
+
+        Both are copied now and written in the background; `writing` has what becomes of it.
+        """
+        model, train = translator.to_bytes(), trainer.config.train
+        path = checkpoint.path_of(self.checkpoints, trainer.steps_done)
         state = {
             "format_version": FORMAT_VERSION,
             "config": trainer.config.to_dict(),
             "facts": facts,
-            "trainer": trainer.state_dict(),
+            "trainer": _copied(trainer.state_dict()),
             "bad_images": bad.state_dict(),
         }
-        checkpoint.save(state, checkpoint.path_of(self.checkpoints, trainer.steps_done))
-        train = trainer.config.train
-        checkpoint.remove_old(self.checkpoints, train.keep_last, train.keep_every)
+
+        def write() -> None:
+            write_whole(self.path / MODEL_FILE, model)
+            checkpoint.save(state, path)
+            checkpoint.remove_old(self.checkpoints, train.keep_last, train.keep_every)
+
+        self.writing.start(write)
 
     def save_model(self, translator: Translator) -> None:
-        """The file that is enough to translate."""
-        translator.save(self.path / MODEL_FILE)
+        """The file that is enough to translate; in the background, as `save`."""
+        model = translator.to_bytes()
+        self.writing.start(lambda: write_whole(self.path / MODEL_FILE, model))
 
     def resume(self, trainer: Trainer, facts: dict[str, Any], bad: BadImages) -> bool:
         """Put the newest good checkpoint into trainer and `bad`, if there is one; whether there was.
@@ -162,6 +173,19 @@ class RunFolder:
                 f"{self.path}: this run was started with another configuration ({'; '.join(changed)}); "
                 "take the change back, or give another --out"
             )
+
+
+def _copied(value: Any) -> Any:
+    """Nested dicts and lists with a copy of each tensor, on the CPU."""
+    match value:
+        case torch.Tensor():
+            return value.detach().to("cpu", copy=True)
+        case dict():
+            return {key: _copied(item) for key, item in value.items()}
+        case list():
+            return [_copied(item) for item in value]
+        case _:
+            return value
 
 
 def _git_revision() -> str | None:

@@ -80,11 +80,15 @@ class Translator:
         return cls(networks.requires_grad_(False), config, names, step, device, precision)
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file with all that translating needs.
+        """Write `to_bytes` to a .safetensors file.
 
         Raises:
             UserError: it can't be written; what was there before is untouched.
         """
+        write_whole(path, self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """A safetensors file with all that translating needs."""
         metadata = {
             "format_version": str(FORMAT_VERSION),
             "config": json.dumps(self.config.to_dict()),
@@ -93,7 +97,8 @@ class Translator:
             "step": str(self.step),
         }
         weights = {name: tensor.contiguous() for name, tensor in _unshared(self.networks).items()}
-        write_whole(path, to_safetensors(weights, metadata))
+        content: bytes = to_safetensors(weights, metadata)
+        return content
 
     def source(self, direction: str) -> Domain:
         """The domain that "a2b", "b2a" or the user's names, e.g. "sunny2rainy", start from.

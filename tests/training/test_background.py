@@ -1,0 +1,32 @@
+import threading
+
+import pytest
+
+from unit.training.background import Background
+
+
+def test_work_is_done_beside_and_one_piece_after_the_other() -> None:
+    background, go_on, done = Background("test"), threading.Event(), []
+    background.start(lambda: done.append(go_on.wait(10)))
+    background.check()
+    assert done == []
+    go_on.set()
+    background.start(lambda: done.append("second"))
+    background.finish()
+    assert done == [True, "second"]
+    background.finish()
+
+
+@pytest.mark.parametrize("ask", ["check", "finish", "start"])
+def test_what_it_raises_is_raised_once_by_the_next_call(ask: str) -> None:
+    def fail() -> None:
+        raise ValueError("full")
+
+    background, reached = Background("test"), []
+    background.start(fail)
+    assert background._work is not None
+    background._work.exception()  # wait
+    with pytest.raises(ValueError, match="full"):
+        getattr(background, ask)(*([lambda: reached.append(1)] if ask == "start" else []))
+    background.finish()
+    assert reached == []
