@@ -175,6 +175,7 @@ def test_a_rate_never_rises_nor_leaves_0_to_1(schedule: Any, start: int, length:
 
 IGNORED = ["train.steps", "train.max_minutes", "train.device", "train.keep_last", "data.workers", "train.log_every"]
 IGNORED += ["train.keep_every", "train.on_nonfinite", "data.on_bad_image"]
+IGNORED += ["train.checkpoint_activations"]
 IGNORED += ["data.name_a", "data.name_b", "train.sample_every", "train.checkpoint_every", "train.validate_every"]
 CHANGED: dict[str, Any] = {
     "data.crop_size": 128,

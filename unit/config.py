@@ -271,6 +271,9 @@ class TrainConfig:
     """of the convolutions; weights, losses and optimizer are always fp32. auto: bf16 where the device is made for it"""
     deterministic: bool | None = None
     """bitwise repeatable kernels, on CUDA at some cost; nothing: on the CPU only"""
+    checkpoint_activations: bool = False
+    """compute encoders and generators again in the backward pass instead of keeping what they computed: less memory,
+    more time, the same result"""
     log_every: int = 100
     """steps between two lines of metrics"""
     sample_every: int = 2500
@@ -340,6 +343,7 @@ class Config:
 
 NEVER_A_DIFFERENCE = frozenset(
     {"train.steps", "train.max_minutes", "train.device", "train.keep_last", "train.keep_every", "train.on_nonfinite"}
+    | {"train.checkpoint_activations"}
     | {"data.workers", "data.name_a", "data.name_b", "data.on_bad_image"}
     | {f"train.{what}_every" for what in ("log", "sample", "checkpoint", "validate")}
 )

@@ -26,7 +26,7 @@ _LAST_PARTS = {key.partition(".")[2]: key for key in _TYPES}
 """Hints compare only these: in what was written, the section may be wrong or missing."""
 _PATHS = {"config": "FILE.yaml", "out": "DIR"}
 _SWITCHES = {
-    "dry_run": "say what would be done, and stop",
+    "dry_run": "make a few steps, say what time, memory and disk the run would take, and stop",
     "print_config": "print the resolved configuration as YAML, and stop",
     "start_anew": "begin at step 0; a run that is there already is kept as OUT.1",
 }

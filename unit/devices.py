@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 
+import psutil
 import torch
 
 from unit.errors import ConfigError
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -65,3 +72,26 @@ def configure(device: torch.device, deterministic: bool | None) -> None:
     torch.use_deterministic_algorithms(repeatable)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow
     torch.backends.cudnn.benchmark = not repeatable
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes held so far: by tensors on a CUDA device, by this process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if resource is None:
+        return int(psutil.Process().memory_info().peak_wset)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes of the device's memory, or the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return int(psutil.virtual_memory().total)

@@ -24,7 +24,8 @@ from unit.data.datasets import open_datasets
 from unit.domains import PerDomain
 from unit.errors import ConfigError, DataError, ImageError, UserError
 from unit.training import checkpoint
-from unit.training.loop import default_folder, train
+from unit.training.loop import train
+from unit.training.setup import default_folder
 from unit.training.trainer import Trainer
 from unit.translation.translator import Translator
 
@@ -294,7 +295,7 @@ def test_a_bad_picture_late_in_the_run_costs_no_steps(tmp_path: Path, monkeypatc
                 raise ImageError("x.jpg: damaged")
             yield batch
 
-    monkeypatch.setattr("unit.training.loop.training_batches", batches)
+    monkeypatch.setattr("unit.training.setup.training_batches", batches)
     with pytest.raises(ImageError):
         train(tiny(train={"checkpoint_every": 1000}), tmp_path / "run")
     assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == 3
@@ -312,7 +313,7 @@ def test_a_picture_that_vanishes_is_skipped_and_counted(tmp_path: Path, monkeypa
         read.append(True)
         yield from training_batches(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("unit.training.loop.training_batches", vanish)
+    monkeypatch.setattr("unit.training.setup.training_batches", vanish)
     assert train(config, tmp_path / "run").step == 6  # an epoch and more
     assert read
     assert metrics(tmp_path / "run")[-1]["data/bad_images"] == 1

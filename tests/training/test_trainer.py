@@ -1,5 +1,6 @@
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional
 from tests.tiny import tiny
 from unit.config import Config
 from unit.domains import Domain, PerDomain
+from unit.model.objective import forward_pass
 from unit.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -233,3 +235,30 @@ def test_training_converges_on_one_pair_of_pictures() -> None:
         last = trainer.step(x).generator
     for name in ("reconstruction_a", "reconstruction_b", "cycle_a", "cycle_b"):
         assert last[name] < first[name] / 3, name
+
+
+def kept_for_backward(trainer: Trainer) -> int:
+    """Bytes that the forward pass keeps, each tensor once."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    images = batch(0)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        forward_pass(trainer.networks, images, trainer._noise(images), trainer.config.loss)
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_activations_computed_again_change_nothing_but_the_memory(precision: str) -> None:
+    config = tiny(model={"dropout": 0.2})
+    again = replace(config, train=replace(config.train, checkpoint_activations=True))
+    trainers = [make(each, precision) for each in (config, again)]
+    assert kept_for_backward(trainers[1]) < 0.5 * kept_for_backward(trainers[0])
+    for trainer in trainers:
+        for step in range(3):
+            trainer.step(batch(step))
+    one, two = (weights(trainer) for trainer in trainers)
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())

@@ -14,7 +14,8 @@ from unit.config_file import parse_train_arguments, to_yaml
 from unit.devices import resolve_device
 from unit.errors import ConfigError
 from unit.evaluation.evaluate import table
-from unit.training.loop import Result, describe_plan, train
+from unit.training.loop import Result, train
+from unit.training.plan import describe_plan
 
 log = logging.getLogger(__name__)
 PRESETS = Path(__file__).resolve().parents[2] / "configs"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from unit.config import ModelConfig
 from unit.domains import Domain, PerDomain
@@ -63,6 +64,8 @@ class Autoencoders(nn.Module):
     def __init__(self, encoders: PerDomain[Encoder], generators: PerDomain[Generator], latent_channels: int) -> None:
         super().__init__()
         self.latent_channels = latent_channels
+        self.checkpoint_activations = False
+        """keep only what goes into each part, and compute the part again in the backward pass (Chen et al. 2016)"""
         self.encoders = nn.ModuleDict({domain.value: encoders[domain] for domain in Domain})
         self.generators = nn.ModuleDict({domain.value: generators[domain] for domain in Domain})
 
@@ -84,25 +87,31 @@ class Autoencoders(nn.Module):
 
     def encode(self, images: PerDomain[Tensor]) -> PerDomain[Tensor]:
         """μ of each domain's images (B, 3, H, W); `images[i]` goes through E_i."""
-        private = PerDomain.of(lambda i: self.encoder(i).private(images[i]))
-        return _together(self.encoder(Domain.A).shared, private)
+        private = PerDomain.of(lambda i: self._run(self.encoder(i).private, images[i]))
+        return self._together(self.encoder(Domain.A).shared, private)
 
     def decode(self, codes: PerDomain[Tensor], *, own: bool, other: bool) -> Decoded:
         """Each code through its own domain's generator, the other's, or both."""
-        shared = _together(self.generator(Domain.A).shared, codes)
+        shared = self._together(self.generator(Domain.A).shared, codes)
+        private = PerDomain.of(lambda i: self.generator(i).private)
         if own and other:
-            both = PerDomain.of(lambda i: self.generator(i).private(torch.cat([shared[i], shared[i.other]])).chunk(2))
+            both = PerDomain.of(lambda i: self._run(private[i], torch.cat([shared[i], shared[i.other]])).chunk(2))
             return Decoded(PerDomain.of(lambda i: both[i][0]), PerDomain.of(lambda i: both[i.other][1]))
         return Decoded(
-            PerDomain.of(lambda i: self.generator(i).private(shared[i])) if own else None,
-            PerDomain.of(lambda i: self.generator(i.other).private(shared[i])) if other else None,
+            PerDomain.of(lambda i: self._run(private[i], shared[i])) if own else None,
+            PerDomain.of(lambda i: self._run(private[i.other], shared[i])) if other else None,
         )
 
+    def _together(self, module: nn.Module, inputs: PerDomain[Tensor]) -> PerDomain[Tensor]:
+        """`module` once, on both domains' batch together."""
+        both = self._run(module, torch.cat([inputs.a, inputs.b]))
+        a, b = both.split([len(inputs.a), len(inputs.b)])
+        return PerDomain(a, b)
 
-def _together(module: nn.Module, inputs: PerDomain[Tensor]) -> PerDomain[Tensor]:
-    """`module` once, on both domains' batch together."""
-    a, b = module(torch.cat([inputs.a, inputs.b])).split([len(inputs.a), len(inputs.b)])
-    return PerDomain(a, b)
+    def _run(self, module: nn.Module, x: Tensor) -> Tensor:
+        again = self.checkpoint_activations and torch.is_grad_enabled()
+        out: Tensor = checkpoint(module, x, use_reentrant=False) if again else module(x)
+        return out
 
 
 class ScaleDiscriminator(nn.Module):

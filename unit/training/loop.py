@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,31 +15,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unit.config import Config, DataConfig
+from unit.config import Config
 from unit.config_file import to_yaml
 from unit.data.bad_images import BadImages
-from unit.data.batches import TrainingImages, loader_failure, training_batches
-from unit.data.datasets import Datasets, open_datasets
-from unit.data.inspect import KINDS, inspect_headers
-from unit.data.inspect import describe as describe_findings
-from unit.devices import configure, describe, out_of_memory, resolve_device, resolve_precision
+from unit.devices import describe
 from unit.domains import PerDomain
-from unit.errors import DataError, UserError, printable
+from unit.errors import UserError
 from unit.evaluation.evaluate import Figures, evaluate, sample_grids
-from unit.model.networks import build_autoencoders, build_discriminators, parameter_count
 from unit.training.finite import NonFiniteError
 from unit.training.lock import locked, set_aside
 from unit.training.monitor import Monitor, figure_scalars, step_scalars
 from unit.training.progress import Progress
 from unit.training.run_folder import RunFolder
+from unit.training.setup import Setup
 from unit.training.stopping import StopRequest, stop_on_signals
 from unit.training.trainer import StepRecord, Trainer
-from unit.translation.translator import Translator
 
 log = logging.getLogger(__name__)
 
 _MOST_ROLLBACKS = 3
-_MOST_HEADERS = 5000  # looked at in each folder before training: a second
 
 
 @dataclass(frozen=True)
@@ -67,88 +60,38 @@ def train(config: Config, out: Path | None = None, *, start_anew: bool = False) 
     Raises:
         UserError: a folder, a setting or the machine does not allow it; the message says what to do.
     """
-    device = resolve_device(config.train.device)
-    configure(device, config.train.deterministic)
-    datasets = open_datasets(config.data, config.train.seed)
-    _inspect(datasets, config.data)
-    out = out or default_folder(config, datasets)
-    if start_anew and (aside := set_aside(out)):
-        log.info("the run that was in %s is kept as %s", out, aside)
-    with locked(out), stop_on_signals() as stop:
+    setup = Setup.of(config, out)
+    if start_anew and (aside := set_aside(setup.out)):
+        log.info("the run that was in %s is kept as %s", setup.out, aside)
+    with locked(setup.out), stop_on_signals() as stop:
         try:
-            return _Run(config, datasets, out, device).go_on(stop)
+            return _Run(setup).go_on(stop)
         except (RuntimeError, MemoryError) as error:
-            raise _explained(error, device) or error from error
-
-
-def _inspect(datasets: Datasets, config: DataConfig) -> None:
-    """Say what the files' headers tell, before hours are spent; refuse what training would stop at."""
-    findings = [finding for finding in inspect_headers(datasets, config, _MOST_HEADERS) if finding.level != "note"]
-    if findings:
-        log.warning("%s", describe_findings(findings))
-    bad = [finding for finding in findings if finding.level == "error"]
-    if bad and config.on_bad_image == "stop":
-        others = f" (and {len(bad) - 1:,} more such files)" if len(bad) > 1 else ""
-        raise DataError(
-            f"{printable(bad[0].file)}: {KINDS[bad[0].kind].title}{others}; replace or remove what python -m unit "
-            "check names, or set data.on_bad_image to skip"
-        )
-
-
-def _explained(error: RuntimeError | MemoryError, device: torch.device) -> UserError | None:
-    """What the user can do about it; None for an error of ours."""
-    if out_of_memory(error):
-        return UserError(
-            f"the memory of {device} does not suffice; lower train.batch_size, data.crop_size or model.channels. "
-            "The last checkpoint is good"
-        )
-    return loader_failure(error) if isinstance(error, RuntimeError) else None
-
-
-def default_folder(config: Config, datasets: Datasets) -> Path:
-    """Where a run goes that was not told."""
-    return Path("runs") / ("streets" if config.data.embedded else f"{datasets.names.a}-{datasets.names.b}")
-
-
-def describe_plan(config: Config, out: Path | None = None) -> str:
-    """What `train` would do; raises what it would of the folders and the device."""
-    device = resolve_device(config.train.device)
-    datasets = open_datasets(config.data, config.train.seed)
-    _inspect(datasets, config.data)
-    networks = build_autoencoders(config.model), build_discriminators(config.model)
-    millions = [parameter_count(network) / 1e6 for network in networks]
-    return "\n".join(
-        [
-            f"{out or default_folder(config, datasets)}: {config.train.steps} steps on {describe(device)}",
-            datasets.describe(),
-            "{:.1f} M parameters in encoders and generators, {:.1f} M in the discriminators".format(*millions),
-        ]
-    )
+            raise setup.explain(error) or error from error
 
 
 class _Run:
     """One part of a run, from where it starts or goes on to where it ends or is stopped."""
 
-    def __init__(self, config: Config, datasets: Datasets, out: Path, device: torch.device) -> None:
-        self.config, self.datasets, self.device = config, datasets, device
-        self.precision = resolve_precision(config.train.precision, device)
-        self.folder = RunFolder(out)
-        self.trainer = Trainer(config, device, self.precision)
+    def __init__(self, setup: Setup) -> None:
+        self.setup, self.config, self.datasets = setup, setup.config, setup.datasets
+        self.folder = RunFolder(setup.out)
+        self.trainer = Trainer(setup.config, setup.device, setup.precision)
         self.facts: dict[str, Any] = {
-            "precision": self.precision,
+            "precision": setup.precision,
             "thread count": torch.get_num_threads(),
-            "list of training images": datasets.digest(),
+            "list of training images": setup.datasets.digest(),
         }
-        self.bad = BadImages(datasets.train.map(len))
+        self.bad = BadImages(self.datasets.train.map(len))
         self.resumed = self.folder.resume(self.trainer, self.facts, self.bad)
-        environment = self.folder.begin(config, datasets, device, self.precision)
-        log.info("%s on %s, %s\n%s", out, describe(device), self.precision, datasets.describe())
+        environment = self.folder.begin(self.config, self.datasets, setup.device, setup.precision)
+        log.info("%s on %s, %s\n%s", setup.out, describe(setup.device), setup.precision, self.datasets.describe())
         self._watch_from_here(self.resumed)
         if not self.resumed:
             for tag, text in (
-                ("config", to_yaml(config)),
+                ("config", to_yaml(self.config)),
                 ("environment", json.dumps(environment, indent=2)),
-                ("dataset", datasets.describe()),
+                ("dataset", self.datasets.describe()),
             ):
                 self.monitor.text(0, tag, text)
 
@@ -190,8 +133,8 @@ class _Run:
         train = self.config.train
         steps = range(self.trainer.steps_done, train.steps)
         self.folder.writing.finish()  # no thread is to be at work when processes are forked
-        progress = Progress(steps, train.batch_size, train.max_minutes, self.device)
-        with progress, closing(self._batches(steps)) as batches:
+        progress = Progress(steps, train.batch_size, train.max_minutes, self.setup.device)
+        with progress, closing(self.setup.batches(steps, self.bad)) as batches:
             try:
                 waited_for = progress.waiting_for(batches)
                 while images := self._next(waited_for):
@@ -235,14 +178,6 @@ class _Run:
             "--train.on_nonfinite rollback, or begin anew with lower learning rates"
         ) from error
 
-    def _batches(self, steps: range) -> Generator[PerDomain[Tensor]]:
-        train, data = self.config.train, self.config.data
-        images = TrainingImages(self.datasets.train, data, train.seed)
-        workers = data.workers
-        if workers is None:  # the embedded streets are soon all in memory, where one process finds them again
-            workers = 0 if data.embedded else (min(4, os.cpu_count() or 1) if self.device.type == "cuda" else 1)
-        return training_batches(images, self.bad, train.batch_size, steps, workers, self.device)
-
     def _do_what_is_due(self, record: StepRecord, progress: Progress) -> None:
         """What follows from the number of steps done, and from nothing else: a resumed run does the same."""
         train, step = self.config.train, self.trainer.steps_done
@@ -261,28 +196,26 @@ class _Run:
         if step % train.checkpoint_every == 0:
             self._save()
 
-    def _translator(self) -> Translator:
-        names, step = self.datasets.names, self.trainer.steps_done
-        return Translator(self.trainer.average, self.config, names, step, str(self.device), self.precision)
-
     def _save(self) -> None:
         """The checkpoint comes last: it says that all that was due before it has been written."""
         if self.saved_step == self.trainer.steps_done:
-            self.folder.save_model(self._translator())
+            self.folder.save_model(self.setup.translator(self.trainer))
             return
         self.trainer.require_finite_weights()
         self.monitor.flush()
-        self.folder.save(self.trainer, self._translator(), self.facts, self.bad)
+        self.folder.save(self.trainer, self.setup.translator(self.trainer), self.facts, self.bad)
         self.saved_step = self.trainer.steps_done
 
     def _write_samples(self) -> None:
-        self.monitor.samples(self.trainer.steps_done, sample_grids(self._translator(), self.datasets.test))
+        self.monitor.samples(
+            self.trainer.steps_done, sample_grids(self.setup.translator(self.trainer), self.datasets.test)
+        )
 
     def _validate(self) -> Figures:
         """The figures of this step, logged unless an earlier part of the run has done so."""
         step = self.trainer.steps_done
         if self.figures is None or self.figures[0] != step:
-            self.figures = step, evaluate(self._translator(), self.datasets.test)
+            self.figures = step, evaluate(self.setup.translator(self.trainer), self.datasets.test)
             if step != self.saved_step:
                 self.monitor.scalars(step, figure_scalars(self.figures[1]))
         return self.figures[1]

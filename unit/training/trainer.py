@@ -55,6 +55,7 @@ class Trainer:
             networks, discriminators = build_autoencoders(config.model), build_discriminators(config.model)
         self.networks = networks.to(device).to(memory_format=torch.channels_last)
         self.discriminators = discriminators.to(device).to(memory_format=torch.channels_last)
+        self.networks.checkpoint_activations = config.train.checkpoint_activations
         self.average: Autoencoders = copy.deepcopy(self.networks).requires_grad_(False).eval()
         rates = config.optimizer
         self.optimizer_generator = self._adam(self.networks, rates.learning_rate_generator)

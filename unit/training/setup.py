@@ -1,0 +1,95 @@
+"""What training, and its dry run, begin with: device, pictures and where to put the run."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unit.config import Config, DataConfig
+from unit.data.bad_images import BadImages
+from unit.data.batches import TrainingImages, loader_failure, training_batches
+from unit.data.datasets import Datasets, open_datasets
+from unit.data.inspect import KINDS, inspect_headers
+from unit.data.inspect import describe as describe_findings
+from unit.devices import configure, out_of_memory, resolve_device, resolve_precision
+from unit.domains import PerDomain
+from unit.errors import DataError, UserError, printable
+from unit.training.trainer import Trainer
+from unit.translation.translator import Translator
+
+log = logging.getLogger(__name__)
+
+_MOST_HEADERS = 5000  # looked at in each folder before training: a second
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A configuration, and what it means on this machine."""
+
+    config: Config
+    out: Path
+    device: torch.device
+    precision: str
+    datasets: Datasets
+
+    @classmethod
+    def of(cls, config: Config, out: Path | None) -> Setup:
+        """Find the device, list the pictures and look at their headers; `out` None: the default folder.
+
+        Raises:
+            UserError: a folder, a setting or the machine does not allow it.
+        """
+        device = resolve_device(config.train.device)
+        configure(device, config.train.deterministic)
+        datasets = open_datasets(config.data, config.train.seed)
+        _inspect(datasets, config.data)
+        precision = resolve_precision(config.train.precision, device)
+        return cls(config, out or default_folder(config, datasets), device, precision, datasets)
+
+    def batches(self, steps: range, bad: BadImages) -> Generator[PerDomain[Tensor]]:
+        """The training batches of `steps`, read by as many processes as the configuration or the device wants."""
+        train, data = self.config.train, self.config.data
+        workers = data.workers
+        if workers is None:  # the embedded streets are soon all in memory, where one process finds them again
+            workers = 0 if data.embedded else (min(4, os.cpu_count() or 1) if self.device.type == "cuda" else 1)
+        images = TrainingImages(self.datasets.train, data, train.seed)
+        return training_batches(images, bad, train.batch_size, steps, workers, self.device)
+
+    def translator(self, trainer: Trainer) -> Translator:
+        """The averaged networks, as they are now and will be."""
+        names, step = self.datasets.names, trainer.steps_done
+        return Translator(trainer.average, self.config, names, step, str(self.device), self.precision)
+
+    def explain(self, error: RuntimeError | MemoryError) -> UserError | None:
+        """What the user can do about an error of torch's; None for an error of ours."""
+        if out_of_memory(error):
+            return UserError(
+                f"the memory of {self.device} does not suffice; set train.checkpoint_activations, or lower "
+                "train.batch_size, data.crop_size or model.channels. The last checkpoint is good"
+            )
+        return loader_failure(error) if isinstance(error, RuntimeError) else None
+
+
+def default_folder(config: Config, datasets: Datasets) -> Path:
+    """Where a run goes that was not told."""
+    return Path("runs") / ("streets" if config.data.embedded else f"{datasets.names.a}-{datasets.names.b}")
+
+
+def _inspect(datasets: Datasets, config: DataConfig) -> None:
+    """Say what the files' headers tell, before hours are spent; refuse what training would stop at."""
+    findings = [finding for finding in inspect_headers(datasets, config, _MOST_HEADERS) if finding.level != "note"]
+    if findings:
+        log.warning("%s", describe_findings(findings))
+    bad = [finding for finding in findings if finding.level == "error"]
+    if bad and config.on_bad_image == "stop":
+        others = f" (and {len(bad) - 1:,} more such files)" if len(bad) > 1 else ""
+        raise DataError(
+            f"{printable(bad[0].file)}: {KINDS[bad[0].kind].title}{others}; replace or remove what python -m unit "
+            "check names, or set data.on_bad_image to skip"
+        )
