@@ -2,10 +2,11 @@ import copy
 
 import pytest
 import torch
+from torch.nn import functional
 
 from unit.config import ModelConfig
 from unit.domains import Domain, PerDomain
-from unit.model.layers import HalfSize
+from unit.model.layers import HalfSize, Halving
 from unit.model.networks import Discriminator, build_autoencoders, build_discriminators, parameter_count
 
 SMALL = ModelConfig(channels=4, residual_blocks=3, shared_blocks=2)
@@ -153,3 +154,29 @@ def test_kaiming_keeps_the_scale_through_a_transposed_convolution() -> None:
     initialize(layer, "kaiming")
     x = torch.randn(4, 64, 16, 16)
     assert layer(x).square().mean().item() == pytest.approx(x.square().mean().item(), rel=0.15)
+
+
+def leave_no_numbers_in_memory() -> None:
+    """Memory that is given back is given out again, with what is in it."""
+    for power in range(12, 23):
+        torch.full((2**power,), torch.nan)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 2), (3, 1), (2, 2), (5, 8)])
+def test_halving_and_its_gradients_are_those_of_the_convolution(size: tuple[int, int], precision: torch.dtype) -> None:
+    """In bf16 torch's own gradient for a single column is garbage, seen as a loss that is no number at random times."""
+    layer, x = Halving(16, 24), torch.randn(2, 16, *size)
+    layer, x = layer.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+    weight = layer.weight.detach().double().requires_grad_()
+    expected = functional.conv2d(x.double(), weight, layer.bias.detach().double(), stride=2, padding=1)
+    (gradient,) = torch.autograd.grad(expected.square().sum(), weight)
+    for _ in range(5):
+        leave_no_numbers_in_memory()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            out = layer(x).float()
+        assert out.shape == expected.shape
+        tolerance = 1e-5 if precision == torch.float32 else 0.05
+        assert (out - expected).abs().max() < tolerance * 10
+        (found,) = torch.autograd.grad(out.square().sum(), layer.weight)
+        assert (found - gradient).norm() < tolerance * gradient.norm()

@@ -42,9 +42,24 @@ def residual_blocks(count: int, channels: int, norm: str, dropout: float) -> nn.
     return nn.Sequential(*(ResidualBlock(channels, norm, dropout) for _ in range(count)))
 
 
+class Halving(nn.Conv2d):
+    """conv 3×3 of stride 2: (B, inputs, H, W) → (B, outputs, ⌈H/2⌉, ⌈W/2⌉)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The convolution."""
+        if x.shape[-1] > 1:
+            return super().forward(x)
+        # Of a single column the outer taps see nothing but padding. Their gradient is 0, but in bf16 on the CPU, torch
+        # 2.11 to 2.15 leave it unwritten: whatever was in the memory, also what is no number.
+        return functional.conv2d(x, self.weight[..., 1:2], self.bias, stride=(2, 1), padding=(1, 0))
+
+
 def down(inputs: int, outputs: int) -> nn.Sequential:
     """Half the size: (B, inputs, H, W) → (B, outputs, H/2, W/2)."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.LeakyReLU(LEAK, inplace=True))
+    return nn.Sequential(Halving(inputs, outputs), nn.LeakyReLU(LEAK, inplace=True))
 
 
 def up(inputs: int, outputs: int, kind: str) -> nn.Sequential:
