@@ -28,3 +28,16 @@ def test_the_check_benchmark_counts_all_files() -> None:
     command = [sys.executable, "benchmarks/check.py", "--count", "200", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["files"] == 200
+
+
+@pytest.mark.slow
+def test_the_data_benchmark_reads_what_it_is_told() -> None:
+    command = [sys.executable, "benchmarks/data.py", "--count", "40", "--workers", "1", "--json"]
+    figures = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert figures["images_per_second"] > 0
+
+
+def test_the_listing_benchmark_counts_all_files() -> None:
+    command = [sys.executable, "benchmarks/listing.py", "--count", "3000", "--json"]
+    figures = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert figures["files"] == 3000

@@ -175,7 +175,7 @@ def test_a_rate_never_rises_nor_leaves_0_to_1(schedule: Any, start: int, length:
 
 IGNORED = ["train.steps", "train.max_minutes", "train.device", "train.keep_last", "data.workers", "train.log_every"]
 IGNORED += ["train.keep_every", "train.on_nonfinite", "data.on_bad_image"]
-IGNORED += ["train.checkpoint_activations"]
+IGNORED += ["train.checkpoint_activations", "data.cache"]
 IGNORED += ["data.name_a", "data.name_b", "train.sample_every", "train.checkpoint_every", "train.validate_every"]
 CHANGED: dict[str, Any] = {
     "data.crop_size": 128,
@@ -188,6 +188,7 @@ CHANGED |= {"model.normalization": "group", "model.initialization": "kaiming", "
 CHANGED |= {"loss.adversarial": "least_squares", "optimizer.schedule": "step", "optimizer.decay_end": 10}
 CHANGED |= {"data.on_bad_image": "skip", "train.keep_every": 5000, "train.on_nonfinite": "rollback"}
 CHANGED |= {"train.max_minutes": 5, "train.device": "cpu", "train.precision": "fp32", "train.deterministic": True}
+CHANGED |= {"data.cache": "disk"}
 CHANGED |= {"data.workers": 3, "data.load_size": 512, "train.seed": 1, "optimizer.decay_start": 1, "model.dropout": 0.5}
 ALONE_CONTRADICTORY = {"data.a", "data.b", "data.test_a", "data.test_b", "data.paired_test"}
 

@@ -219,6 +219,75 @@ def test_broken_exif_leaves_the_photograph(tmp_path: Path) -> None:
     assert not leaked
 
 
+# Large JPEGs
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    """Noise of all sizes down to a few pixels, in colour."""
+    dice = np.random.default_rng(0)
+    layers = [
+        np.asarray(
+            Image.fromarray(dice.integers(0, 256, (height // n + 2, width // n + 2, 3), np.uint8)).resize(
+                (width, height)
+            )
+        )
+        for n in (100, 30, 10, 4)
+    ]
+    return Image.fromarray((np.tensordot([0.4, 0.3, 0.2, 0.1], layers, 1)).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("size", "short_side", "read"),
+    [
+        *[((1280, 720), 288, (640, 360)), ((1280, 720), 289, (1280, 720)), ((720, 1280), 288, (360, 640))],
+        *[((803, 641), 64, (201, 161)), ((803, 641), 81, (402, 321)), ((803, 641), 40, (101, 81))],
+        *[
+            ((803, 641), 8, (101, 81)),
+            ((803, 641), 900, (803, 641)),
+            ((803, 641), None, (803, 641)),
+            ((9, 9), 8, (9, 9)),
+        ],
+    ],
+)
+def test_a_large_jpeg_is_read_no_larger_than_needed(
+    tmp_path: Path, size: tuple[int, int], short_side: int | None, read: tuple[int, int]
+) -> None:
+    Image.new("RGB", size).save(tmp_path / "x.jpg")
+    assert read_image(tmp_path / "x.jpg", short_side=short_side).size == read
+
+
+@pytest.mark.parametrize("form", ["JPEG", "MPO", "gray", "CMYK", "profile", "progressive", *range(2, 9)])
+def test_a_jpeg_read_smaller_shows_the_same(tmp_path: Path, form: str | int) -> None:
+    exif, image, path = Image.Exif(), photograph(804, 640), tmp_path / "x.jpg"
+    if isinstance(form, int):
+        exif[0x0112] = form
+    options: dict[str, object] = {"icc_profile": ADOBE_PROFILE} if form == "profile" else {}
+    options |= {"progressive": True} if form == "progressive" else {}
+    if form == "MPO":
+        options |= {"save_all": True, "append_images": [Image.new("RGB", (804, 640))]}
+    image = image.convert({"gray": "L", "CMYK": "CMYK"}.get(str(form), "RGB"))
+    image.save(path, "MPO" if form == "MPO" else "JPEG", exif=exif, quality=92, **options)
+    whole = resize_short_side(read_image(path), 100)
+    smaller = read_image(path, short_side=100)
+    assert sorted(smaller.size) == [320, 402]  # at 1/2: 1/4 leaves 1.6 times as much as is wanted
+    error = pixels(resize_short_side(smaller, 100)) - pixels(whole)
+    assert (error**2).mean() < 2  # 45 dB
+
+
+@pytest.mark.parametrize("ending", ["png", "webp", "tif", "bmp"])
+def test_other_formats_are_read_in_full(tmp_path: Path, ending: str) -> None:
+    photograph(803, 641).save(tmp_path / f"x.{ending}", **({"compression": "jpeg"} if ending == "tif" else {}))
+    assert (
+        read_image(tmp_path / f"x.{ending}", short_side=8).tobytes() == read_image(tmp_path / f"x.{ending}").tobytes()
+    )
+
+
+def test_a_large_jpeg_stays_within_its_limit(tmp_path: Path) -> None:
+    Image.new("RGB", (803, 641)).save(tmp_path / "x.jpg")
+    with pytest.raises(ImageError, match=r"x\.jpg: 803x641 is more than 500000 pixels"):
+        read_image(tmp_path / "x.jpg", 500_000, short_side=8)
+
+
 # Colour profiles
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from unit.errors import UserError
 
@@ -28,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"unit: no such verb: {verb!r}; one of {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    _prepare_streams()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         status: int = importlib.import_module(f"unit.commands.{verb}").run(rest)
@@ -40,6 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our standard output has gone, e.g. `| head`
         sys.stderr.close()
         return 141
+    except OSError as error:  # too many open files, a full disk behind standard output, a terminal that has gone
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _prepare_streams() -> None:
+    """Whatever runs us may have closed them, or speak ASCII alone."""
+    sys.stdout, sys.stderr = (s or Path(os.devnull).open("w") for s in (sys.stdout, sys.stderr))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _usage() -> str:

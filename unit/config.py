@@ -68,6 +68,9 @@ class DataConfig:
     """mirror half of the images"""
     workers: int | None = None
     """processes that read images; nothing: as the device needs"""
+    cache: Literal["none", "memory", "disk"] = "none"
+    """keep training photos as resized to load_size, some 400 kB each at 286: in memory, which all processes share
+    (Linux), or on disk, in the user's folder for caches, for later runs too; helps only where the GPU waits for data"""
     max_pixels: int = 200_000_000
     """refuse pictures of more pixels than this, before decoding"""
     on_bad_image: Literal["stop", "skip"] = "stop"
@@ -344,7 +347,7 @@ class Config:
 NEVER_A_DIFFERENCE = frozenset(
     {"train.steps", "train.max_minutes", "train.device", "train.keep_last", "train.keep_every", "train.on_nonfinite"}
     | {"train.checkpoint_activations"}
-    | {"data.workers", "data.name_a", "data.name_b", "data.on_bad_image"}
+    | {"data.workers", "data.cache", "data.name_a", "data.name_b", "data.on_bad_image"}
     | {f"train.{what}_every" for what in ("log", "sample", "checkpoint", "validate")}
 )
 """Keys that may change between two parts of one run: they say how long and how, not what is computed."""

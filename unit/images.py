@@ -57,6 +57,12 @@ _LOSSY_QUALITY = 95
 _NO_WHITE = "holds floating-point numbers with no known white; convert it to 8- or 16-bit PNG or TIFF"
 _KIN = {"MPO": "JPEG", "DIB": "BMP", "CUR": "ICO"}  # what Pillow calls apart and people don't
 
+# A JPEG decoded at 1/n by libjpeg, then scaled, is softer than one decoded in full, the more so the less remains to be
+# scaled. 14 photographs, to be scaled by 1.25 after 1/2, kept 44 dB of PSNR (JPEG of quality 90 itself: 42) and 91 % of
+# the squared differences between neighbours, in half the time. After 1/4 and 1/8 those were 43 and 40 dB and 87 %, for
+# hardly any time: these decode no faster than 1/2. So they have to leave twice the wanted size: 47 dB and 93 %.
+_DRAFTS = ((8, 2.0), (4, 2.0), (2, 1.25))  # n, and how many times the short side must be left
+
 _MOST_SCANS = 100  # libtiff's limit for JPEG in TIFF; real ones have some ten
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 
@@ -108,8 +114,11 @@ def read_header(path: Path) -> Header:
             )
 
 
-def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(path: Path, max_pixels: int = MAX_PIXELS, short_side: int | None = None) -> Image.Image:
     """The file's first frame as an upright RGB picture of 8 bits, in sRGB, transparent parts over white.
+
+    A JPEG much larger than `short_side` (in pixels; None: never) is decoded at 1/2, 1/4 or 1/8 of its size, rounded up,
+    which is faster; its short side stays longer than that, and other formats and smaller pictures are as they are.
 
     Of 16-bit gray, 65535 becomes 255 (never clipped or stretched). Embedded ICC profiles are applied; a broken one, or
     one for other channels than the file has, is ignored. The result carries no metadata.
@@ -118,7 +127,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     larger than `max_pixels`, or holds numbers with no known white (floats, integers outside 0 … 65535).
     """
     with _one_line_errors(path):
-        return _read(path, max_pixels)
+        return _read(path, max_pixels, short_side)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -228,7 +237,7 @@ def _require_content(path: Path) -> int:
     return status.st_size
 
 
-def _read(path: Path, max_pixels: int) -> Image.Image:
+def _read(path: Path, max_pixels: int, short_side: int | None) -> Image.Image:
     """`read_image` with errors of any type, `ImageError` without the file's name."""
     _require_content(path)
     with path.open("rb") as file, _open(file) as image:
@@ -236,6 +245,8 @@ def _read(path: Path, max_pixels: int) -> Image.Image:
             raise ImageError(f"{image.width}x{image.height} is more than {max_pixels} pixels; make it smaller")
         if image.format in ("JPEG", "MPO"):
             _require_few_scans(file)
+            if short_side is not None:
+                _draft(image, short_side)
         _load(image)
         upright = _UPRIGHT.get(_orientation(image))  # after loading: PNG may keep EXIF behind the picture
         picture = to_rgb(image)
@@ -253,6 +264,12 @@ def _open(file: BinaryIO) -> Image.Image:
                 return Image.open(file, formats=[name for name in _FORMATS if name != "ICO"])
         except UnidentifiedImageError:  # an icon would be decoded here
             raise ImageError("an icon that holds a giant picture; make it smaller") from error
+
+
+def _draft(image: Image.Image, short_side: int) -> None:
+    """Have a JPEG decoded at the smallest size that is good enough for `short_side`."""
+    n = next((n for n, margin in _DRAFTS if min(image.size) >= n * margin * short_side), 1)
+    image.draft(None, (image.width // n, image.height // n))
 
 
 def _load(image: Image.Image) -> None:

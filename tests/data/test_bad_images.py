@@ -1,4 +1,7 @@
 import logging
+import os
+import signal
+import time
 
 import pytest
 import torch
@@ -6,7 +9,12 @@ from PIL import Image
 
 from unit.config import DataConfig
 from unit.data.bad_images import BadImages
-from unit.data.batches import TrainingImages, training_batches
+from unit.data.batches import (
+    TrainingImages,
+    _leave_signals_to_the_main_process,
+    loader_failure,
+    training_batches,
+)
 from unit.domains import Domain, PerDomain
 from unit.errors import DataError, ImageError
 
@@ -25,7 +33,7 @@ class Gray:
     def name(self, index: int) -> str:
         return f"{index}.png"
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int, short_side: int | None = None) -> Image.Image:
         if index in self.bad:
             raise ImageError(f"folder/{index}.png: damaged")
         return Image.new("RGB", (8, 8), (index % 250,) * 3)
@@ -95,3 +103,52 @@ def test_the_count_is_kept_by_a_run_that_goes_on(caplog: pytest.LogCaptureFixtur
     assert len(second) == 1
     assert caplog.get_records("call") == []
     assert logging.getLogger("unit.data.bad_images").isEnabledFor(logging.WARNING)
+
+
+def test_the_limit_holds_for_a_run_that_goes_on() -> None:
+    first, second = BadImages(PerDomain(100, 100)), BadImages(PerDomain(100, 100))
+    first.note(Domain.A, "x.png", ImageError("x.png: damaged"))
+    with pytest.raises(DataError):
+        first.note(Domain.A, "y.png", ImageError("y.png: damaged"))
+    second.load_state_dict(first.state_dict())
+    with pytest.raises(DataError):
+        second.note(Domain.A, "x.png", ImageError("x.png: damaged"))
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "for want of memory"),
+        ("DataLoader worker (pid(s) 7) exited unexpectedly", "for want of memory"),
+        ("DataLoader timed out after 300 seconds", "gave nothing for 5 minutes"),
+        (
+            "... killed by signal: Bus error. It is possible that dataloader's workers are out of shared memory.",
+            "shm-size",
+        ),
+        ("Caught RuntimeError in DataLoader worker process 0.\nunable to allocate shared memory(shm)", "shm-size"),
+        ("Caught RuntimeError in DataLoader worker process 0.\na mistake of ours", None),
+        ("a mistake of ours", None),
+    ],
+)
+def test_what_is_said_of_a_loader_process(error: str, advice: str | None) -> None:
+    failure = loader_failure(RuntimeError(error))
+    assert (failure is None) == (advice is None)
+    assert advice is None or (advice in str(failure) and str(failure).isprintable())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_loader_process_outlives_sigterm_for_a_while_and_ends_as_if_all_was_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("unit.data.batches._GRACE", 1)
+    child = os.fork()
+    if child == 0:
+        _leave_signals_to_the_main_process(0)
+        time.sleep(60)
+        os._exit(1)
+    time.sleep(0.3)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        os.kill(child, number)
+    time.sleep(0.3)
+    assert os.waitpid(child, os.WNOHANG) == (0, 0)
+    assert os.waitpid(child, 0)[1] == 0

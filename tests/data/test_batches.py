@@ -27,7 +27,7 @@ class Plain:
     def name(self, index: int) -> str:
         return f"{index}.png"
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int, short_side: int | None = None) -> Image.Image:
         return Image.new("RGB", (12, 8), (index, index, index))
 
 
@@ -125,7 +125,7 @@ def test_random_crops_reach_every_place_and_flip_half_of_the_time() -> None:
 
 def test_augmentation_follows_the_place_in_the_sequence_not_the_image() -> None:
     class Same(Plain):
-        def image(self, index: int) -> Image.Image:
+        def image(self, index: int, short_side: int | None = None) -> Image.Image:
             return gradient(40, 8)
 
     data = TrainingImages(PerDomain(Same(1), Same(1)), CONFIG, 0)
@@ -142,12 +142,26 @@ def test_the_center_crop_is_the_middle() -> None:
 
 def test_a_test_image_is_resized_cropped_and_never_flipped() -> None:
     class Wide(Plain):
-        def image(self, index: int) -> Image.Image:
+        def image(self, index: int, short_side: int | None = None) -> Image.Image:
             return gradient(30, 10)
 
     tensor = held_out_image(Wide(1), 0, DataConfig(load_size=10, crop_size=8))
     assert tensor.shape == (3, 8, 8)
     assert ((tensor[0, 0] + 1) * 127.5).round().tolist() == list(range(11, 19))
+
+
+def test_training_and_held_out_pictures_are_asked_for_as_large_as_needed() -> None:
+    asked: list[int | None] = []
+
+    class Asked(Plain):
+        def image(self, index: int, short_side: int | None = None) -> Image.Image:
+            asked.append(short_side)
+            return super().image(index)
+
+    config = DataConfig(load_size=9, crop_size=8)
+    held_out_image(Asked(1), 0, config)
+    TrainingImages(PerDomain(Asked(1), Asked(1)), config, 0)[0]
+    assert asked == [9, 9, 9]
 
 
 def test_training_images_travel_to_loader_processes() -> None:

@@ -43,6 +43,12 @@ def test_an_image_folder_has_its_limit(tmp_path: Path) -> None:
         ImageFolder(tmp_path, ("a.png",), max_pixels=5).image(0)
 
 
+def test_a_large_jpeg_is_read_no_larger_than_asked_for(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 32)).save(tmp_path / "a.jpg")
+    folder = ImageFolder.open(tmp_path)
+    assert [folder.image(0, short_side).size for short_side in (None, 8, 17)] == [(64, 32), (32, 16), (64, 32)]
+
+
 # The split
 
 

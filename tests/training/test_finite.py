@@ -55,7 +55,7 @@ def test_pictures_that_are_no_numbers_change_nothing(domain: str) -> None:
     with pytest.raises(NonFiniteError, match=rf"step 2: the loss term \w+_{domain} is not finite"):
         trainer.step(spoiled)
     assert trainer.steps_done == 1
-    assert trainer.between_steps
+    assert not trainer.mid_step
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(trainer).items())
 
 
@@ -70,7 +70,7 @@ def test_a_gradient_that_is_no_number_is_named_and_not_applied(part: str) -> Non
         trainer.step(batch(0))
     same = {name: torch.equal(tensor, before[name]) for name, tensor in weights(trainer).items()}
     assert all(same[name] for name in network.state_dict())
-    assert trainer.between_steps == (part == "discriminators")
+    assert trainer.mid_step == (part == "networks")
     assert all(same.values()) == (part == "discriminators")  # D goes first, so it has moved when E and G fail
 
 

@@ -74,6 +74,19 @@ def test_the_loader_processes_of_a_killed_run_do_not_hold_its_lock(tmp_path: Pat
         pass
 
 
+def test_what_is_no_run_is_not_set_aside_nor_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "x.jpg").touch()
+    with pytest.raises(UserError, match="is no run's folder"):
+        set_aside(tmp_path / "photos")
+    with locked(tmp_path / "run"):
+        pass
+    monkeypatch.chdir(tmp_path / "run")
+    with pytest.raises(UserError, match="from within"):
+        set_aside(Path())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "run"]
+
+
 def test_set_aside_takes_the_first_free_name(tmp_path: Path) -> None:
     assert set_aside(tmp_path / "run") is None
     (tmp_path / "run.1").mkdir()

@@ -1,5 +1,6 @@
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -437,6 +438,113 @@ def test_a_well_formed_checkpoint_that_is_none_of_this_run_is_passed_over(
 def test_the_last_and_every_m_th_checkpoint_are_kept(tmp_path: Path) -> None:
     train(tiny(train={"keep_last": 1, "keep_every": 4, "checkpoint_every": 1}), tmp_path / "run")
     assert [step for step, _ in checkpoint.available(tmp_path / "run" / "checkpoints")] == [6, 4]
+
+
+def test_a_test_picture_that_vanishes_costs_no_steps_and_what_was_due_is_made_up_for(tmp_path: Path) -> None:
+    a, b = folders(tmp_path, count=30)
+    split = open_datasets(tiny(data={"a": a, "b": b}).data)
+    test_a, test_b = (tmp_path / name for name in ("testA", "testB"))
+    for source, folder in ((split.train.a, test_a), (split.train.b, test_b)):
+        folder.mkdir()
+        for number in range(4):
+            shutil.copy(Path(source.root) / source.name(number), folder / f"{number}.jpg")  # type: ignore[attr-defined]
+    config = tiny(
+        data={"a": a, "b": b, "test_a": str(test_a), "test_b": str(test_b), "paired_test": True},
+        train={"checkpoint_every": 100},
+    )
+    train(config, tmp_path / "whole")
+    train(replace(config, train=replace(config.train, steps=1)), tmp_path / "run")
+    picture = (test_b / "2.jpg").read_bytes()
+    (test_b / "2.jpg").write_bytes(picture[: len(picture) * 3 // 4])
+    with pytest.raises(ImageError, match=r"2\.jpg"):
+        train(config, tmp_path / "run")
+    assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == 3
+    (test_b / "2.jpg").write_bytes(picture)
+    train(config, tmp_path / "run")
+    samples = [{p.name: p.read_bytes() for p in (tmp_path / run / "samples").iterdir()} for run in ("whole", "run")]
+    assert samples[0] == samples[1]
+    assert [line for line in metrics(tmp_path / "run") if line["step"] != 1 or "loss/kl_a" in line] == metrics(
+        tmp_path / "whole"
+    )
+
+
+@pytest.mark.parametrize("bad", [{16}, set(range(8)), set(range(16))])
+def test_skip_passes_over_any_test_pictures(tmp_path: Path, bad: set[int]) -> None:
+    a, b = folders(tmp_path, count=17)
+    config = tiny(
+        data={"a": a, "b": b, "test_a": a + "T", "test_b": b + "T", "paired_test": True, "on_bad_image": "skip"}
+    )
+    for folder in (a, b):
+        shutil.copytree(folder, folder + "T")
+    for number in bad:
+        name = sorted(path.name for path in Path(a).iterdir())[number]
+        (Path(a + "T") / name).write_bytes((Path(a) / name).read_bytes()[:-200])
+    assert train(config, tmp_path / "run").figures
+
+
+def test_the_figures_at_the_end_are_logged_whatever_else_is_due(tmp_path: Path) -> None:
+    train(tiny(train={"steps": 4, "checkpoint_every": 2, "validate_every": 3}), tmp_path / "run")
+    assert [line["step"] for line in metrics(tmp_path / "run") if "val/psnr_a2b" in line] == [3, 4]
+    train(tiny(train={"steps": 4, "checkpoint_every": 2, "validate_every": 3}), tmp_path / "run")
+    assert [line["step"] for line in metrics(tmp_path / "run") if "val/psnr_a2b" in line] == [3, 4]
+
+
+def test_an_explosion_where_samples_are_due_is_one_line(tmp_path: Path) -> None:
+    config = tiny(optimizer={"learning_rate_generator": 1e14}, train={"sample_every": 1, "on_nonfinite": "rollback"})
+    with pytest.raises(UserError, match=r"is not finite .*, after 3 rollbacks; .* is kept: begin anew"):
+        train(config, tmp_path / "run")
+
+
+def test_a_rollback_without_a_checkpoint_to_go_back_to_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, step=4, rollbacks=9)
+    monkeypatch.setattr("unit.training.checkpoint.available", lambda _: [])
+    monkeypatch.setattr("unit.training.run_folder.RunFolder._reached", lambda _: 0)
+    with pytest.raises(UserError, match=r"step 4: .* there is no checkpoint to go back to"):
+        train(tiny(train={"on_nonfinite": "rollback"}), tmp_path / "run")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory: you tried to allocate 9 bytes")])
+def test_too_little_memory_while_resuming_condemns_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    run = tmp_path / "run"
+    train(tiny(train={"steps": 4}), run)
+    before = sorted((run / "checkpoints").iterdir())
+
+    def load(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.load", load)
+        with pytest.raises(UserError, match="memory of cpu does not suffice"):
+            train(TINY, run)
+    assert sorted((run / "checkpoints").iterdir()) == before
+    assert train(TINY, run).step == 6
+
+
+def test_a_checkpoint_under_another_ones_name_is_passed_over(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(TINY, run)
+    shutil.copy(checkpoint.path_of(run / "checkpoints", 2), checkpoint.path_of(run / "checkpoints", 6))
+    train(TINY, run)
+    assert_same_run(whole, run)
+
+
+def test_a_run_may_not_lie_among_its_pictures(tmp_path: Path) -> None:
+    a, b = folders(tmp_path)
+    with pytest.raises(ConfigError, match="lies among the pictures"):
+        train(tiny(data={"a": a, "b": b}), Path(a) / "run")
+    assert not (Path(a) / "run").exists()
+
+
+def test_what_a_crash_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    train(tiny(train={"steps": 1}), tmp_path / "run")
+    left = tmp_path / "run" / "checkpoints" / ".0123456789abcdef.partial"
+    left.write_bytes(b"half")
+    train(tiny(train={"steps": 1}), tmp_path / "run")
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard", "samples"])

@@ -133,9 +133,19 @@ def test_names_are_shown_escaped(tmp_path: Path) -> None:
 
 def test_lines_after_the_start_and_broken_ones_are_dropped(tmp_path: Path) -> None:
     lines = [json.dumps({"step": step}) for step in (1, 2, 3)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 2, "lo']))
+    odd = ['{"step": 2, "lo', '{"step": 1e400}', '{"step": null}', "[" * 100_000, '{"step": NaN}', "\xff"]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, *odd]))
     Monitor(tmp_path, 2).close()
     assert metrics(tmp_path) == [{"step": 1}, {"step": 2}]
+
+
+def test_a_clock_put_back_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for start, step in ((None, 1), (1, 2)):
+        monitor = Monitor(tmp_path, start)
+        monitor.scalars(step, {"x": 1.0})
+        monitor.close()
+        monkeypatch.setattr("unit.training.event_file.time.time_ns", lambda: 10**18)
+    assert [event.step for event in board(tmp_path).Scalars("x")] == [1, 2]
 
 
 def test_sample_colours_are_never_stretched(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from unit.training.stopping import stop_on_signals
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+NUMBERS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 DEAF = """
 import logging, signal, sys, time
 from unit.training.stopping import stop_on_signals
@@ -58,3 +58,14 @@ def test_another_thread_changes_nothing() -> None:
     thread.start()
     thread.join()
     assert seen == [(0, before)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGHUP is POSIX's")
+def test_a_closed_terminal_stays_ignored_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.signal == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)

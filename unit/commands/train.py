@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -31,7 +32,8 @@ def run(argv: Sequence[str]) -> int:
         return 0
     with logging_redirect_tqdm():  # lines go above the bar
         result = train(arguments.config, arguments.out, start_anew=arguments.start_anew)
-    print(summary(result))
+    with suppress(OSError):  # whoever would read it has gone; all is saved
+        print(summary(result))
     return result.exit_status
 
 
@@ -57,7 +59,7 @@ def summary(result: Result) -> str:
     if result.figures:
         lines.append(table(result.figures, result.names))
     if result.exit_status:
-        lines.append("the same command goes on from here")
+        lines.append("the same command, without --start_anew, goes on from here")
     lines.append(f"translate:   python translate.py {folder} --direction {shlex.quote(name)} PICTURES --out FOLDER")
     lines.append(f"TensorBoard: tensorboard --logdir {folder}")
     return "\n".join(lines)

@@ -24,12 +24,11 @@ class BadImages:
         return sum(self._names.map(len))
 
     def note(self, domain: Domain, name: str, error: ImageError) -> None:
-        """Log and count a picture, once; raises `DataError` when over 1 % of the domain's are bad."""
+        """Log and count a picture, each once; raises `DataError` when over 1 % of the domain's are bad."""
         names, count = self._names[domain], self._counts[domain]
-        if name in names:
-            return
-        names.add(name)
-        log.warning("%s; skipped, as %d of the %d pictures of domain %s so far", error, len(names), count, domain)
+        if name not in names:
+            names.add(name)
+            log.warning("%s; skipped, as %d of the %d pictures of domain %s so far", error, len(names), count, domain)
         if len(names) > _MOST * count:
             raise DataError(
                 f"{error}; {len(names)} of the {count} pictures of domain {domain} can't be read, which is over "

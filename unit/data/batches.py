@@ -6,6 +6,7 @@ drawn before, so training goes on at any step, and any batch can be made again.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -18,16 +19,24 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from unit.config import DataConfig
 from unit.data.bad_images import BadImages
-from unit.data.source import ImageSource
+from unit.data.cache import cached
+from unit.data.source import ImageSource, resized
 from unit.domains import Domain, PerDomain
-from unit.errors import ImageError, UserError, printable
-from unit.images import resize_short_side, to_tensor
+from unit.errors import ImageError, UserError
+from unit.images import to_tensor
 from unit.seeds import seed_for
 
 _ATTEMPTS = 20
 """Pictures to try for one place; of a folder with a hundredth bad, so many never are."""
 _LONGEST_WAIT = 300
 """Seconds for a batch."""
+_FAILURES = {
+    "shared memory": "had too little shared memory; enlarge it (docker run --shm-size 8g), or set data.workers to 0",
+    "killed by signal": "died, perhaps for want of memory; lower data.workers",
+    "exited unexpectedly": "died, perhaps for want of memory; lower data.workers",
+    "DataLoader timed out": "gave nothing for 5 minutes; look at the disk",
+}
+"""Words of torch's in the error, and what to say."""
 _GRACE = 20
 """Seconds that a loader process lives on after SIGTERM."""
 
@@ -72,15 +81,6 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def resized(source: ImageSource, index: int, size: int) -> Image.Image:
-    """The picture with its short side scaled to `size`; raises `ImageError` with its name."""
-    image = source.image(index)
-    try:
-        return resize_short_side(image, size)
-    except ImageError as error:
-        raise ImageError(f"{printable(source.name(index))}: {error}") from error
-
-
 @dataclass(frozen=True)
 class Item:
     """One picture of each domain, and what could not be read on the way to them."""
@@ -99,11 +99,13 @@ class TrainingImages(Dataset[Item | ImageError]):
     """Item p: the p-th training image of each domain.
 
     An image that can't be read makes its item the error: raised in a loader process, it would come with a traceback.
-    Where `data.on_bad_image` is "skip", another of the domain takes its place, always the same one.
+    Where `data.on_bad_image` is "skip", another of the domain takes its place, always the same one. `data.cache` keeps
+    pictures from here on; raises `ConfigError` where that can't be.
     """
 
     def __init__(self, sources: PerDomain[ImageSource], config: DataConfig, seed: int) -> None:
-        self.sources, self.config, self.seed = sources, config, seed
+        self.sources = sources.map(lambda source: cached(source, config))
+        self.config, self.seed = config, seed
 
     def index(self, domain: Domain, position: int, attempt: int = 0) -> int:
         """Which image of the domain stands at `position` of the endless sequence, when `attempt` others were bad."""
@@ -184,13 +186,10 @@ def loader_failure(error: RuntimeError) -> UserError | None:
 
     The news of a death reaches the main process as a signal, so the error may come up at any place.
     """
-    if "DataLoader" not in str(error):
-        return None
-    what = "gave nothing for 5 minutes" if "timed out" in str(error) else "died, perhaps for want of memory"
-    return UserError(
-        f"a process that reads images {what}; look at the disk and the memory, or lower data.workers. The same command "
-        "goes on from the last checkpoint"
-    )
+    for words, what in _FAILURES.items():
+        if words in str(error):
+            return UserError(f"a process that reads images {what}. The last checkpoint is good: the run can go on")
+    return None
 
 
 def _collate(items: list[Item | ImageError]) -> Item | ImageError:
@@ -207,8 +206,11 @@ def _collate(items: list[Item | ImageError]) -> Item | ImageError:
 def _leave_signals_to_the_main_process(_: int) -> None:
     """Ctrl-C, and SIGTERM to the whole group, also reach the loaders, which are needed until the step is finished."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if hasattr(signal, "alarm"):  # SIGTERM is also how the main process ends a loader that doesn't end by itself
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(0))  # which is no failure to the main process
 
 
 def held_out_image(source: ImageSource, index: int, config: DataConfig) -> Tensor:

@@ -37,9 +37,9 @@ class ImageFolder:
         """The path of image `index` relative to the folder, with "/" between its parts."""
         return self.names[index]
 
-    def image(self, index: int) -> Image.Image:
-        """Image `index` as RGB; raises `ImageError` as `read_image` does."""
-        return read_image(self.root / self.names[index], self.max_pixels)
+    def image(self, index: int, short_side: int | None = None) -> Image.Image:
+        """Image `index` as RGB, large JPEGs no larger than `short_side` needs; raises `ImageError` as `read_image`."""
+        return read_image(self.root / self.names[index], self.max_pixels, short_side)
 
 
 def held_out(

@@ -1,10 +1,13 @@
-"""What a domain's pictures come from: anything with a length, names and images."""
+"""What a domain's pictures come from: anything with a length, names and images; and one of them resized."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from PIL import Image
+
+from unit.errors import ImageError, printable
+from unit.images import resize_short_side
 
 
 class ImageSource(Protocol):
@@ -18,10 +21,21 @@ class ImageSource(Protocol):
         """A name that stays with the picture."""
         ...
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int, short_side: int | None = None) -> Image.Image:
         """The picture: RGB, upright, any size.
+
+        Where it will be scaled to a `short_side` in pixels, it may come smaller than it is, but no smaller than that.
 
         Raises:
             ImageError: it can't be read.
         """
         ...
+
+
+def resized(source: ImageSource, index: int, size: int) -> Image.Image:
+    """The picture with its short side scaled to `size`; raises `ImageError` with its name."""
+    image = source.image(index, size)
+    try:
+        return resize_short_side(image, size)
+    except ImageError as error:
+        raise ImageError(f"{printable(source.name(index))}: {error}") from error

@@ -34,11 +34,17 @@ def evaluate(translator: Translator, test: HeldOut) -> Figures:
     again with other clouds and streaks, the most that a translator can reach, and is None elsewhere.
     """
     assert test.paired
-    count = 0
+    count, failed = 0, None
     sums = {i.direction: {what: dict.fromkeys(PAIRED, 0.0) for what in GUESSES} for i in Domain}
     for first in range(0, len(test.images.a), _BATCH):
         batch = range(first, first + _BATCH)
-        images = load_held_out(test.images, batch, translator.config.data)
+        try:
+            images = load_held_out(test.images, batch, translator.config.data)
+        except ImageError as error:
+            if translator.config.data.on_bad_image == "stop":
+                raise
+            failed = error
+            continue
         redrawn = load_held_out(test.redrawn, batch, translator.config.data) if test.redrawn else None
         count += len(images.a)
         for i in Domain:
@@ -48,6 +54,8 @@ def evaluate(translator: Translator, test: HeldOut) -> Figures:
             for what, guess in guesses.items():
                 for name, mean in paired_figures(guess, images[i.other]).items():
                     sums[i.direction][what][name] += mean * len(guess)
+    if failed and not count:
+        raise failed
     unknown = () if test.redrawn else ("real",)
     return {
         direction: {
@@ -58,8 +66,10 @@ def evaluate(translator: Translator, test: HeldOut) -> Figures:
     }
 
 
-def load_held_out(sources: PerDomain[ImageSource], indices: range, data: DataConfig) -> PerDomain[Tensor]:
-    """(n, 3, crop, crop) of each domain, the pictures of `indices` as far as there are any.
+def load_held_out(
+    sources: PerDomain[ImageSource], indices: range, data: DataConfig, at_most: int | None = None
+) -> PerDomain[Tensor]:
+    """(n, 3, crop, crop) of each domain, the pictures of the first `at_most` `indices`, as far as there are any.
 
     Where `data.on_bad_image` is "skip", an index with a picture that can't be read is left out of both domains, so that
     pairs stay pairs.
@@ -70,6 +80,8 @@ def load_held_out(sources: PerDomain[ImageSource], indices: range, data: DataCon
     loaded: PerDomain[list[Tensor]] = PerDomain([], [])
     failed: ImageError | None = None
     for k in indices:
+        if at_most is not None and max(map(len, loaded)) >= at_most:
+            break
         try:
             images = sources.map(lambda source: [held_out_image(source, k, data)] if k < len(source) else [])  # noqa: B023
         except ImageError as error:
@@ -83,6 +95,10 @@ def load_held_out(sources: PerDomain[ImageSource], indices: range, data: DataCon
     if failed and not all(loaded):
         raise failed
     return loaded.map(torch.stack)
+
+
+def _all(test: HeldOut) -> range:
+    return range(max(test.images.map(len)))
 
 
 def table(figures: Figures, names: PerDomain[str]) -> str:
@@ -100,7 +116,7 @@ def table(figures: Figures, names: PerDomain[str]) -> str:
 
 def contact_sheet(translator: Translator, test: HeldOut, rows: int = 8) -> Tensor:
     """(3, H, W) in [-1, 1]: for the first pairs, input, translation and the real other picture; a block a direction."""
-    images = load_held_out(test.images, range(rows), translator.config.data)
+    images = load_held_out(test.images, _all(test), translator.config.data, rows)
     return in_row(
         [sample_grid([images[i], translator.translate(images[i], i).cpu(), images[i.other]], blocks=1) for i in Domain],
         gap=12,
@@ -109,7 +125,7 @@ def contact_sheet(translator: Translator, test: HeldOut, rows: int = 8) -> Tenso
 
 def sample_grids(translator: Translator, test: HeldOut, rows: int = 8) -> PerDomain[Tensor]:
     """(3, H, W) in [-1, 1] of each direction: input, translation, cycle, reconstruction of the first pictures."""
-    images = load_held_out(test.images, range(rows), translator.config.data)
+    images = load_held_out(test.images, _all(test), translator.config.data, rows)
 
     def grid(i: Domain) -> Tensor:
         translation = translator.translate(images[i], i)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from unit.errors import UserError, printable
-from unit.files import write_whole
+from unit.files import write_whole, writing
 
 _MARK = b"sha256:"
 _COMMENT = len(_MARK) + 2 * hashlib.sha256().digest_size
@@ -55,12 +55,15 @@ def load(path: Path) -> dict[str, Any]:
     """What `save` wrote, on the CPU.
 
     Raises:
+        UserError: there is no permission to read it.
         BadCheckpointError: missing, truncated, changed, or no checkpoint at all; none of its code is run.
     """
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise BadCheckpointError(f"{printable(path)}: no ordinary file")
         content = path.read_bytes()
+    except PermissionError as error:  # says nothing of what is in it
+        raise UserError(f"{printable(path)}: no permission to read it; grant it") from error
     except OSError as error:
         raise BadCheckpointError(f"{printable(path)}: can't be read ({error.strerror})") from error
     body, comment = content[:-_COMMENT], content[-_COMMENT:]
@@ -77,4 +80,5 @@ def remove_old(folder: Path, keep_last: int, keep_every: int | None) -> None:
     """Delete all checkpoints but the newest `keep_last` and those of every `keep_every`-th step."""
     for step, path in available(folder)[keep_last:]:
         if not (keep_every and step and step % keep_every == 0):
-            path.unlink(missing_ok=True)
+            with writing(path):
+                path.unlink(missing_ok=True)

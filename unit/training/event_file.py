@@ -6,6 +6,7 @@ Its own writer writes from a thread, which on a full disk dies with a traceback,
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Iterable
@@ -26,8 +27,9 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        # TensorBoard reads the files in the order of their names.
-        self._path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+        # TensorBoard reads the files in the order of their names, and a clock may have been put back.
+        number = max([time.time_ns(), *(1 + before for before in _numbers(folder))])
+        self._path = folder / f"events.out.tfevents.{number}.{socket.gethostname()}.{os.getpid()}"
         with writing(self._path):
             folder.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("xb")
@@ -55,3 +57,9 @@ class EventFile:
         with writing(self._path, len(record)):
             self._records.write(record)
             self._file.flush()  # so that an open page shows it, and a full disk shows here
+
+
+def _numbers(folder: Path) -> list[int]:
+    """Those in the names of the event files there."""
+    found = (re.match(r"events\.out\.tfevents\.(\d{1,20})\.", path.name) for path in folder.glob("events.out.*"))
+    return [int(match[1]) for match in found if match]

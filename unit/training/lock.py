@@ -42,10 +42,15 @@ def set_aside(folder: Path) -> Path | None:
     """Rename a folder that no process holds to NAME.1, or the first such name that is free; None where there is none.
 
     Raises:
-        UserError: a process holds it, or it can't be renamed.
+        UserError: a process holds it, it is no run's, or it can't be renamed.
     """
+    folder = folder.resolve()
     if not folder.is_dir():
         return None
+    if not any((folder / name).exists() for name in ("config.yaml", "checkpoints", ".lock")):
+        raise UserError(f"{printable(folder)}: is no run's folder, so it is not set aside; give another --out")
+    if Path.cwd().is_relative_to(folder):
+        raise UserError(f"{printable(folder)}: can't be set aside from within; go elsewhere, or give another --out")
     with locked(folder), writing(folder):
         aside = next(path for n in range(1, 10**6) if not (path := folder.with_name(f"{folder.name}.{n}")).exists())
         return folder.rename(aside)

@@ -20,7 +20,7 @@ from unit.config_file import to_yaml
 from unit.data.bad_images import BadImages
 from unit.devices import describe
 from unit.domains import PerDomain
-from unit.errors import UserError
+from unit.errors import ImageError, UserError
 from unit.evaluation.evaluate import Figures, evaluate, sample_grids
 from unit.training.finite import NonFiniteError
 from unit.training.lock import locked, set_aside
@@ -67,7 +67,10 @@ def train(config: Config, out: Path | None = None, *, start_anew: bool = False) 
         try:
             return _Run(setup).go_on(stop)
         except (RuntimeError, MemoryError) as error:
-            raise setup.explain(error) or error from error
+            explained = setup.explain(error)
+            if explained is None:
+                raise
+            raise explained from error
 
 
 class _Run:
@@ -108,12 +111,13 @@ class _Run:
             if not self.resumed:
                 self._write_samples()
                 self._save()
+            self._catch_up()
             deadline = self._deadline()
             while not self._train(stop, deadline):
                 pass
+            self._save()
             ended = not stop.signal or self.trainer.steps_done >= self.config.train.steps
             figures = self._validate() if ended and self.datasets.test.paired else None
-            self._save()
             self.folder.writing.finish()
         except BaseException:
             for finish in (self.folder.writing.finish, self.monitor.close):
@@ -163,19 +167,22 @@ class _Run:
         if self.config.train.on_nonfinite == "rollback" and number <= _MOST_ROLLBACKS:
             self.monitor.close()
             self.folder.writing.finish()
-            self.folder.resume(self.trainer, self.facts, self.bad)
+            if not self.folder.resume(self.trainer, self.facts, self.bad):
+                raise UserError(f"{error}; there is no checkpoint to go back to") from error
             self.trainer.rollbacks = number
             log.warning("%s; rolled back with other noise, %d of %d times", error, number, _MOST_ROLLBACKS)
             self._watch_from_here(checkpointed=True)
             return
-        if self.trainer.between_steps and error.step == self.trainer.steps_done + 1:
+        if not self.trainer.mid_step and error.step == self.trainer.steps_done + 1:
             with suppress(NonFiniteError):  # of weights that the step before had broken already
                 self._save()
         names = self.datasets.names
         tried = f", after {self.trainer.rollbacks} rollbacks" if self.trainer.rollbacks else ""
+        advice = "begin anew with lower learning rates"
+        if self.config.train.on_nonfinite == "stop":
+            advice = f"go on with --train.on_nonfinite rollback, or {advice}"
         raise UserError(
-            f"{error} (a: {names.a}, b: {names.b}){tried}; the state after step {self.saved_step} is kept. Go on with "
-            "--train.on_nonfinite rollback, or begin anew with lower learning rates"
+            f"{error} (a: {names.a}, b: {names.b}){tried}; the state after step {self.saved_step} is kept: {advice}"
         ) from error
 
     def _do_what_is_due(self, record: StepRecord, progress: Progress) -> None:
@@ -189,10 +196,14 @@ class _Run:
                 scalars["data/bad_images"] = len(self.bad)
             self.monitor.scalars(step, scalars)
             progress.show(scalars)
-        if step % train.sample_every == 0:
-            self._write_samples()
-        if step % train.validate_every == 0 and self.datasets.test.paired:
-            self._validate()
+        try:
+            if step % train.sample_every == 0:
+                self._write_samples()
+            if step % train.validate_every == 0 and self.datasets.test.paired:
+                self._validate()
+        except ImageError:
+            self._save()  # going on, the run makes up for what was due
+            raise
         if step % train.checkpoint_every == 0:
             self._save()
 
@@ -206,16 +217,31 @@ class _Run:
         self.folder.save(self.trainer, self.setup.translator(self.trainer), self.facts, self.bad)
         self.saved_step = self.trainer.steps_done
 
+    def _catch_up(self) -> None:
+        """Make what was due at this step, where a test picture that could not be read was in the way."""
+        train, step = self.config.train, self.trainer.steps_done
+        if step % train.sample_every == 0 and not self.monitor.has_samples(step):
+            self._write_samples()
+        figures_due = step > 0 and step % train.validate_every == 0 and self.datasets.test.paired
+        if figures_due and step not in self.monitor.evaluated:
+            self._validate()
+
     def _write_samples(self) -> None:
-        self.monitor.samples(
-            self.trainer.steps_done, sample_grids(self.setup.translator(self.trainer), self.datasets.test)
-        )
+        grids = sample_grids(self.setup.translator(self.trainer), self.datasets.test)
+        self._require_numbers("a sample picture", *grids)
+        self.monitor.samples(self.trainer.steps_done, grids)
 
     def _validate(self) -> Figures:
         """The figures of this step, logged unless an earlier part of the run has done so."""
         step = self.trainer.steps_done
         if self.figures is None or self.figures[0] != step:
             self.figures = step, evaluate(self.setup.translator(self.trainer), self.datasets.test)
-            if step != self.saved_step:
-                self.monitor.scalars(step, figure_scalars(self.figures[1]))
+            scalars = figure_scalars(self.figures[1])
+            self._require_numbers("a figure", torch.tensor(list(scalars.values())))
+            if step not in self.monitor.evaluated:
+                self.monitor.scalars(step, scalars)
         return self.figures[1]
+
+    def _require_numbers(self, what: str, *values: Tensor) -> None:
+        if any(value.isnan().any() for value in values):
+            raise NonFiniteError(self.trainer.steps_done, what)

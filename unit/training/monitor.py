@@ -38,10 +38,15 @@ class Monitor:
         self._metrics_path, self._samples_path = run / "metrics.jsonl", run / "samples"
         with writing(self._metrics_path):
             _drop_after(self._metrics_path, -1 if start is None else start)
+        self._closed = False
+        self.evaluated = {step for step, line in logged(self._metrics_path) if '"val/' in line}
+        """steps of which there are figures"""
         self._events = EventFile(run / "tensorboard", 0 if start is None else start + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One line of metrics.jsonl, one point of each of TensorBoard's curves."""
+        if any(tag.startswith("val/") for tag in values):
+            self.evaluated.add(step)
         line = (json.dumps({"step": step, **values}) + "\n").encode()
         with writing(self._metrics_path, len(line)), self._metrics_path.open("ab") as file:
             file.write(line)
@@ -57,7 +62,14 @@ class Monitor:
         self._events.add(step, summaries)
         content = io.BytesIO()
         to_image(in_column(list(grids), gap=12)).save(content, "PNG")
-        write_whole(self._samples_path / f"step-{step:08d}.png", content.getvalue())
+        write_whole(self._sheet(step), content.getvalue())
+
+    def has_samples(self, step: int) -> bool:
+        """Whether the grids of this step are there."""
+        return self._sheet(step).exists()
+
+    def _sheet(self, step: int) -> Path:
+        return self._samples_path / f"step-{step:08d}.png"
 
     def flush(self) -> None:
         """Put on the disk what was given so far."""
@@ -66,7 +78,10 @@ class Monitor:
         self._events.sync()
 
     def close(self) -> None:
-        """Flush, and write no more."""
+        """Flush, and write no more; once closed, nothing."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             self.flush()
         finally:
@@ -114,7 +129,7 @@ def logged(path: Path) -> Iterator[tuple[int, str]]:
     for line in lines:
         try:
             yield int(json.loads(line)["step"]), line
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
 
 

@@ -39,7 +39,10 @@ def describe_plan(config: Config, out: Path | None = None) -> str:
         seconds = _seconds_a_step(setup, trainer)
         disk = _disk_bytes(setup, trainer)
     except (RuntimeError, MemoryError) as error:
-        raise setup.explain(error) or error from error
+        explained = setup.explain(error)
+        if explained is None:
+            raise
+        raise explained from error
     millions = [parameter_count(network) / 1e6 for network in (trainer.networks, trainer.discriminators)]
     return "\n".join(
         [

@@ -19,10 +19,10 @@ from unit.config import Config, differences
 from unit.config_file import write_config
 from unit.data.bad_images import BadImages
 from unit.data.datasets import Datasets
-from unit.devices import describe
+from unit.devices import describe, out_of_memory
 from unit.domains import Domain
 from unit.errors import ConfigError, ModelError, UserError, printable
-from unit.files import write_whole
+from unit.files import write_whole, writing
 from unit.training import checkpoint
 from unit.training.background import Background
 from unit.training.monitor import logged
@@ -65,6 +65,9 @@ class RunFolder:
             "training_images": {datasets.names[i]: len(datasets.train[i]) for i in Domain},
             "test_images": {datasets.names[i]: len(datasets.test.images[i]) for i in Domain},
         }
+        with writing(self.checkpoints):
+            for half_written in self.checkpoints.glob(".*.partial"):
+                half_written.unlink()
         write_config(config, self.path / "config.yaml")
         write_whole(self.path / "environment.json", json.dumps(environment, indent=2).encode())
         return environment
@@ -111,11 +114,14 @@ class RunFolder:
             try:
                 self._restore(checkpoint.load(path), path, trainer, facts, bad)
             except checkpoint.BadCheckpointError as error:
+                if error.__cause__ and out_of_memory(error.__cause__):
+                    raise error.__cause__ from None  # which is not the checkpoint's fault
                 log.warning("%s; going on from the one before", error)
                 damaged.append(path)
                 continue
-            for each in damaged:
-                each.replace(each.with_suffix(".damaged"))
+            with writing(self.checkpoints):
+                for each in damaged:
+                    each.replace(each.with_suffix(".damaged"))
             reached = max(self._reached(), *(step for step, _ in candidates))
             lost = f"; steps up to {reached}, done before, are done again" if reached > step else ""
             log.info("going on from step %d%s", step, lost)
@@ -143,8 +149,9 @@ class RunFolder:
         try:
             trainer.load_state_dict(parts[0])
             bad.load_state_dict(parts[1])
+            assert path == checkpoint.path_of(self.checkpoints, trainer.steps_done)
         except Exception as error:
-            raise checkpoint.BadCheckpointError(f"{printable(path)}: does not fit its own configuration") from error
+            raise checkpoint.BadCheckpointError(f"{printable(path)}: holds something else than it says") from error
         for fact, old in old_facts:
             if facts.get(fact) != old:
                 log.warning("the %s changed: %s before, %s now", fact, old, facts.get(fact))
@@ -170,7 +177,7 @@ class RunFolder:
         changed = differences(before, now)
         if changed:
             raise ConfigError(
-                f"{self.path}: this run was started with another configuration ({'; '.join(changed)}); "
+                f"{printable(self.path)}: this run was started with another configuration ({'; '.join(changed)}); "
                 "take the change back, or give another --out"
             )
 

@@ -15,11 +15,12 @@ from unit.config import Config, DataConfig
 from unit.data.bad_images import BadImages
 from unit.data.batches import TrainingImages, loader_failure, training_batches
 from unit.data.datasets import Datasets, open_datasets
+from unit.data.folders import ImageFolder
 from unit.data.inspect import KINDS, inspect_headers
 from unit.data.inspect import describe as describe_findings
 from unit.devices import configure, out_of_memory, resolve_device, resolve_precision
 from unit.domains import PerDomain
-from unit.errors import DataError, UserError, printable
+from unit.errors import ConfigError, DataError, UserError, printable
 from unit.training.trainer import Trainer
 from unit.translation.translator import Translator
 
@@ -49,8 +50,10 @@ class Setup:
         configure(device, config.train.deterministic)
         datasets = open_datasets(config.data, config.train.seed)
         _inspect(datasets, config.data)
+        out = out or default_folder(config, datasets)
+        _refuse_inside(out, datasets)
         precision = resolve_precision(config.train.precision, device)
-        return cls(config, out or default_folder(config, datasets), device, precision, datasets)
+        return cls(config, out, device, precision, datasets)
 
     def batches(self, steps: range, bad: BadImages) -> Generator[PerDomain[Tensor]]:
         """The training batches of `steps`, read by as many processes as the configuration or the device wants."""
@@ -79,6 +82,15 @@ class Setup:
 def default_folder(config: Config, datasets: Datasets) -> Path:
     """Where a run goes that was not told."""
     return Path("runs") / ("streets" if config.data.embedded else f"{datasets.names.a}-{datasets.names.b}")
+
+
+def _refuse_inside(out: Path, datasets: Datasets) -> None:
+    """A run among the pictures would train on its own samples."""
+    for source in (*datasets.train, *datasets.test.images):
+        if isinstance(source, ImageFolder) and out.resolve().is_relative_to(source.root.resolve()):
+            raise ConfigError(
+                f"--out {printable(out)}: lies among the pictures of {printable(source.root)}; give another"
+            )
 
 
 def _inspect(datasets: Datasets, config: DataConfig) -> None:

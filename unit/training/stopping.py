@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that the run grants after the current step."""
+"""Ctrl-C, SIGTERM and a closed terminal as a wish that the run grants after the current step."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Within, the first SIGINT or SIGTERM is noted; a second one ends the process at once, as if nobody listened.
+    """Within, the first SIGINT, SIGTERM or SIGHUP is noted; a second one ends the process at once.
 
+    SIGHUP, which a terminal sends that is closed, stays ignored where it is (nohup).
     In a thread other than the main one, where Python takes no signals, nothing is changed.
     """
     request = StopRequest()
@@ -38,7 +39,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
         for each in before:
             signal.signal(each, signal.SIG_DFL)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield request

@@ -63,8 +63,8 @@ class Trainer:
         self.steps_done = 0
         self.rollbacks = 0
         """how often the run went back because of something not finite; each time with other noise"""
-        self.between_steps = True
-        """and not in the midst of one, with the discriminators ahead"""
+        self.mid_step = False
+        """the discriminators have moved in a step that is not done"""
         self.finite = FiniteWatch(device)
 
     def _adam(self, network: nn.Module, rate: float) -> torch.optim.Adam:
@@ -105,7 +105,7 @@ class Trainer:
         self._update(self.networks, self.optimizer_generator, g_terms)
 
         self.steps_done += 1
-        self.between_steps = True
+        self.mid_step = False
         self._update_average()
         return StepRecord(g_terms, d_terms, real, fake)
 
@@ -115,7 +115,7 @@ class Trainer:
         total(terms).backward()
         self._require_finite_gradients(network)
         optimizer.step()
-        self.between_steps = False
+        self.mid_step = True
 
     def _require_finite(self, terms: Terms) -> None:
         self.finite.look(self.steps_done + 1, {f"the loss term {name}": value for name, value in terms.items()})
@@ -191,7 +191,7 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self.steps_done, self.rollbacks = state["steps_done"], state["rollbacks"]
-        self.between_steps = True
+        self.mid_step = False
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 

@@ -50,8 +50,8 @@ class Streets:
         self.scene(index)
         return f"scene-{index:05d}.png"
 
-    def image(self, index: int) -> Image.Image:
-        """The drawing at `index`: RGB, `size` x `size`, the caller's own copy. IndexError outside 0..len - 1."""
+    def image(self, index: int, short_side: int | None = None) -> Image.Image:
+        """The drawing at `index`: RGB, `size` x `size` in any case, the caller's own. IndexError outside 0..len - 1."""
         scene = self.scene(index)
         if index not in self._drawn:
             self._drawn[index] = draw(scene, self.weather, self.size, self.variation).tobytes()

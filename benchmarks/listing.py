@@ -1,0 +1,94 @@
+"""How long it takes, and how much memory, until training knows its pictures: list, split, digest, order.
+
+    python benchmarks/listing.py --count 1000000
+
+The files are empty, in folders of 1,000, and all but one are of domain A. Memory is what the process gains over what it
+has after importing torch; the order is that of one epoch, picture by picture, as the loader asks for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import machine
+from unit.config import DataConfig
+from unit.data.batches import TrainingImages
+from unit.data.datasets import Datasets, open_datasets
+from unit.domains import Domain
+
+IN_A_FOLDER = 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=1_000_000, help="files (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as root:
+        make_files(Path(root), arguments.count)
+        figures = measure(DataConfig(root=root), arguments.count)
+    if arguments.json:
+        print(json.dumps(figures))
+    else:
+        print("\n".join(f"{name:<24} {value}" for name, value in figures.items()))
+
+
+def make_files(root: Path, count: int) -> None:
+    """trainA with `count` files, trainB with one."""
+    for number in range(count):
+        folder = root / "trainA" / f"{number // IN_A_FOLDER:04d}"
+        if number % IN_A_FOLDER == 0:
+            folder.mkdir(parents=True)
+        os.close(os.open(f"{folder}/photo-{number:07d}.jpg", os.O_CREAT))
+    (root / "trainB").mkdir()
+    (root / "trainB" / "photo.jpg").touch()
+
+
+def measure(config: DataConfig, count: int) -> dict[str, object]:
+    """The figures by name."""
+    before = _peak_megabytes()
+    datasets: list[Datasets] = []
+    open_seconds = _seconds(lambda: datasets.append(open_datasets(config)))
+    digest_seconds = _seconds(datasets[0].digest)
+    listed = _peak_megabytes()
+    images = TrainingImages(datasets[0].train, config, 0)
+    epoch = range(len(images.sources.a))
+    order_seconds = _seconds(lambda: [None for place in epoch if images.index(Domain.A, place) < 0])
+    assert len(epoch) + len(datasets[0].test.images.a) == count
+    return {
+        "files": count,
+        "list_and_split_seconds": round(open_seconds, 2),
+        "digest_seconds": round(digest_seconds, 2),
+        "order_seconds": round(order_seconds, 2),
+        "megabytes_before": round(before),
+        "list_megabytes": round(listed - before),
+        "order_megabytes": round(_peak_megabytes() - listed),
+        **machine.facts(torch.device("cpu")),
+    }
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _peak_megabytes() -> float:
+    """The most that this process alone has had; what it had from its parent (getrusage counts that) is not in it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+if __name__ == "__main__":
+    main()
