@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,6 +13,8 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "
 DEAF = """
 import logging, signal, sys, time
 from unit.training.stopping import stop_on_signals
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which tests under nohup inherit as ignored
 logging.basicConfig(format="%(message)s")
 with stop_on_signals() as stop:
     print("listening", flush=True)
@@ -22,6 +25,18 @@ with stop_on_signals() as stop:
 """
 
 
+@pytest.fixture
+def no_nohup() -> Iterator[None]:
+    """SIGHUP as it is in a terminal, also where the tests run under nohup."""
+    if not hasattr(signal, "SIGHUP"):
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("no_nohup")
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_signal_is_noted_and_the_handlers_are_put_back(number: signal.Signals) -> None:
     before = [signal.getsignal(each) for each in NUMBERS]
