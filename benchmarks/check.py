@@ -9,9 +9,7 @@ one file), so that making them is quick: reading comes from the memory's cache, 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -19,10 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import PIL
+import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import machine
 from unit.config import DataConfig
 from unit.data.datasets import open_datasets
 from unit.data.inspect import inspect
@@ -58,9 +58,7 @@ def measure(count: int) -> dict[str, object]:
         "files": count,
         "seconds": round(seconds, 2),
         "files_per_second": round(count / seconds),
-        "cores": os.cpu_count(),
-        "machine": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
+        **machine.facts(torch.device("cpu")),
         "pillow": PIL.__version__,
     }
 
@@ -71,10 +69,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     figures = measure(arguments.count)
-    if arguments.json:
-        print(json.dumps(figures))
-    else:
-        print("\n".join(f"{name:<17} {value}" for name, value in figures.items()))
+    machine.show(figures, arguments.json)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ Where there is a GPU, batches are pinned and copied to it beside the steps, as i
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -47,10 +46,7 @@ def main() -> None:
         os.environ["XDG_CACHE_HOME"] = str(Path(root, "cache"))
         folders = make_photos(Path(root), arguments.count)
         figures = measure(folders, config, arguments.step_seconds, resolve_device("auto"))
-    if arguments.json:
-        print(json.dumps(figures))
-    else:
-        print("\n".join(f"{name:<24} {_text(value)}" for name, value in figures.items()))
+    machine.show(figures, arguments.json)
 
 
 def make_photos(root: Path, count: int) -> PerDomain[Path]:
@@ -138,10 +134,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--step_seconds", type=float, default=0.0, help="how long a step takes (default: no time)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
-
-
-def _text(value: object) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 if __name__ == "__main__":

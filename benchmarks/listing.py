@@ -9,7 +9,6 @@ has after importing torch; the order is that of one epoch, picture by picture, a
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -25,8 +24,10 @@ from benchmarks import machine
 from unit.config import DataConfig
 from unit.data.batches import TrainingImages
 from unit.data.datasets import Datasets, open_datasets
+from unit.devices import peak_memory
 from unit.domains import Domain
 
+CPU = torch.device("cpu")
 IN_A_FOLDER = 1000
 
 
@@ -38,10 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         make_files(Path(root), arguments.count)
         figures = measure(DataConfig(root=root), arguments.count)
-    if arguments.json:
-        print(json.dumps(figures))
-    else:
-        print("\n".join(f"{name:<24} {value}" for name, value in figures.items()))
+    machine.show(figures, arguments.json)
 
 
 def make_files(root: Path, count: int) -> None:
@@ -57,11 +55,11 @@ def make_files(root: Path, count: int) -> None:
 
 def measure(config: DataConfig, count: int) -> dict[str, object]:
     """The figures by name."""
-    before = _peak_megabytes()
+    before = peak_memory(CPU) / 1e6
     datasets: list[Datasets] = []
     open_seconds = _seconds(lambda: datasets.append(open_datasets(config)))
     digest_seconds = _seconds(datasets[0].digest)
-    listed = _peak_megabytes()
+    listed = peak_memory(CPU) / 1e6
     images = TrainingImages(datasets[0].train, config, 0)
     epoch = range(len(images.sources.a))
     order_seconds = _seconds(lambda: [None for place in epoch if images.index(Domain.A, place) < 0])
@@ -73,8 +71,8 @@ def measure(config: DataConfig, count: int) -> dict[str, object]:
         "order_seconds": round(order_seconds, 2),
         "megabytes_before": round(before),
         "list_megabytes": round(listed - before),
-        "order_megabytes": round(_peak_megabytes() - listed),
-        **machine.facts(torch.device("cpu")),
+        "order_megabytes": round(peak_memory(CPU) / 1e6 - listed),
+        **machine.facts(CPU),
     }
 
 
@@ -82,12 +80,6 @@ def _seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def _peak_megabytes() -> float:
-    """The most that this process alone has had; what it had from its parent (getrusage counts that) is not in it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from unit.devices import synchronize
 
 
 def facts(device: torch.device) -> dict[str, object]:
@@ -34,6 +37,15 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+def show(figures: dict[str, object], as_json: bool) -> None:
+    """Print figures by name, for people or as one JSON object."""
+    print(json.dumps(figures) if as_json else "\n".join(f"{name:<31} {_text(it)}" for name, it in figures.items()))
+
+
+def _text(value: object) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def seconds(work: Callable[[], object], device: torch.device) -> float:
     """How long `work` takes, all that it started on the device included."""
     synchronize(device)
@@ -41,12 +53,6 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     work()
     synchronize(device)
     return time.perf_counter() - start
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 class Rate:

@@ -9,8 +9,6 @@ work of one step as torch's FlopCounterMode counts it (a multiplication and an a
 from __future__ import annotations
 
 import argparse
-import json
-import resource
 import statistics
 import sys
 from dataclasses import replace
@@ -24,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import machine
 from unit.config import Config
 from unit.config_file import read_config
-from unit.devices import configure, resolve_device, resolve_precision
+from unit.devices import configure, peak_memory, resolve_device, resolve_precision
 from unit.domains import PerDomain
 from unit.training.trainer import Trainer
 
@@ -33,11 +31,7 @@ WARM_UP = 3
 
 def main() -> None:
     arguments = _parser().parse_args()
-    figures = measure(_config(arguments), arguments.rounds)
-    if arguments.json:
-        print(json.dumps(figures))
-    else:
-        print("\n".join(f"{name:<18} {_text(value)}" for name, value in figures.items()))
+    machine.show(measure(_config(arguments), arguments.rounds), arguments.json)
 
 
 def measure(config: Config, rounds: int) -> dict[str, object]:
@@ -69,7 +63,7 @@ def measure(config: Config, rounds: int) -> dict[str, object]:
         "matrix_gflops": matrix.gflops,
         "conv_gflops": convolution.gflops,
         "matrix_ratio": gflop / step / matrix.gflops,
-        "peak_memory_bytes": _peak_memory(device),
+        "peak_memory_bytes": peak_memory(device),
         "size": size,
         "batch_size": batch,
         "device": str(device),
@@ -77,12 +71,6 @@ def measure(config: Config, rounds: int) -> dict[str, object]:
         "rounds": rounds,
         **machine.facts(device),
     }
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _config(arguments: argparse.Namespace) -> Config:
@@ -108,10 +96,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=12, help="measurements of each (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
-
-
-def _text(value: object) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 if __name__ == "__main__":
