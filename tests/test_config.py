@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unit.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, differences
+from unit.config import Config, DataConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig, differences
 from unit.errors import ConfigError
 
 PAPER = {
@@ -38,6 +38,9 @@ PAPER = {
     "model.discriminator_layers": 4,
     "model.average_decay": 0.999,
 }
+PAPER |= {"loss.augmentation": "none", "model.downsampling": "strided", "model.spectral_norm": False}
+LATER_WEIGHTS = ("r1", "feature_matching", "low_frequency", "patch_nce", "cycle_noise")
+PAPER |= {f"loss.{key}": 0 for key in LATER_WEIGHTS}
 FOLDERS = {"a": "x", "b": "y"}
 
 
@@ -75,6 +78,9 @@ def test_the_defaults_are_the_papers() -> None:
         *[(f"model.{key}", bad) for key in ("dropout", "average_decay") for bad in (-0.1, 1.0, float("nan"))],
         ("model.shared_blocks", 5),
         *[(f"loss.lambda{i}", bad) for i in range(5) for bad in (-0.1, float("nan"), float("inf"))],
+        *[(f"loss.{key}", bad) for key in LATER_WEIGHTS for bad in (-0.1, float("nan"), float("inf"))],
+        *[("loss.r1_every", 0), ("loss.augmentation", "colour"), ("loss.augmentation", "cutout,color")],
+        *[("loss.adversarial", "wgan"), ("model.downsampling", "blur"), ("model.spectral_norm", 1)],
         *[(f"optimizer.learning_rate_{of}", -1e-9) for of in ("generator", "discriminator")],
         *[(f"optimizer.{key}", bad) for key in ("beta1", "beta2") for bad in (-0.1, 1.0, float("nan"))],
         *[(f"optimizer.{key}", -1) for key in ("weight_decay", "decay_start")],
@@ -115,6 +121,9 @@ def test_what_lies_out_of_range_is_refused_by_its_key(key: str, bad: Any) -> Non
         ({"data__crop_size": 128, "data__load_size": 127}, "data.crop_size"),
         ({"model__residual_blocks": 2, "model__shared_blocks": 3}, "model.shared_blocks"),
         ({"model__normalization": "group", "model__channels": 7}, "model.channels"),
+        *[({"loss__lambda0": 0.0, f"loss__{key}": 1.0}, f"loss.{key}") for key in ("r1", "feature_matching")],
+        ({"loss__lambda0": 0.0, "loss__augmentation": "cutout"}, "loss.augmentation"),
+        ({"loss__lambda3": 0.0, "loss__lambda4": 0.0, "loss__cycle_noise": 0.1}, "loss.cycle_noise"),
         ({"optimizer__schedule": "linear"}, "optimizer.decay_end"),
         ({"optimizer__decay_start": 10, "optimizer__decay_end": 10}, "optimizer.decay_end"),
     ],
@@ -133,6 +142,28 @@ def test_the_ends_of_the_ranges_are_taken() -> None:
     OptimizerConfig(learning_rate_generator=0.0, beta1=0.0, decay_factor=1.0, decay_every=1, decay_start=1, decay_end=2)
     for device in ("auto", "cpu", "cuda", "cuda:0", "cuda:12", "mps"):
         TrainConfig(steps=0, max_minutes=0.0, device=device, keep_last=1)
+
+
+def test_what_a_weight_needs_is_enough() -> None:
+    LossConfig(lambda0=0.0, low_frequency=1.0, patch_nce=1.0, cycle_noise=0.1)
+    LossConfig(lambda3=0.0, cycle_noise=0.1)
+    LossConfig(lambda4=0.0, cycle_noise=0.1)
+    LossConfig(lambda1=0.0, lambda2=0.0, lambda3=0.0, lambda4=0.0, r1=1.0, r1_every=1, augmentation="color")
+
+
+@pytest.mark.parametrize(
+    ("named", "parts"),
+    [("none", set()), ("cutout", {"cutout"}), ("color,translation,cutout", {"color", "translation", "cutout"})],
+)
+def test_the_parts_of_an_augmentation(named: Any, parts: set[str]) -> None:
+    assert LossConfig(augmentation=named).augmentations == parts
+
+
+def test_the_lazy_penalty_is_due_in_every_so_many_th_step() -> None:
+    lazy = LossConfig(r1=1.0, r1_every=3)
+    assert [step for step in range(9) if lazy.r1_due(step)] == [2, 5, 8], "the steps that are called 3, 6 and 9"
+    assert not any(LossConfig(r1_every=3).r1_due(step) for step in range(9))
+    assert all(LossConfig(r1=1.0, r1_every=1).r1_due(step) for step in range(9))
 
 
 @pytest.mark.parametrize("step", [0, 1, 10**9])
@@ -175,7 +206,8 @@ def test_a_rate_never_rises_nor_leaves_0_to_1(schedule: Any, start: int, length:
 
 IGNORED = ["train.steps", "train.max_minutes", "train.device", "train.keep_last", "data.workers", "train.log_every"]
 IGNORED += ["train.keep_every", "train.on_nonfinite", "data.on_bad_image"]
-IGNORED += ["train.checkpoint_activations", "data.cache"]
+IGNORED += ["train.checkpoint_activations", "data.cache", "train.batch_size", "train.accumulation"]
+IGNORED += ["train.check_sync_every", "train.compile"]
 IGNORED += ["data.name_a", "data.name_b", "train.sample_every", "train.checkpoint_every", "train.validate_every"]
 CHANGED: dict[str, Any] = {
     "data.crop_size": 128,
@@ -188,7 +220,9 @@ CHANGED |= {"model.normalization": "group", "model.initialization": "kaiming", "
 CHANGED |= {"loss.adversarial": "least_squares", "optimizer.schedule": "step", "optimizer.decay_end": 10}
 CHANGED |= {"data.on_bad_image": "skip", "train.keep_every": 5000, "train.on_nonfinite": "rollback"}
 CHANGED |= {"train.max_minutes": 5, "train.device": "cpu", "train.precision": "fp32", "train.deterministic": True}
-CHANGED |= {"data.cache": "disk"}
+CHANGED |= {"data.cache": "disk", "train.compile": "off"}
+CHANGED |= {f"loss.{key}": 0.5 for key in LATER_WEIGHTS}
+CHANGED |= {"loss.augmentation": "color,translation", "model.downsampling": "blurred"}
 CHANGED |= {"data.workers": 3, "data.load_size": 512, "train.seed": 1, "optimizer.decay_start": 1, "model.dropout": 0.5}
 ALONE_CONTRADICTORY = {"data.a", "data.b", "data.test_a", "data.test_b", "data.paired_test"}
 

@@ -27,6 +27,7 @@ OTHER |= {"model.normalization": "group", "model.initialization": "kaiming", "mo
 OTHER |= {"model.dropout": 0.5, "loss.adversarial": "least_squares"}
 OTHER |= {"optimizer.schedule": "step", "optimizer.decay_end": 9}
 OTHER |= {"train.max_minutes": 1.5, "train.device": "cuda:1", "train.precision": "bf16", "train.deterministic": False}
+OTHER |= {"model.downsampling": "blurred", "loss.augmentation": "color,cutout", "train.compile": "off"}
 NEEDS = {"data.a": ["data.b"], "data.b": ["data.a"], "data.paired_test": ["data.root"]}
 NEEDS |= {"data.test_a": ["data.test_b", "data.root"], "data.test_b": ["data.test_a", "data.root"]}
 ODD = [*"~[]{}&*!|>%@`'\"#=-?:,", "null", "true", "No", "2020", "1e5", "", " leading", "trailing ", "-x", "--out", "<<"]

@@ -45,19 +45,20 @@ class DataConfig:
     """The two folders and how their pictures reach the networks."""
 
     a: str | None = None
-    """folder of domain A; nothing for A and B: the embedded streets"""
+    """folder of domain A, or its WebDataset shards, e.g. 'sunny-{0000..0999}.tar'; nothing for A and B: the embedded
+    streets"""
     b: str | None = None
-    """folder of domain B"""
+    """folder or shards of domain B"""
     root: str | None = None
     """one folder with trainA, trainB and, if there are, testA, testB (instead of a and b)"""
     test_a: str | None = None
-    """folder of held-out images of A; nothing: testA of the root, else 5 % of A"""
+    """folder or shards of held-out images of A; nothing: testA of the root, else 5 % of A"""
     test_b: str | None = None
-    """folder of held-out images of B"""
+    """folder or shards of held-out images of B"""
     paired_test: bool = False
     """the test folders show the same scenes, in the order of their sorted names"""
     name_a: str | None = None
-    """what A is called on screen, e.g. sunny; nothing: the folder's name"""
+    """what A is called on screen, e.g. sunny; nothing: the folder's or shards' name"""
     name_b: str | None = None
     """what B is called on screen, e.g. rainy"""
     load_size: int = 256
@@ -141,6 +142,9 @@ class ModelConfig:
     upsampling: Literal["transposed", "nearest", "bilinear"] = "transposed"
     """in the generators: transposed convolutions (the paper's), or twice the size by nearest or bilinear, then a
     convolution, which leave no checkerboards"""
+    downsampling: Literal["strided", "blurred"] = "strided"
+    """in encoders and discriminators: convolutions of stride 2 (the paper's), or of stride 1, then blurred and every
+    second pixel: what moves by a pixel changes the result less, at several times the work of these layers"""
     dropout: float = 0.0
     """after the second normalization of each residual block; the released street configurations had 0.5"""
     initialization: Literal["normal", "kaiming"] = "normal"
@@ -151,6 +155,8 @@ class ModelConfig:
     """each domain's discriminator looks at the image at so many scales, halved each time"""
     discriminator_layers: int = 4
     """stride-2 convolutions of each scale"""
+    spectral_norm: bool = False
+    """divide the weights of each of the discriminators' convolutions by their largest singular value"""
     average_decay: float = 0.999
     """decay of the running average of encoders and generators that is sampled and exported; 0: none"""
 
@@ -174,7 +180,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The weights of the objective (equations 2 to 5 of the paper) and the form of its adversarial term."""
+    """The weights of the objective (equations 2 to 5 of the paper), and what came after it; a weight of 0: without."""
 
     lambda0: float = 10.0
     """adversarial"""
@@ -186,13 +192,64 @@ class LossConfig:
     """KL of the cycle"""
     lambda4: float = 100.0
     """cycle consistency (L1)"""
-    adversarial: Literal["bce", "least_squares"] = "bce"
-    """binary cross-entropy (the paper's) or least squares (LSGAN)"""
+    adversarial: Literal["bce", "least_squares", "hinge", "relativistic"] = "bce"
+    """binary cross-entropy (the paper's), least squares (LSGAN), hinge, or relativistic (each real patch against the
+    translated one at its place, R3GAN; wants r1)"""
+    r1: float = 0.0
+    """weight of the penalty on the discriminators' gradients at real pictures, ½‖∇D(x)‖², not multiplied by lambda0"""
+    r1_every: int = 16
+    """compute that penalty in every so-many-th step only, and weigh it so many times as much"""
+    augmentation: Literal[
+        "none",
+        "color",
+        "translation",
+        "cutout",
+        "color,translation",
+        "color,cutout",
+        "translation,cutout",
+        "color,translation,cutout",
+    ] = "none"
+    """what is changed at random in all that the discriminators see, real and translated (DiffAugment), for folders of
+    under some 5000 pictures; not color where the domains differ by it alone"""
+    feature_matching: float = 0.0
+    """weight of the difference between translated and real pictures in the means of the discriminators' layers"""
+    low_frequency: float = 0.0
+    """weight of the difference between a picture and its translation, both averaged down to about 32 x 32 (L1): for
+    weather and time of day; too strong where shapes change"""
+    patch_nce: float = 0.0
+    """weight of the contrast between patches: each patch of a translation is to be closer to its own patch of the
+    picture than to others of it, in the encoders' features (PatchNCE of CUT)"""
+    cycle_noise: float = 0.0
+    """deviation of the noise added to a translation before the cycle encodes it again, e.g. 0.05 for pictures in
+    [-1, 1]: nothing can be hidden in a translation then"""
 
     def __post_init__(self) -> None:
         _at_least("loss", self, 0, "lambda0", "lambda1", "lambda2", "lambda3", "lambda4")
+        _at_least("loss", self, 0, "r1", "feature_matching", "low_frequency", "patch_nce", "cycle_noise")
+        _at_least("loss", self, 1, "r1_every")
         weights = (self.lambda0, self.lambda1, self.lambda2, self.lambda3, self.lambda4)
         _require(any(weights), "loss", "all of lambda0 to lambda4 are 0, so there is nothing to learn")
+        for name in ("r1", "feature_matching", "augmentation"):
+            wanted = getattr(self, name) not in (0, "none")
+            _require(
+                bool(self.lambda0) or not wanted,
+                f"loss.{name}",
+                "needs discriminators, but loss.lambda0 is 0; change one",
+            )
+        _require(
+            not self.cycle_noise or bool(self.lambda3 or self.lambda4),
+            "loss.cycle_noise",
+            "needs a cycle, but loss.lambda3 and loss.lambda4 are 0; change one",
+        )
+
+    @property
+    def augmentations(self) -> frozenset[str]:
+        """The parts of `augmentation`."""
+        return frozenset(self.augmentation.split(",")) - {"none"}
+
+    def r1_due(self, step: int) -> bool:
+        """Whether the update that makes step `step` + 1 out of `step` has the penalty."""
+        return self.r1 > 0 and (step + 1) % self.r1_every == 0
 
 
 @dataclass(frozen=True)
@@ -265,7 +322,9 @@ class TrainConfig:
     max_minutes: float | None = None
     """stop cleanly, with a checkpoint, after so many minutes"""
     batch_size: int = 1
-    """images of each domain in a step"""
+    """images of each domain that a process (of those that torchrun starts) computes at once"""
+    accumulation: int = 1
+    """add the gradients of so many batches before each update: one of a large batch, in the memory of a small one"""
     seed: int = 0
     """of the initial weights, the order, the augmentation and the noise"""
     device: str = "auto"
@@ -277,6 +336,10 @@ class TrainConfig:
     checkpoint_activations: bool = False
     """compute encoders and generators again in the backward pass instead of keeping what they computed: less memory,
     more time, the same result"""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """let torch compile the step, on CUDA for replay as graphs; auto: where a trial at the start shows it to be faster"""
+    check_sync_every: int = 1000
+    """with several processes: steps between two checks that all have the same weights"""
     log_every: int = 100
     """steps between two lines of metrics"""
     sample_every: int = 2500
@@ -295,9 +358,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _at_least("train", self, 0, "steps", "max_minutes")
         _at_least("train", self, 0, "seed", at_most=2**63 - 1)
-        _at_least("train", self, 1, "batch_size", at_most=10**6)
+        _at_least("train", self, 1, "batch_size", "accumulation", at_most=10**6)
         _at_least("train", self, 1, "log_every", "sample_every", "checkpoint_every", "validate_every")
-        _at_least("train", self, 1, "keep_last", "keep_every")
+        _at_least("train", self, 1, "keep_last", "keep_every", "check_sync_every")
         _require(
             not self.keep_every or self.keep_every % self.checkpoint_every == 0,
             "train.keep_every",
@@ -316,6 +379,10 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def global_batch(self, ranks: int) -> int:
+        """Images of each domain in a step of so many processes."""
+        return self.train.batch_size * self.train.accumulation * ranks
 
     @classmethod
     def from_dict(cls, sections: dict[str, dict[str, Any]]) -> Config:
@@ -346,14 +413,17 @@ class Config:
 
 NEVER_A_DIFFERENCE = frozenset(
     {"train.steps", "train.max_minutes", "train.device", "train.keep_last", "train.keep_every", "train.on_nonfinite"}
-    | {"train.checkpoint_activations"}
+    | {"train.checkpoint_activations", "train.compile", "train.check_sync_every", "train.batch_size", "train.accumulation"}
     | {"data.workers", "data.cache", "data.name_a", "data.name_b", "data.on_bad_image"}
     | {f"train.{what}_every" for what in ("log", "sample", "checkpoint", "validate")}
 )
-"""Keys that may change between two parts of one run: they say how long and how, not what is computed."""
+"""Keys that may change between two parts of one run: they say how long and how, not what is computed. The global batch,
+batch_size × ranks × accumulation, may not, which `differences` does not know."""
 
 
 _FOLDERS = ("data.a", "data.b", "data.root", "data.test_a", "data.test_b")
+MACHINES_OWN = frozenset({*_FOLDERS, "data.workers", "data.cache", "train.device"})
+"""Keys that may differ between the machines of one run."""
 
 
 def differences(before: Config, now: Config) -> list[str]:

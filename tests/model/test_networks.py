@@ -1,13 +1,21 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from unit.config import ModelConfig
 from unit.domains import Domain, PerDomain
 from unit.model.layers import HalfSize, Halving
-from unit.model.networks import Discriminator, build_autoencoders, build_discriminators, parameter_count
+from unit.model.networks import (
+    FEATURE_STRIDES,
+    Discriminator,
+    build_autoencoders,
+    build_discriminators,
+    parameter_count,
+)
 
 SMALL = ModelConfig(channels=4, residual_blocks=3, shared_blocks=2)
 
@@ -180,3 +188,153 @@ def test_halving_and_its_gradients_are_those_of_the_convolution(size: tuple[int,
         assert (out - expected).abs().max() < tolerance * 10
         (found,) = torch.autograd.grad(out.square().sum(), layer.weight)
         assert (found - gradient).norm() < tolerance * gradient.norm()
+
+
+# -- what came after 2017 ----------------------------------------------------------------------------------------------
+
+
+def test_layer_by_layer_ends_in_the_same_code() -> None:
+    networks, x = build_autoencoders(SMALL), images()
+    for again in (False, True):
+        networks.checkpoint_activations = again
+        layers, mu = networks.encode_by_layer(x), networks.encode(x)
+        for i in Domain:
+            assert torch.equal(layers[i][-1], mu[i])
+            assert len(layers[i]) == len(FEATURE_STRIDES)
+            for features, stride, channels in zip(layers[i], FEATURE_STRIDES, (4, 8, 16, 16), strict=True):
+                assert tuple(features.shape) == (2, channels, 16 // stride, 24 // stride)
+            first = networks.encoder(i).private[0](x[i])
+            assert torch.equal(layers[i][0], first)
+            assert torch.equal(layers[i][2], networks.encoder(i).private[2](networks.encoder(i).private[1](first)))
+
+
+def test_a_discriminators_layers_end_in_its_logits() -> None:
+    discriminators, x = build_discriminators(ModelConfig(channels=4, discriminator_layers=3)), images(32, 32)
+    layers, logits = discriminators.by_layer(x), discriminators(x)
+    for i in Domain:
+        assert [[y.shape[1] for y in scale] for scale in layers[i]] == [[4, 8, 16, 1]] * 3
+        for scale, expected in zip(layers[i], logits[i], strict=True):
+            assert torch.equal(scale[-1], expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 5), (4, 6), (7, 9)])
+def test_half_size_of_features_is_a_mean_of_means_of_neighbours(size: tuple[int, int]) -> None:
+    x = torch.randn(2, 5, *size)
+    means = functional.avg_pool2d(x, 2, stride=1, padding=1, count_include_pad=False)
+    torch.testing.assert_close(HalfSize()(x), functional.avg_pool2d(means, 2))
+    assert tuple(HalfSize()(x).shape[2:]) == tuple((side + 1) // 2 for side in size)
+
+
+def test_blurred_networks_follow_a_shift_better() -> None:
+    """Where noise is moved by a pixel, the codes change less than with strides, relative to how each channel varies."""
+
+    def change(kind: str) -> float:
+        torch.manual_seed(3)
+        config = ModelConfig(
+            channels=8, residual_blocks=0, shared_blocks=0, initialization="kaiming", downsampling=kind
+        )
+        encoder = build_autoencoders(config).encoder(Domain.A)
+        x = torch.rand(4, 3, 65, 65) * 2 - 1
+        codes, moved = (encoder(half)[..., 2:-2, 2:-2] for half in (x[..., :64, :64], x[..., :64, 1:]))
+        return ((codes - moved).std() / (codes - codes.mean((0, 2, 3), keepdim=True)).std()).item()
+
+    assert change("blurred") < 0.5 * change("strided")
+
+
+@pytest.mark.parametrize("kind", ["strided", "blurred"])
+def test_the_kind_of_halving_changes_no_size_nor_number_of_weights(kind: str) -> None:
+    config = ModelConfig(channels=4, downsampling=kind)
+    assert parameter_count(build_autoencoders(config)) == parameter_count(build_autoencoders(ModelConfig(channels=4)))
+    logits = build_discriminators(config)(images(32, 64))
+    assert [tuple(scale.shape) for scale in logits.a] == [(2, 1, 2, 4), (2, 1, 1, 2), (2, 1, 1, 1)]
+    assert build_autoencoders(config).encode(images()).a.shape == (2, 16, 4, 6)
+    down = build_autoencoders(config).encoder(Domain.A).private[1]
+    assert any(isinstance(module, HalfSize) for module in down) == (kind == "blurred")
+
+
+def test_models_have_no_state_but_weights() -> None:
+    """A finished model is its weights; what else it computes with would be missing after loading."""
+    for config in (SMALL, ModelConfig(channels=4, downsampling="blurred", upsampling="bilinear", spectral_norm=True)):
+        assert not list(build_autoencoders(config).buffers())
+
+
+SPECTRAL = ModelConfig(
+    channels=4, discriminator_layers=3, discriminator_scales=2, initialization="kaiming", spectral_norm=True
+)
+
+
+def convolutions(network: nn.Module) -> list[nn.Conv2d]:
+    return [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+
+
+def test_spectral_norm_makes_every_largest_singular_value_1() -> None:
+    discriminators = build_discriminators(SPECTRAL)
+    for _ in range(100):
+        discriminators(images())
+    discriminators.eval()
+    for module in convolutions(discriminators):
+        assert torch.linalg.matrix_norm(module.weight.flatten(1), 2).item() == pytest.approx(1, rel=1e-3)
+        original = module.parametrizations.weight.original
+        torch.testing.assert_close(
+            module.weight * torch.linalg.matrix_norm(original.flatten(1), 2), original, rtol=1e-3, atol=1e-4
+        )
+    assert len(convolutions(discriminators)) == 2 * 2 * 4
+
+
+def test_spectral_norm_begins_with_the_weights_without_it_and_changes_no_other_network() -> None:
+    def built(spectral: bool) -> tuple[nn.Module, nn.Module]:
+        torch.manual_seed(1)
+        config = replace(SPECTRAL, spectral_norm=spectral)
+        return build_autoencoders(config), build_discriminators(config)
+
+    (plain_model, plain), (model, spectral) = built(False), built(True)
+    for one, two in zip(convolutions(plain), convolutions(spectral), strict=True):
+        assert torch.equal(one.weight, two.parametrizations.weight.original)
+    assert all(torch.equal(tensor, plain_model.state_dict()[name]) for name, tensor in model.state_dict().items())
+    assert parameter_count(spectral) == parameter_count(plain)
+
+
+def test_spectral_norm_goes_on_bit_for_bit_from_its_state_and_rests_in_evaluation() -> None:
+    first, x = build_discriminators(SPECTRAL), images()
+    first(x)
+    second = build_discriminators(SPECTRAL)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for _ in range(3):
+        assert all(torch.equal(one, two) for one, two in zip(first(x).a, second(x).a, strict=True))
+    first.eval()
+    assert all(torch.equal(one, two) for one, two in zip(first(x).a, first(x).a, strict=True))
+
+
+def test_spectral_norm_does_not_depend_on_the_pictures() -> None:
+    first = build_discriminators(SPECTRAL)
+    second = copy.deepcopy(first)
+    for _ in range(3):
+        first(images())
+        second(images(32, 32, batch=1))
+    assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
+
+
+@pytest.mark.parametrize("config", [SPECTRAL, replace(SPECTRAL, spectral_norm=False, downsampling="blurred")])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_of_gradients_pass_through_discriminators(config: ModelConfig, layout: torch.memory_format) -> None:
+    """What R1 needs, against finite differences; also where a layer sees a single column."""
+    discriminator = build_discriminators(config).by_domain["a"].to(memory_format=layout).double().eval()
+    x = torch.rand(1, 3, 8, 8, dtype=torch.float64).contiguous(memory_format=layout)
+    weight = next(p for name, p in discriminator.named_parameters() if p.ndim == 4)
+
+    def slope(x: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(sum(s.sum() for s in discriminator(x)), x, create_graph=True)
+            return gradient.square().sum()
+
+    (found,) = torch.autograd.grad(slope(x), weight)
+    direction, step = torch.randn_like(weight), 1e-6
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            weight += sign * step * direction
+        values.append(slope(x).item())
+        with torch.no_grad():
+            weight -= sign * step * direction
+    assert (found * direction).sum().item() == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
 
 LEAK = 0.01
 """Slope of LeakyReLU below 0, in every network of the authors' code."""
@@ -13,8 +14,21 @@ LEAK = 0.01
 def normalization(kind: str, channels: int) -> nn.Module:
     """The normalization named by `model.normalization`; instance is without, group with a learned scale and shift."""
     if kind == "instance":
-        return nn.InstanceNorm2d(channels)
+        return InstanceNorm(channels)
     return nn.GroupNorm(8, channels)
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """Each channel of each image to mean 0 and variance 1: (B, C, H, W) → (B, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The normalized images."""
+        normalized: Tensor = super().forward(x)
+        # On the CPU, torch 2.11 to 2.15 give a wrong gradient for a single image when that of the output comes in
+        # channels_last, as it does from a convolution: as if its elements stood in another order.
+        if normalized.requires_grad and x.device.type == "cpu":
+            normalized.register_hook(Tensor.contiguous)
+        return normalized
 
 
 class ResidualBlock(nn.Module):
@@ -57,9 +71,24 @@ class Halving(nn.Conv2d):
         return functional.conv2d(x, self.weight[..., 1:2], self.bias, stride=(2, 1), padding=(1, 0))
 
 
-def down(inputs: int, outputs: int) -> nn.Sequential:
-    """Half the size: (B, inputs, H, W) → (B, outputs, H/2, W/2)."""
-    return nn.Sequential(Halving(inputs, outputs), nn.LeakyReLU(LEAK, inplace=True))
+class HalfSize(nn.Module):
+    """(B, C, H, W) → (B, C, ⌈H/2⌉, ⌈W/2⌉): Gaussian [1 2 1]/4 in each axis, replicated edges, every second pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Blur, then take every second pixel."""
+        channels = x.shape[1]
+        kernel = x.new_full((channels, 1, 3, 3), 1 / 16)  # made anew: a finished model holds weights and nothing else
+        kernel[:, :, 1] *= 2
+        kernel[..., 1] *= 2
+        x = functional.pad(x, (1, 1, 1, 1), mode="replicate")
+        return functional.conv2d(x, kernel, stride=2, groups=channels)
+
+
+def down(inputs: int, outputs: int, kind: str) -> nn.Sequential:
+    """(B, inputs, H, W) → (B, outputs, ⌈H/2⌉, ⌈W/2⌉), as `model.downsampling` says; blurred is Zhang's (2019)."""
+    if kind == "strided":
+        return nn.Sequential(Halving(inputs, outputs), nn.LeakyReLU(LEAK, inplace=True))
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.LeakyReLU(LEAK, inplace=True), HalfSize())
 
 
 def up(inputs: int, outputs: int, kind: str) -> nn.Sequential:
@@ -88,29 +117,23 @@ class ToImage(nn.Module):
             return image
 
 
-class HalfSize(nn.Module):
-    """(B, C, H, W) → (B, C, ⌈H/2⌉, ⌈W/2⌉): Gaussian [1 2 1]/4 in each axis, replicated edges, every second pixel."""
-
-    kernel: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        row = torch.tensor([1.0, 2.0, 1.0]) / 4
-        self.register_buffer("kernel", torch.outer(row, row)[None, None], persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Blur, then take every second pixel."""
-        channels = x.shape[1]
-        x = functional.pad(x, (1, 1, 1, 1), mode="replicate")
-        return functional.conv2d(x, self.kernel.expand(channels, 1, 3, 3), stride=2, groups=channels)
-
-
 def initialize(network: nn.Module, kind: str) -> None:
     """Set every convolution's weights as `model.initialization` says; biases keep PyTorch's default."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             deviation = 0.02 if kind == "normal" else (2 / (1 + LEAK**2) / _inputs(module)) ** 0.5
             nn.init.normal_(module.weight, 0.0, deviation)
+
+
+def normalize_spectrally(network: nn.Module) -> None:
+    """Every convolution's weight W becomes W/σ, σ its largest singular value (Miyato et al. 2018); `initialize` before.
+
+    σ is followed by a step of the power method at each forward pass in training, from vectors that are part of the
+    state. No picture has a say, so processes stay equal; a batch in parts makes σ a little more exact.
+    """
+    for module in list(network.modules()):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            spectral_norm(module)
 
 
 def _inputs(module: nn.Conv2d | nn.ConvTranspose2d) -> float:

@@ -6,6 +6,7 @@ module object that both hold.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +15,21 @@ from torch.utils.checkpoint import checkpoint
 
 from unit.config import ModelConfig
 from unit.domains import Domain, PerDomain
-from unit.model.layers import LEAK, HalfSize, ToImage, down, initialize, residual_blocks, up
+from unit.model.layers import (
+    LEAK,
+    HalfSize,
+    ToImage,
+    down,
+    initialize,
+    normalize_spectrally,
+    residual_blocks,
+    up,
+)
 
 SCALE = 4
 """Pixels of the image along one side of a latent pixel; image sizes must be multiples of it."""
+FEATURE_STRIDES = (1, 2, 4, 4)
+"""Pixels of the image along one side of a pixel of each of the features that `encode_by_layer` gives."""
 
 
 class Encoder(nn.Module):
@@ -90,6 +102,12 @@ class Autoencoders(nn.Module):
         private = PerDomain.of(lambda i: self._run(self.encoder(i).private, images[i]))
         return self._together(self.encoder(Domain.A).shared, private)
 
+    def encode_by_layer(self, images: PerDomain[Tensor]) -> PerDomain[list[Tensor]]:
+        """After the first convolution of E_i, after each halving, and μ: as many as `FEATURE_STRIDES`."""
+        private = PerDomain.of(lambda i: _one_by_one(self.encoder(i).private.children(), images[i], self._run))
+        mu = self._together(self.encoder(Domain.A).shared, private.map(lambda layers: layers[-1]))
+        return PerDomain.of(lambda i: [*private[i][:-1], mu[i]])
+
     def decode(self, codes: PerDomain[Tensor], *, own: bool, other: bool) -> Decoded:
         """Each code through its own domain's generator, the other's, or both."""
         shared = self._together(self.generator(Domain.A).shared, codes)
@@ -114,37 +132,56 @@ class Autoencoders(nn.Module):
         return out
 
 
+def _one_by_one(
+    modules: Iterable[nn.Module], x: Tensor, run: Callable[[nn.Module, Tensor], Tensor] = lambda module, x: module(x)
+) -> list[Tensor]:
+    """What each module makes of what the one before it made."""
+    made = []
+    for module in modules:
+        x = run(module, x)
+        made.append(x)
+    return made
+
+
 class ScaleDiscriminator(nn.Module):
     """One patch discriminator: images (B, 3, H, W) → logits (B, 1, H/2ⁿ, W/2ⁿ) for n layers; above 0 means real."""
 
-    def __init__(self, channels: int, layers: int) -> None:
+    def __init__(self, channels: int, layers: int, downsampling: str = "strided") -> None:
         super().__init__()
         widths = [3] + [channels * 2**layer for layer in range(layers)]
-        self.layers = nn.Sequential(*(down(widths[n], widths[n + 1]) for n in range(layers)))
+        self.layers = nn.Sequential(*(down(widths[n], widths[n + 1], downsampling) for n in range(layers)))
         self.head = nn.Conv2d(widths[-1], 1, 1)
+
+    def by_layer(self, images: Tensor) -> list[Tensor]:
+        """What each layer makes of the images, the logits last."""
+        return _one_by_one([*self.layers, self.head], images)
 
     def forward(self, images: Tensor) -> Tensor:
         """One logit for each patch."""
-        logits: Tensor = self.head(self.layers(images))
-        return logits
+        return self.by_layer(images)[-1]
 
 
 class Discriminator(nn.Module):
     """D_i: a patch discriminator at each scale, the images halved from one to the next; logits of each scale."""
 
-    def __init__(self, channels: int, layers: int, scales: int) -> None:
+    def __init__(self, channels: int, layers: int, scales: int, downsampling: str = "strided") -> None:
         super().__init__()
         self.half_size = HalfSize()
-        self.scales = nn.ModuleList(ScaleDiscriminator(channels, layers) for _ in range(scales))
+        self.scales = nn.ModuleList(ScaleDiscriminator(channels, layers, downsampling) for _ in range(scales))
+
+    def by_layer(self, images: Tensor) -> list[list[Tensor]]:
+        """What each layer of each scale makes of the images, finest scale first, a scale's logits last."""
+        made = []
+        for number, scale in enumerate(self.scales):
+            assert isinstance(scale, ScaleDiscriminator)
+            if number:
+                images = self.half_size(images)
+            made.append(scale.by_layer(images))
+        return made
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Logits, finest scale first."""
-        logits = []
-        for number, scale in enumerate(self.scales):
-            if number:
-                images = self.half_size(images)
-            logits.append(scale(images))
-        return logits
+        return [layers[-1] for layers in self.by_layer(images)]
 
 
 class Discriminators(nn.Module):
@@ -157,6 +194,10 @@ class Discriminators(nn.Module):
     def forward(self, images: PerDomain[Tensor]) -> PerDomain[list[Tensor]]:
         """D_i's logits, a tensor for each scale, on `images[i]`."""
         return PerDomain.of(lambda i: self.by_domain[i.value](images[i]))
+
+    def by_layer(self, images: PerDomain[Tensor]) -> PerDomain[list[list[Tensor]]]:
+        """What each layer of each scale of D_i makes of `images[i]`, a scale's logits last."""
+        return PerDomain.of(lambda i: self.by_domain[i.value].by_layer(images[i]))  # type: ignore[operator]
 
     def compare(
         self, real: PerDomain[Tensor], fake: PerDomain[Tensor]
@@ -176,7 +217,8 @@ def build_autoencoders(config: ModelConfig) -> Autoencoders:
 
     def encoder_private(_: Domain) -> nn.Module:
         stem = nn.Sequential(nn.Conv2d(3, width, 7, padding=3), nn.LeakyReLU(LEAK, inplace=True))
-        return nn.Sequential(stem, down(width, width * 2), down(width * 2, latent), blocks(private_blocks))
+        halvings = (down(width, width * 2, config.downsampling), down(width * 2, latent, config.downsampling))
+        return nn.Sequential(stem, *halvings, blocks(private_blocks))
 
     def generator_private(_: Domain) -> nn.Module:
         kind = config.upsampling
@@ -197,10 +239,11 @@ def build_autoencoders(config: ModelConfig) -> Autoencoders:
 def build_discriminators(config: ModelConfig) -> Discriminators:
     """Discriminators of the configuration, freshly initialized from torch's global generator."""
     width = config.discriminator_channels or config.channels
-    networks = Discriminators(
-        PerDomain.of(lambda _: Discriminator(width, config.discriminator_layers, config.discriminator_scales))
-    )
+    layers, scales = config.discriminator_layers, config.discriminator_scales
+    networks = Discriminators(PerDomain.of(lambda _: Discriminator(width, layers, scales, config.downsampling)))
     initialize(networks, config.initialization)
+    if config.spectral_norm:
+        normalize_spectrally(networks)
     return networks
 
 

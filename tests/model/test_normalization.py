@@ -1,0 +1,69 @@
+"""Normalizations against their formulas in double precision, whatever the layout of what comes in and goes back."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from unit.config import ModelConfig
+from unit.domains import Domain, PerDomain
+from unit.model.layers import normalization
+from unit.model.networks import build_autoencoders, build_discriminators
+
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+
+
+def by_formula(x: Tensor, kind: str) -> Tensor:
+    """(x − mean) / √(variance + 1e-5) over each image's channels, or groups of them."""
+    groups = x.shape[1] if kind == "instance" else 8
+    parts = x.reshape(len(x), groups, -1)
+    normalized = (parts - parts.mean(2, keepdim=True)) / (parts.var(2, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    return normalized.reshape(x.shape)
+
+
+@pytest.mark.parametrize("kind", ["instance", "group"])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("dtype", "band"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize(("given", "returned"), list(product(LAYOUTS, LAYOUTS)))
+def test_values_and_gradients_are_the_formulas(
+    kind: str, batch: int, dtype: torch.dtype, band: float, given: torch.memory_format, returned: torch.memory_format
+) -> None:
+    x = torch.randn(batch, 16, 6, 6).to(dtype).contiguous(memory_format=given).requires_grad_()
+    back = torch.randn(batch, 16, 6, 6).to(dtype).contiguous(memory_format=returned)
+    exact = x.detach().double().contiguous().requires_grad_()
+    for tensor, norm in ((x, normalization(kind, 16).to(dtype)), (exact, lambda x: by_formula(x, kind))):
+        y = norm(tensor)
+        y.backward(back.to(y.dtype).clone(memory_format=torch.preserve_format))
+    assert x.grad is not None
+    assert exact.grad is not None
+    assert float((x.grad.double() - exact.grad).norm() / exact.grad.norm()) < band
+
+
+@pytest.mark.parametrize("upsampling", ["transposed", "nearest"])
+@pytest.mark.parametrize("kind", ["instance", "group"])
+def test_the_gradient_of_a_batch_is_the_mean_of_those_of_its_images(kind: str, upsampling: str) -> None:
+    """So it is the same for one image as for several: with torch's own instance normalization it was not."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        config = ModelConfig(channels=4, normalization=kind, upsampling=upsampling)  # type: ignore[arg-type]
+        networks, discriminators = build_autoencoders(config), build_discriminators(config)
+        networks.to(memory_format=torch.channels_last)
+        images = PerDomain.of(lambda _: torch.randn(3, 3, 16, 16).contiguous(memory_format=torch.channels_last))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+    def gradient(part: slice) -> Tensor:
+        networks.zero_grad()
+        codes = networks.encode(images.map(lambda x: x[part]))
+        decoded = networks.decode(codes, own=True, other=True)
+        assert decoded.own
+        assert decoded.other
+        verdicts = discriminators(decoded.other.swapped())
+        distance = sum((decoded.own[i] - images[i][part]).abs().mean() for i in Domain)
+        (distance + sum(scale.square().mean() for i in Domain for scale in verdicts[i])).backward()  # type: ignore[union-attr]
+        return torch.cat([p.grad.flatten() for p in networks.parameters() if p.grad is not None])
+
+    whole = gradient(slice(None))
+    singly = torch.stack([gradient(slice(k, k + 1)) for k in range(3)]).mean(0)
+    assert float((whole - singly).norm() / whole.norm()) < 1e-12
