@@ -105,7 +105,8 @@ def _epoch(
     count = len(images.sources.a) // batch
     steps = range(epoch * count, (epoch + 1) * count)
     bad = BadImages(images.sources.map(len))
-    batches = training_batches(images, bad, batch, steps, config.data.workers or 0, device)
+    places = (range(step * batch, (step + 1) * batch) for step in steps)
+    batches = training_batches(images, bad, places, config.data.workers or 0, device)
     next(batches)
     waited, start = 0.0, time.perf_counter()
     for _ in steps[1:]:

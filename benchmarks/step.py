@@ -30,8 +30,8 @@ WARM_UP = 3
 
 
 def main() -> None:
-    arguments = _parser().parse_args()
-    machine.show(measure(_config(arguments), arguments.rounds), arguments.json)
+    arguments = parser(__doc__.splitlines()[0], rounds=12).parse_args()
+    machine.show(measure(configured(arguments), arguments.rounds), arguments.json)
 
 
 def measure(config: Config, rounds: int) -> dict[str, object]:
@@ -73,7 +73,8 @@ def measure(config: Config, rounds: int) -> dict[str, object]:
     }
 
 
-def _config(arguments: argparse.Namespace) -> Config:
+def configured(arguments: argparse.Namespace) -> Config:
+    """The configuration that the arguments of `parser` mean."""
     config = read_config(arguments.config)
     size, batch = arguments.size or config.data.crop_size, arguments.batch_size or config.train.batch_size
     return replace(
@@ -83,8 +84,9 @@ def _config(arguments: argparse.Namespace) -> Config:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parser(description: str, rounds: int) -> argparse.ArgumentParser:
+    """The arguments of a benchmark of steps."""
+    parser = argparse.ArgumentParser(description=description)
     preset = Path(__file__).resolve().parents[1] / "configs" / "paper.yaml"
     parser.add_argument(
         "--config", type=Path, default=preset, help="a preset or run's config.yaml (default: the paper's)"
@@ -93,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=int, help="pictures of each domain (default: the configuration's)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
-    parser.add_argument("--rounds", type=int, default=12, help="measurements of each (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=rounds, help="measurements of each (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 

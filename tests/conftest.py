@@ -1,5 +1,7 @@
 """What all tests share: one thread (ten times faster on small tensors), no denormals, a seed, and --long."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -20,3 +22,19 @@ def long(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+class Coarse:
+    """Features that take no time: the picture in 4 x 4 pixels. Programs that tests start use the real ones."""
+
+    name, dimension = "Coarse", 48
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images.float().cpu(), 4).flatten(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_features() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unit.training.records.features_if_installed", lambda _: Coarse())
+        yield

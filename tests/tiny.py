@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from unit.config import Config, DataConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig
 from unit.training import checkpoint
+from unit.training.distributed import ALONE
 
 TINY = Config(
     data=DataConfig(load_size=20, crop_size=16, streets_train=5, streets_test=3, workers=0),
@@ -34,15 +35,24 @@ TINY = Config(
 )
 
 
+OF_THE_PROCESS = ("perf/", "val/kid", "val/feature_distance")
+"""Tags of how fast it was, and of figures by features, which conftest.py makes coarse in the tests' own process."""
+
+
 def tiny(**sections: dict[str, Any]) -> Config:
     """TINY with some keys changed, e.g. ``tiny(train={"steps": 4})``."""
     return replace(TINY, **{name: replace(getattr(TINY, name), **keys) for name, keys in sections.items()})
 
 
+def places(steps: range, batch_size: int) -> list[range]:
+    """The positions of each batch, as of one process alone."""
+    return [ALONE.positions(step, batch_size) for step in steps]
+
+
 def metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl, without how fast the machine was."""
+    """The lines of a run's metrics.jsonl, without what differs between processes."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{key: value for key, value in line.items() if not key.startswith("perf/")} for line in lines]
+    return [{key: value for key, value in line.items() if not key.startswith(OF_THE_PROCESS)} for line in lines]
 
 
 def state_of(run: Path) -> dict[str, torch.Tensor]:
@@ -80,7 +90,7 @@ def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     found: dict[str, list[Any]] = {
         tag: [(event.step, event.value) for event in board.Scalars(tag)]
         for tag in tags["scalars"]
-        if not tag.startswith("perf/")
+        if not tag.startswith(OF_THE_PROCESS)
     }
     return found | {
         tag: [(event.step, event.encoded_image_string) for event in board.Images(tag)] for tag in tags["images"]

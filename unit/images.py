@@ -205,6 +205,8 @@ def write_image(image: Image.Image, path: Path, quality: int | None = None) -> N
         options["quality"] = _LOSSY_QUALITY if quality is None else quality
         if form == "JPEG" and options["quality"] >= 95:
             options["subsampling"] = 0  # 4:4:4
+    if form == "PNG":
+        options["compress_level"] = 1  # three times as fast as the usual 6, for files of a tenth to a quarter more
     content = io.BytesIO()
     try:
         image.save(content, format=form, **options)

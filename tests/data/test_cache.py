@@ -9,6 +9,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.tiny import places
 from unit.config import DataConfig
 from unit.data import cache
 from unit.data.bad_images import BadImages
@@ -80,7 +82,7 @@ def test_batches_are_bitwise_those_without_a_cache(photos: Path, kind: str, work
     def batches(kind: str) -> list[PerDomain[torch.Tensor]]:
         settings = config(photos, kind)
         images, bad = TrainingImages(open_datasets(settings).train, settings, 0), BadImages(PerDomain(2, 2))
-        return list(training_batches(images, bad, 2, range(9), workers, torch.device("cpu")))
+        return list(training_batches(images, bad, places(range(9), 2), workers, torch.device("cpu")))
 
     for _ in range(2):  # on disk, all are there the second time
         for plain, kept in zip(batches("none"), batches(kind), strict=True):
@@ -161,6 +163,33 @@ def test_a_damaged_record_is_read_anew_and_replaced(photos: Path, caches: Path, 
     assert damage == "folder" or record.read_bytes() == good
 
 
+def test_what_no_run_reads_for_two_months_is_dropped(
+    photos: Path, caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dated(path: Path, days: float) -> None:
+        os.utime(path, (time.time() - days * 86400,) * 2)
+
+    source = opened(photos, "disk")
+    kept = [picture(source, k) for k in range(3)]
+    for record in records(caches):
+        dated(record, 61)
+    (caches / "00").mkdir(exist_ok=True)
+    for name, days in {"left-by-a-kill.1": 61, "another": 59}.items():
+        (caches / "00" / name).touch()
+        dated(caches / "00" / name, days)
+    assert picture(source, 1) == kept[1]
+    opened(photos, "disk")
+    assert len(records(caches)) == 5  # looked through today
+    dated(caches, 2)
+    opened(photos, "disk")
+    assert len(records(caches)) == 2
+    assert (caches / "00" / "another").exists()
+    opened(photos, "disk")
+    assert time.time() - caches.stat().st_mtime < 3600
+    forbid_reading(monkeypatch)
+    assert picture(source, 1) == kept[1]
+
+
 @KINDS
 def test_a_full_store_is_said_once_and_training_goes_on(
     photos: Path, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -197,7 +226,7 @@ def test_loader_processes_say_once_together_that_it_is_full(
     handler = logging.StreamHandler(sys.stderr)
     cache.log.addHandler(handler)
     try:
-        list(training_batches(images, BadImages(PerDomain(2, 2)), 1, range(20), 2, torch.device("cpu")))
+        list(training_batches(images, BadImages(PerDomain(2, 2)), places(range(20), 1), 2, torch.device("cpu")))
     finally:
         cache.log.removeHandler(handler)
     assert 2 <= capfd.readouterr().err.count("no more pictures") <= 4  # of each domain; two processes may meet

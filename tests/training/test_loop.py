@@ -1,3 +1,4 @@
+import json
 import os
 import random
 import shutil
@@ -48,6 +49,7 @@ def test_a_run_leaves_what_the_interface_says(whole: Path) -> None:
         "environment.json",
         "metrics.jsonl",
         "model.safetensors",
+        "best.safetensors",
         ".lock",
         ".lock-holder",
         "checkpoints/step-00000002.pt",
@@ -60,6 +62,28 @@ def test_a_run_leaves_what_the_interface_says(whole: Path) -> None:
     assert read_config(whole / "config.yaml") == TINY
     assert [line["step"] for line in metrics(whole)] == [1, 2, 3, 3, 4, 5, 6, 6]
     assert Translator.load(whole).step == 6
+
+
+def test_the_best_model_is_kept_also_over_a_stop(tmp_path: Path, whole: Path) -> None:
+    def mean_kid(line: dict[str, float]) -> float:
+        return (line["val/kid_a2b"] + line["val/kid_b2a"]) / 2
+
+    def logged(run: Path) -> dict[int, float]:
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        return {line["step"]: mean_kid(line) for line in lines if "val/kid_a2b" in line}
+
+    figures = logged(whole)
+    best = min(figures, key=lambda step: figures[step])
+    assert Translator.load(whole / "best.safetensors").step == best
+    often = tiny(train={"validate_every": 1})
+    for steps in (3, 6):
+        result = train(tiny(train={"validate_every": 1, "steps": steps}), tmp_path / "parts")
+    train(often, tmp_path / "once")
+    figures = logged(tmp_path / "once")
+    assert len(figures) == 6
+    assert result.best == min(figures.items(), key=lambda item: item[1])
+    ends = [load_file(tmp_path / run / "best.safetensors") for run in ("parts", "once")]
+    assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
 
 
 def test_the_run_says_how_it_ended(tmp_path: Path) -> None:
@@ -200,7 +224,10 @@ def test_two_folders_smaller_than_a_batch_train_and_translate(tmp_path: Path) ->
     a, b = folders(tmp_path)
     config = tiny(data={"a": a, "b": b}, train={"batch_size": 7, "steps": 2})
     result = train(config, tmp_path / "run")
-    assert (result.step, result.figures) == (2, None)
+    assert result.step == 2
+    assert result.figures is not None
+    assert result.figures["a2b"]["translated"]["psnr"] is None  # of one picture each, which are no pair
+    assert result.figures["a2b"]["translated"]["images"] == 1
     picture = Translator.load(tmp_path / "run")(Image.new("RGB", (65, 63)), "sunny2rainy")
     assert isinstance(picture, Image.Image)
     assert picture.size == (65, 63)
@@ -317,7 +344,7 @@ def test_a_picture_that_vanishes_is_skipped_and_counted(tmp_path: Path, monkeypa
     monkeypatch.setattr("unit.training.setup.training_batches", vanish)
     assert train(config, tmp_path / "run").step == 6  # an epoch and more
     assert read
-    assert metrics(tmp_path / "run")[-1]["data/bad_images"] == 1
+    assert [line for line in metrics(tmp_path / "run") if "data/bad_images" in line][-1]["data/bad_images"] == 1
 
 
 @pytest.mark.slow
@@ -355,7 +382,7 @@ def test_out_of_memory_is_one_line_and_the_checkpoint_is_safe(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    ("broken_by", "message"), [(4, r"step 4: the weight encoders\..*"), (3, r"step 4: the loss term \w+")]
+    ("broken_by", "message"), [(4, r"step 4: the weight networks\.encoders\..*"), (3, r"step 4: the loss term \w+")]
 )
 def test_broken_weights_are_not_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_by: int, message: str

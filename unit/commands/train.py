@@ -12,11 +12,14 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from unit.config import Config
 from unit.config_file import parse_train_arguments, to_yaml
+from unit.data import bad_images
 from unit.devices import resolve_device
 from unit.errors import ConfigError
 from unit.evaluation.evaluate import table
+from unit.training.distributed import is_first
 from unit.training.loop import Result, train
 from unit.training.plan import describe_plan
+from unit.training.run_folder import BEST_FILE
 
 log = logging.getLogger(__name__)
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
@@ -24,17 +27,27 @@ PRESETS = Path(__file__).resolve().parents[2] / "configs"
 
 def run(argv: Sequence[str]) -> int:
     """Train as the arguments say; returns the exit status."""
+    if not is_first():
+        _leave_the_talking_to_rank_0()
     arguments = parse_train_arguments(argv, choose_preset)
     if arguments.print_config or arguments.dry_run:
-        print(to_yaml(arguments.config), end="")
+        if is_first():
+            print(to_yaml(arguments.config), end="")
         if arguments.dry_run:
             log.info(describe_plan(arguments.config, arguments.out))
         return 0
     with logging_redirect_tqdm():  # lines go above the bar
         result = train(arguments.config, arguments.out, start_anew=arguments.start_anew)
-    with suppress(OSError):  # whoever would read it has gone; all is saved
-        print(summary(result))
+    if is_first():
+        with suppress(OSError):  # whoever would read it has gone; all is saved
+            print(summary(result))
     return result.exit_status
+
+
+def _leave_the_talking_to_rank_0() -> None:
+    """Errors, and the pictures that this process skips, it alone can tell."""
+    logging.getLogger().setLevel(logging.ERROR)
+    logging.getLogger(bad_images.__name__).setLevel(logging.WARNING)
 
 
 def choose_preset(config: Config) -> Path:
@@ -58,6 +71,8 @@ def summary(result: Result) -> str:
     lines = [f"{result.folder}: {'stopped' if result.exit_status else 'ended'} at step {result.step}"]
     if result.figures:
         lines.append(table(result.figures, result.names))
+    if result.best:
+        lines.append(f"best model:  {folder}/{BEST_FILE}, of step {result.best[0]} (mean KID {result.best[1]:.1f})")
     if result.exit_status:
         lines.append("the same command, without --start_anew, goes on from here")
     lines.append(f"translate:   python translate.py {folder} --direction {shlex.quote(name)} PICTURES --out FOLDER")

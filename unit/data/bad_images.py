@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from unit.domains import Domain, PerDomain
 from unit.errors import DataError, ImageError
@@ -34,6 +35,10 @@ class BadImages:
                 f"{error}; {len(names)} of the {count} pictures of domain {domain} can't be read, which is over "
                 f"{_MOST:.0%}: look at the folder, and remove or replace them"
             )
+
+    def add(self, states: Sequence[dict[str, list[str]]]) -> None:
+        """Count also what other processes have found, and logged."""
+        self._names = PerDomain.of(lambda i: self._names[i].union(*(state[i.value] for state in states)))
 
     def state_dict(self) -> dict[str, list[str]]:
         """The names, for a run that goes on."""

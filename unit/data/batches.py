@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from unit.config import DataConfig
 from unit.data.bad_images import BadImages
 from unit.data.cache import cached
+from unit.data.order import permuted
+from unit.data.shards import Shards
 from unit.data.source import ImageSource, resized
 from unit.domains import Domain, PerDomain
 from unit.errors import ImageError, UserError
@@ -41,29 +44,13 @@ _GRACE = 20
 """Seconds that a loader process lives on after SIGTERM."""
 
 
-def permuted(index: int, count: int, key: int) -> int:
-    """Where `index` of range(count) goes in the permutation of that range that `key` names, without a list of it.
-
-    A four-round Feistel network on the next even number of bits, walked along its cycle until it lands in the range
-    (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002).
-    """
-    half = max(1, ((count - 1).bit_length() + 1) // 2)
-    mask = (1 << half) - 1
-    while True:
-        left, right = index >> half, index & mask
-        for round_number in range(4):
-            left, right = right, left ^ (_mix(right, key, round_number) & mask)
-        index = left << half | right
-        if index < count:
-            return index
+def order_of(source: ImageSource) -> Callable[[int, int], int]:
+    """Where (place, key) leads: all pictures mixed, or those of a few shards at a time."""
+    return source.order.permuted if isinstance(source, Shards) else partial(_anywhere, len(source))
 
 
-def _mix(value: int, key: int, round_number: int) -> int:
-    """64 well-mixed bits (the finalizer of splitmix64)."""
-    value = (value ^ key ^ (round_number + 1) * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-    value = (value ^ value >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
-    return value ^ value >> 31
+def _anywhere(count: int, place: int, key: int) -> int:
+    return permuted(place, count, key)
 
 
 def random_crop(image: Image.Image, size: int, flip: bool, seed: int) -> Image.Image:
@@ -105,6 +92,7 @@ class TrainingImages(Dataset[Item | ImageError]):
 
     def __init__(self, sources: PerDomain[ImageSource], config: DataConfig, seed: int) -> None:
         self.sources = sources.map(lambda source: cached(source, config))
+        self._orders = sources.map(order_of)
         self.config, self.seed = config, seed
 
     def index(self, domain: Domain, position: int, attempt: int = 0) -> int:
@@ -113,7 +101,7 @@ class TrainingImages(Dataset[Item | ImageError]):
         if attempt:
             return seed_for(self.seed, "replacement", domain, position, attempt) % count
         epoch, place = divmod(position, count)
-        return permuted(place, count, seed_for(self.seed, "order", domain, epoch))
+        return self._orders[domain](place, seed_for(self.seed, "order", domain, epoch))
 
     def __getitem__(self, position: int) -> Item | ImageError:
         bad: list[tuple[Domain, str, ImageError]] = []
@@ -138,9 +126,9 @@ class TrainingImages(Dataset[Item | ImageError]):
 
 
 def training_batches(
-    images: TrainingImages, bad: BadImages, batch_size: int, steps: range, workers: int, device: torch.device
+    images: TrainingImages, bad: BadImages, places: Iterable[Sequence[int]], workers: int, device: torch.device
 ) -> Generator[PerDomain[Tensor]]:
-    """One batch for each of `steps`: (batch_size, 3, crop, crop) of each domain, on `device`.
+    """A batch (B, 3, crop, crop) of each domain, on `device`, of the B positions in each item of `places`.
 
     Raises:
         ImageError: a picture of the batch can't be read.
@@ -149,8 +137,7 @@ def training_batches(
     """
     loader = DataLoader(
         images,
-        batch_size=batch_size,
-        sampler=range(steps.start * batch_size, steps.stop * batch_size),
+        batch_sampler=places,  # type: ignore[arg-type]  # a range is as good as a list
         num_workers=workers,
         timeout=_LONGEST_WAIT if workers else 0,
         pin_memory=device.type == "cuda",

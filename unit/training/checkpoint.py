@@ -82,3 +82,16 @@ def remove_old(folder: Path, keep_last: int, keep_every: int | None) -> None:
         if not (keep_every and step and step % keep_every == 0):
             with writing(path):
                 path.unlink(missing_ok=True)
+
+
+def copied(value: Any) -> Any:
+    """Nested dicts and lists with a copy of each tensor, on the CPU."""
+    match value:
+        case torch.Tensor():
+            return value.detach().to("cpu", copy=True)
+        case dict():
+            return {key: copied(item) for key, item in value.items()}
+        case list():
+            return [copied(item) for item in value]
+        case _:
+            return value

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from unit.training.distributed import ALONE, Ranks
+
 _NEVER = torch.iinfo(torch.int64).max
 
 
@@ -19,15 +21,21 @@ class NonFiniteError(Exception):
     """
 
     def __init__(self, step: int, what: str) -> None:
-        super().__init__(f"step {step}: {what} is not finite")
+        super().__init__(step, what)
         self.step, self.what = step, what
+
+    def __str__(self) -> str:
+        return f"step {self.step}: {self.what} is not finite"
 
 
 class FiniteWatch:
-    """Remembers on the device the first step of which a value was not finite, so that nobody waits for the device."""
+    """Remembers on the device the first step of which a value was not finite, so that nobody waits for the device.
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    What one rank finds, all raise: each must look at the same values.
+    """
+
+    def __init__(self, device: torch.device, ranks: Ranks = ALONE) -> None:
+        self._device, self._ranks = device, ranks
         self._first: dict[tuple[str, ...], Tensor] = {}
 
     def look(self, step: int, values: Mapping[str, Tensor]) -> None:
@@ -43,12 +51,11 @@ class FiniteWatch:
 
     def check(self) -> None:
         """Wait for the device; raises `NonFiniteError` for the first of all that was ever seen."""
-        found = [
-            (step, what)
-            for names, first in self._first.items()
-            for what, step in zip(names, first.tolist(), strict=True)
-        ]
-        step, what = min(found, key=lambda pair: pair[0], default=(_NEVER, ""))
+        if not self._first:
+            return
+        names = [name for group in self._first for name in group]
+        firsts = self._ranks.least(torch.cat(list(self._first.values()))).tolist()
+        step, what = min(zip(firsts, names, strict=True), key=lambda pair: pair[0])
         if step < _NEVER:
             self._first.clear()
             raise NonFiniteError(step, what)

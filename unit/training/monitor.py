@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import image, scalar, text
 
 from unit.domains import Domain, PerDomain
-from unit.errors import UserError, printable
 from unit.evaluation.evaluate import Figures
+from unit.evaluation.figures import COUNTS
 from unit.evaluation.grids import in_column
+from unit.evaluation.run_log import logged
 from unit.files import write_whole, writing
 from unit.images import to_image
 from unit.model.objective import total
@@ -97,15 +98,15 @@ def step_scalars(trainer: Trainer, record: StepRecord) -> dict[str, float]:
     rates, norms = trainer.learning_rates(), trainer.gradient_norms()
     for part, rate, norm in zip(("generator", "discriminator"), rates, norms, strict=True):
         scalars |= {f"optimizer/learning_rate_{part}": rate, f"optimizer/gradient_norm_{part}": norm}
-    for verdict, logits in (("real", record.real), ("fake", record.fake)):
-        if logits is not None:
-            scalars |= {f"discriminator/{verdict}_logit_{i}": _mean_logit(logits[i]) for i in Domain}
+    for verdict, parts in (("real", record.real), ("fake", record.fake)):
+        if parts:
+            scalars |= {f"discriminator/{verdict}_logit_{i}": _mean_logit([part[i] for part in parts]) for i in Domain}
     return scalars
 
 
-def _mean_logit(scales: list[Tensor]) -> float:
-    """The mean over patches, then over scales."""
-    return float(torch.stack([logits.detach().float().mean() for logits in scales]).mean())
+def _mean_logit(parts: list[list[Tensor]]) -> float:
+    """The mean over patches, then over scales and the parts of the batch."""
+    return float(torch.stack([logits.detach().float().mean() for scales in parts for logits in scales]).mean())
 
 
 def figure_scalars(figures: Figures) -> dict[str, float]:
@@ -114,23 +115,21 @@ def figure_scalars(figures: Figures) -> dict[str, float]:
         f"val/{name}_{direction}": value
         for direction, groups in figures.items()
         for name, value in groups["translated"].items()
-        if value is not None
+        if value is not None and name not in COUNTS
     }
 
 
-def logged(path: Path) -> Iterator[tuple[int, str]]:
-    """(step, line) of every whole line of a metrics.jsonl, if there is one; a crash may have cut the last one short."""
-    if not path.is_file():
-        return
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise UserError(f"{printable(path)}: can't be read ({error.strerror})") from error
-    for line in lines:
-        try:
-            yield int(json.loads(line)["step"]), line
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            continue
+def logged_mean_kid(scalars: Mapping[str, float]) -> float | None:
+    """The mean of both directions, from a line of figures; None: it has none."""
+    values = [scalars.get(f"val/kid_{i.direction}") for i in Domain]
+    return None if None in values else sum(value for value in values if value is not None) / len(values)
+
+
+def best_logged(path: Path) -> tuple[int, float] | None:
+    """The step with the least mean KID in a metrics.jsonl, and that; None where none was measured."""
+    found = [(step, logged_mean_kid(json.loads(line))) for step, line in logged(path) if '"val/' in line]
+    known = [(step, kid) for step, kid in found if kid is not None]
+    return min(known, key=lambda pair: pair[1], default=None)
 
 
 def _drop_after(path: Path, step: int) -> None:

@@ -19,6 +19,7 @@ from unit.evaluation.evaluate import sample_grids
 from unit.evaluation.grids import in_column
 from unit.images import to_image
 from unit.model.networks import parameter_count
+from unit.training.distributed import joined
 from unit.training.progress import in_words
 from unit.training.setup import Setup
 from unit.training.trainer import Trainer
@@ -33,9 +34,14 @@ def describe_plan(config: Config, out: Path | None = None) -> str:
     Raises:
         UserError: what `train` would raise.
     """
-    setup = Setup.of(config, out)
+    with joined() as ranks:
+        return _plan(Setup.of(config, out, ranks))
+
+
+def _plan(setup: Setup) -> str:
+    config = setup.config
     try:
-        trainer = Trainer(config, setup.device, setup.precision)
+        trainer = setup.trainer()
         seconds = _seconds_a_step(setup, trainer)
         disk = _disk_bytes(setup, trainer)
     except (RuntimeError, MemoryError) as error:

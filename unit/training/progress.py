@@ -25,13 +25,15 @@ _SECONDS_BETWEEN_LINES = 30.0
 class Progress(AbstractContextManager["Progress"]):
     """Measures a run's steps; draws a bar where standard error is a terminal, and writes lines where it is not."""
 
-    def __init__(self, steps: range, batch_size: int, max_minutes: float | None, device: torch.device) -> None:
+    def __init__(
+        self, steps: range, batch_size: int, max_minutes: float | None, device: torch.device, visible: bool = True
+    ) -> None:
         self.steps, self.batch_size, self.max_minutes, self.device = steps, batch_size, max_minutes, device
         self._bar: tqdm[Any] = tqdm(
             total=steps.stop,
             initial=steps.start,
             unit="step",
-            disable=not sys.stderr.isatty(),
+            disable=not (visible and sys.stderr.isatty()),
             dynamic_ncols=True,
             bar_format="{n_fmt}/{total_fmt} {bar:20} {elapsed}, {remaining} to go{postfix}",
         )

@@ -22,15 +22,16 @@ from unit.data.datasets import Datasets
 from unit.devices import describe, out_of_memory
 from unit.domains import Domain
 from unit.errors import ConfigError, ModelError, UserError, printable
+from unit.evaluation.run_log import logged
 from unit.files import write_whole, writing
 from unit.training import checkpoint
 from unit.training.background import Background
-from unit.training.monitor import logged
 from unit.training.trainer import Trainer
 from unit.translation.translator import MODEL_FILE, Translator
 
 log = logging.getLogger(__name__)
 
+BEST_FILE = "best.safetensors"
 FORMAT_VERSION = 2
 """Of what a checkpoint holds."""
 
@@ -40,8 +41,8 @@ _ANEW = "to start anew add --start_anew, which keeps what is there as {0}.1, or 
 class RunFolder:
     """The folder of one run."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, ranks: int = 1) -> None:
+        self.path, self.ranks = path, ranks
         self.checkpoints = path / "checkpoints"
         self.writing = Background("checkpoint")
 
@@ -61,6 +62,7 @@ class RunFolder:
             "device": describe(device),
             "precision": precision,
             "threads": torch.get_num_threads(),
+            "ranks": self.ranks,
             "git_revision": _git_revision(),
             "training_images": {datasets.names[i]: len(datasets.train[i]) for i in Domain},
             "test_images": {datasets.names[i]: len(datasets.test.images[i]) for i in Domain},
@@ -82,8 +84,9 @@ class RunFolder:
         state = {
             "format_version": FORMAT_VERSION,
             "config": trainer.config.to_dict(),
+            "global_batch": trainer.config.global_batch(self.ranks),
             "facts": facts,
-            "trainer": _copied(trainer.state_dict()),
+            "trainer": checkpoint.copied(trainer.state_dict()),
             "bad_images": bad.state_dict(),
         }
 
@@ -98,6 +101,11 @@ class RunFolder:
         """The file that is enough to translate; in the background, as `save`."""
         model = translator.to_bytes()
         self.writing.start(lambda: write_whole(self.path / MODEL_FILE, model))
+
+    def save_best(self, translator: Translator) -> None:
+        """The best model so far; in the background, as `save`."""
+        model = translator.to_bytes()
+        self.writing.start(lambda: write_whole(self.path / BEST_FILE, model))
 
     def resume(self, trainer: Trainer, facts: dict[str, Any], bad: BadImages) -> bool:
         """Put the newest good checkpoint into trainer and `bad`, if there is one; whether there was.
@@ -133,19 +141,16 @@ class RunFolder:
         self, state: dict[str, Any], path: Path, trainer: Trainer, facts: dict[str, Any], bad: BadImages
     ) -> None:
         try:
-            version, before, old_facts = (
-                state["format_version"],
-                Config.from_dict(state["config"]),
-                state["facts"].items(),
-            )
-            parts = state["trainer"], state["bad_images"]
+            version, before = state["format_version"], Config.from_dict(state["config"])
+            global_batch = int(state.get("global_batch", before.global_batch(1)))  # not in those of one process alone
+            parts, old_facts = (state["trainer"], state["bad_images"]), state["facts"].items()
         except Exception as error:  # whatever a file that isn't ours lacks
             raise checkpoint.BadCheckpointError(f"{printable(path)}: not a checkpoint of this program") from error
         if version != FORMAT_VERSION:
             raise UserError(
                 f"{printable(path)}: of another version of this program; {_ANEW.format(printable(self.path))}"
             )
-        self._require_same(before, trainer.config)
+        self._require_same(before, trainer.config, global_batch)
         try:
             trainer.load_state_dict(parts[0])
             bad.load_state_dict(parts[1])
@@ -173,26 +178,15 @@ class RunFolder:
             steps.append(Translator.load(self.path, "cpu").step)
         return max(steps, default=0)
 
-    def _require_same(self, before: Config, now: Config) -> None:
-        changed = differences(before, now)
+    def _require_same(self, before: Config, now: Config, batch_before: int) -> None:
+        changed, batch = differences(before, now), now.global_batch(self.ranks)
+        if batch != batch_before:
+            changed.append(f"train.batch_size × train.accumulation × ranks: {batch_before} before, {batch} now")
         if changed:
             raise ConfigError(
                 f"{printable(self.path)}: this run was started with another configuration ({'; '.join(changed)}); "
                 "take the change back, or give another --out"
             )
-
-
-def _copied(value: Any) -> Any:
-    """Nested dicts and lists with a copy of each tensor, on the CPU."""
-    match value:
-        case torch.Tensor():
-            return value.detach().to("cpu", copy=True)
-        case dict():
-            return {key: _copied(item) for key, item in value.items()}
-        case list():
-            return [_copied(item) for item in value]
-        case _:
-            return value
 
 
 def _git_revision() -> str | None:

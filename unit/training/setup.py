@@ -11,16 +11,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unit.config import Config, DataConfig
+from unit.config import MACHINES_OWN, Config, DataConfig
 from unit.data.bad_images import BadImages
 from unit.data.batches import TrainingImages, loader_failure, training_batches
 from unit.data.datasets import Datasets, open_datasets
 from unit.data.folders import ImageFolder
 from unit.data.inspect import KINDS, inspect_headers
 from unit.data.inspect import describe as describe_findings
-from unit.devices import configure, out_of_memory, resolve_device, resolve_precision
+from unit.devices import configure, out_of_memory, resolve_precision
 from unit.domains import PerDomain
 from unit.errors import ConfigError, DataError, UserError, printable
+from unit.training.compiling import compile_as_configured
+from unit.training.distributed import ALONE, Ranks
 from unit.training.trainer import Trainer
 from unit.translation.translator import Translator
 
@@ -38,31 +40,49 @@ class Setup:
     device: torch.device
     precision: str
     datasets: Datasets
+    ranks: Ranks = ALONE
 
     @classmethod
-    def of(cls, config: Config, out: Path | None) -> Setup:
+    def of(cls, config: Config, out: Path | None, ranks: Ranks = ALONE) -> Setup:
         """Find the device, list the pictures and look at their headers; `out` None: the default folder.
 
         Raises:
             UserError: a folder, a setting or the machine does not allow it.
         """
-        device = resolve_device(config.train.device)
+        device = ranks.device(config.train.device)
         configure(device, config.train.deterministic)
         datasets = open_datasets(config.data, config.train.seed)
-        _inspect(datasets, config.data)
+        if ranks.first:
+            _inspect(datasets, config.data)
         out = out or default_folder(config, datasets)
         _refuse_inside(out, datasets)
         precision = resolve_precision(config.train.precision, device)
-        return cls(config, out, device, precision, datasets)
+        setup = cls(config, out, device, precision, datasets, ranks)
+        setup.require_equal_ranks()
+        return setup
+
+    def require_equal_ranks(self) -> None:
+        """Raise `UserError` where ranks differ in what has to be equal; each may have its pictures elsewhere."""
+        facts = {key: value for key, value in self.config.to_flat_dict().items() if key not in MACHINES_OWN}
+        facts |= {"torch": torch.__version__, "the precision": self.precision}
+        self.ranks.require_same(facts | {"the list of training images": self.datasets.digest()})
+
+    def trainer(self) -> Trainer:
+        """At step 0."""
+        trainer = Trainer(self.config, self.device, self.precision, self.ranks)
+        compile_as_configured(trainer)
+        return trainer
 
     def batches(self, steps: range, bad: BadImages) -> Generator[PerDomain[Tensor]]:
-        """The training batches of `steps`, read by as many processes as the configuration or the device wants."""
+        """This rank's images of each of `steps`, read by as many processes as the configuration or the device wants."""
         train, data = self.config.train, self.config.data
         workers = data.workers
         if workers is None:  # the embedded streets are soon all in memory, where one process finds them again
             workers = 0 if data.embedded else (min(4, os.cpu_count() or 1) if self.device.type == "cuda" else 1)
         images = TrainingImages(self.datasets.train, data, train.seed)
-        return training_batches(images, bad, train.batch_size, steps, workers, self.device)
+        size = train.batch_size * train.accumulation
+        places = (self.ranks.positions(step, size) for step in steps)
+        return training_batches(images, bad, places, workers, self.device)
 
     def translator(self, trainer: Trainer) -> Translator:
         """The averaged networks, as they are now and will be."""

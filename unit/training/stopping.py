@@ -22,9 +22,11 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals(only_once: bool = False) -> Iterator[StopRequest]:
     """Within, the first SIGINT, SIGTERM or SIGHUP is noted; a second one ends the process at once.
 
+    With `only_once` further ones are ignored: torchrun passes on what the terminal has already sent, and kills the
+    process itself when that lasts too long.
     SIGHUP, which a terminal sends that is closed, stays ignored where it is (nohup).
     In a thread other than the main one, where Python takes no signals, nothing is changed.
     """
@@ -35,9 +37,10 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
     def note(number: int, _: FrameType | None) -> None:
         request.signal = number
-        log.warning("%s: finishing this step and saving; once more to stop at once", signal.Signals(number).name)
+        again = "" if only_once else "; once more to stop at once"
+        log.warning("%s: finishing this step and saving%s", signal.Signals(number).name, again)
         for each in before:
-            signal.signal(each, signal.SIG_DFL)
+            signal.signal(each, signal.SIG_IGN if only_once else signal.SIG_DFL)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

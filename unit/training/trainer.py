@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,19 +18,26 @@ from unit.config import Config
 from unit.devices import autocast
 from unit.domains import Domain, PerDomain
 from unit.model.networks import Autoencoders, build_autoencoders, build_discriminators
-from unit.model.noise import gaussian_codes
 from unit.model.objective import (
     Logits,
     Noise,
+    Pass,
     Terms,
     autoencoder_terms,
     discriminator_terms,
+    draw_noise,
     forward_pass,
-    generator_terms,
+    judged_terms,
+    r1_terms,
+    show,
     total,
+    translations,
 )
+from unit.model.patches import build_patch_projector
 from unit.seeds import seed_for
+from unit.training.distributed import ALONE, Ranks
 from unit.training.finite import FiniteWatch
+from unit.training.gradients import GradientMean
 
 
 @dataclass(frozen=True)
@@ -39,33 +48,60 @@ class StepRecord:
     """weighted terms of the encoders' and generators' objective"""
     discriminator: Terms
     """weighted terms of the discriminators' objective; empty when λ0 is 0"""
-    real: Logits | None
-    """D_i's verdict on x_i"""
-    fake: Logits | None
+    real: list[Logits]
+    """D_i's verdict on x_i, of each part of the batch; empty when λ0 is 0"""
+    fake: list[Logits]
     """D_i's verdict on x_j^{j→i}, before D's update"""
 
 
-class Trainer:
-    """Networks, optimizers, the running average and the step number: the state that training changes."""
+@dataclass
+class _Part:
+    """As much of a batch as is computed at once, and what has been computed of it."""
 
-    def __init__(self, config: Config, device: torch.device, precision: str) -> None:
-        self.config, self.device, self.precision = config, device, precision
+    images: PerDomain[Tensor]
+    noise: Noise
+    out: Pass | None = None
+    """what both updates use, where there is memory for it"""
+    autoencoder: Terms = field(default_factory=dict)
+    verdicts: list[Logits] = field(default_factory=list)
+    """on real pictures and on translations"""
+
+
+class Trainer:
+    """Networks, optimizers, the running average and the step number: the state that training changes.
+
+    Of several ranks each has one, and all stay equal: they begin alike and follow the mean of their gradients.
+    """
+
+    def __init__(self, config: Config, device: torch.device, precision: str, ranks: Ranks = ALONE) -> None:
+        self.config, self.device, self.precision, self.ranks = config, device, precision, ranks
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(config.train.seed, "weights"))
             networks, discriminators = build_autoencoders(config.model), build_discriminators(config.model)
+            projector = build_patch_projector(config.model).to(device) if config.loss.patch_nce else None
         self.networks = networks.to(device).to(memory_format=torch.channels_last)
         self.discriminators = discriminators.to(device).to(memory_format=torch.channels_last)
+        self.projector = projector
+        self.autoencoding = nn.ModuleDict(
+            {"networks": self.networks, **({"projector": projector} if projector else {})}
+        )
+        """all that the first optimizer moves"""
         self.networks.checkpoint_activations = config.train.checkpoint_activations
         self.average: Autoencoders = copy.deepcopy(self.networks).requires_grad_(False).eval()
         rates = config.optimizer
-        self.optimizer_generator = self._adam(self.networks, rates.learning_rate_generator)
+        self.optimizer_generator = self._adam(self.autoencoding, rates.learning_rate_generator)
         self.optimizer_discriminator = self._adam(self.discriminators, rates.learning_rate_discriminator)
         self.steps_done = 0
         self.rollbacks = 0
         """how often the run went back because of something not finite; each time with other noise"""
         self.mid_step = False
         """the discriminators have moved in a step that is not done"""
-        self.finite = FiniteWatch(device)
+        self.finite = FiniteWatch(device, ranks)
+        self._forward_pass, self._judged_terms = forward_pass, judged_terms
+        self._compare, self.compiled = self.discriminators.compare, False
+        self._mean: dict[nn.Module, GradientMean] = {
+            network: GradientMean(network.parameters(), ranks) for network in (self.autoencoding, self.discriminators)
+        }
 
     def _adam(self, network: nn.Module, rate: float) -> torch.optim.Adam:
         config = self.config.optimizer
@@ -73,49 +109,91 @@ class Trainer:
         # network.parameters() gives a shared parameter once, so Adam moves it once.
         return torch.optim.Adam(network.parameters(), rate, betas, weight_decay=config.weight_decay, fused=True)
 
+    def compile(self, backend: str = "inductor") -> None:
+        """Let torch compile the passes through the networks, on CUDA for replay as graphs: the same up to rounding."""
+        mode = "reduce-overhead" if self.device.type == "cuda" and backend == "inductor" else None
+        compiled = partial(torch.compile, backend=backend, mode=mode, dynamic=False)
+        self._forward_pass, self._judged_terms = compiled(forward_pass), compiled(judged_terms)
+        self._compare, self.compiled = compiled(self.discriminators.compare), True
+
     # -- one step ------------------------------------------------------------------------------------------------------
 
     def step(self, images: PerDomain[Tensor]) -> StepRecord:
-        """Update D, then E and G, then their average, on a batch (B, 3, H, W) of each domain in [-1, 1].
+        """Update D, then E and G, then their average, on this rank's images (B, 3, H, W) of each domain in [-1, 1].
+
+        They are computed in `train.accumulation` parts of one size, which count as one batch with those of all ranks.
 
         Raises:
             NonFiniteError: a loss term or a gradient is not finite; nothing of it has been applied. (Not on CUDA, where
                 `finite.check` raises it later.)
         """
-        weights = self.config.loss
-        images = images.map(lambda x: x.contiguous(memory_format=torch.channels_last))
-        noise = self._noise(images)
+        if self.compiled:
+            torch.compiler.cudagraph_mark_step_begin()
         self._set_learning_rates()
-        real = fake = None
+        parts = self._in_parts(images)
+        if len(parts) == 1:  # one pass serves both updates; of several, memory is to hold one
+            self._pass(parts[0])
         d_terms: Terms = {}
-
-        with autocast(self.device, self.precision):
-            out = forward_pass(self.networks, images, noise, weights)
-        g_terms = autoencoder_terms(out, images, weights)
-        self._require_finite(g_terms)  # as long as nothing has been updated
-
-        if weights.lambda0 and out.translation:
-            with autocast(self.device, self.precision):
-                real, fake = self.discriminators.compare(images, out.translation.swapped().map(torch.Tensor.detach))
-            d_terms = discriminator_terms(real, fake, weights)
-            self._update(self.discriminators, self.optimizer_discriminator, d_terms)
-
-            with _frozen(self.discriminators), autocast(self.device, self.precision):
-                g_terms |= generator_terms(self.discriminators(out.translation.swapped()), weights)
-        self._update(self.networks, self.optimizer_generator, g_terms)
+        if self.config.loss.lambda0:
+            d_terms = self._update(self.discriminators, self.optimizer_discriminator, self._discriminator_terms, parts)
+        g_terms = self._update(self.autoencoding, self.optimizer_generator, self._generator_terms, parts)
 
         self.steps_done += 1
         self.mid_step = False
         self._update_average()
-        return StepRecord(g_terms, d_terms, real, fake)
+        real, fake = zip(*(part.verdicts for part in parts), strict=True) if d_terms else ((), ())
+        return StepRecord(g_terms, d_terms, list(real), list(fake))
 
-    def _update(self, network: nn.Module, optimizer: torch.optim.Optimizer, terms: Terms) -> None:
+    def _pass(self, part: _Part) -> Pass:
+        """Through encoders and generators, and the terms of it without D; first of all, as nothing is updated yet."""
+        with autocast(self.device, self.precision):
+            part.out = self._forward_pass(self.networks, part.images, part.noise, self.config.loss, self.projector)
+        part.autoencoder = autoencoder_terms(part.out, part.images, self.config.loss)
+        self._require_finite(part.autoencoder)
+        return part.out
+
+    def _discriminator_terms(self, part: _Part) -> Terms:
+        """Equation 4 for D; no gradient leaves it towards E and G."""
+        weights = self.config.loss
+        with autocast(self.device, self.precision):
+            with torch.no_grad():
+                translation = part.out.translation if part.out else translations(self.networks, part.images, part.noise)
+                assert translation
+                shown = show(part.images, translation, part.noise, weights)
+            real, fake = self._compare(shown.real, shown.fake.map(torch.Tensor.detach))
+        part.verdicts = [real, fake]
+        terms = discriminator_terms(real, fake, weights)
+        return terms | r1_terms(self.discriminators, shown.real, weights) if weights.r1_due(self.steps_done) else terms
+
+    def _generator_terms(self, part: _Part) -> Terms:
+        """Equations 2, 4 and 5 for E and G, against D as it is now."""
+        out, part.out = part.out or self._pass(part), None
+        if not (self.config.loss.lambda0 and out.translation):
+            return part.autoencoder
+        with _frozen(self.discriminators), autocast(self.device, self.precision):
+            shown = show(part.images, out.translation, part.noise, self.config.loss)
+            return part.autoencoder | self._judged_terms(self.discriminators, shown, self.config.loss)
+
+    def _update(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        terms_of: Callable[[_Part], Terms],
+        parts: list[_Part],
+    ) -> Terms:
+        """One update of a network by the mean over the parts, and over the ranks; returns the terms' means here."""
         optimizer.zero_grad(set_to_none=True)
-        self._require_finite(terms)
-        total(terms).backward()
+        seen = []
+        for part in parts:
+            terms = terms_of(part)
+            self._require_finite(terms)
+            with self._mean[network].averaged() if part is parts[-1] else nullcontext():
+                (total(terms) / len(parts)).backward()
+            seen.append({name: value.detach() for name, value in terms.items()})
         self._require_finite_gradients(network)
         optimizer.step()
         self.mid_step = True
+        return {name: torch.stack([terms[name] for terms in seen]).mean() for name in seen[0]}
 
     def _require_finite(self, terms: Terms) -> None:
         self.finite.look(self.steps_done + 1, {f"the loss term {name}": value for name, value in terms.items()})
@@ -129,23 +207,24 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------------------------------
 
+    def _in_parts(self, images: PerDomain[Tensor]) -> list[_Part]:
+        images = images.map(lambda x: x.contiguous(memory_format=torch.channels_last))
+        count = self.config.train.accumulation
+        noise, parts = self._noise(images), images.map(lambda x: x.chunk(count))
+        return [_Part(parts.map(lambda x: x[k]), noise.part(k, count)) for k in range(len(parts.a))]  # noqa: B023
+
     def _noise(self, images: PerDomain[Tensor]) -> Noise:
-        """η of every encoding of this step, each image's a function of its place in the global sequence."""
-        seed, first = self.config.train.seed, self.steps_done * self.config.train.batch_size
+        """All that is random in this step, each image's a function of its place in the global sequence."""
+        seed, places = self.config.train.seed, self.ranks.positions(self.steps_done, len(images.a))
         if self.rollbacks:
             seed = seed_for(seed, "rollback", self.rollbacks)
         if self.config.model.dropout:
-            torch.manual_seed(seed_for(seed, "dropout", self.steps_done))
+            torch.manual_seed(seed_for(seed, "dropout", places.start))
 
-        def draw(purpose: str, domain: Domain) -> Tensor:
-            batch, _, height, width = images[domain].shape
-            seeds = [seed_for(seed, purpose, domain, first + k) for k in range(batch)]
-            return gaussian_codes(self.networks.code_shape(height, width), seeds, self.device)
+        def seeds(purpose: str, domain: Domain) -> list[int]:
+            return [seed_for(seed, purpose, domain, place) for place in places]
 
-        return Noise(
-            code=PerDomain.of(lambda i: draw("noise", i)),
-            cycle=PerDomain.of(lambda i: draw("cycle noise", i)),
-        )
+        return draw_noise(self.networks, images, self.config.loss, seeds)
 
     def _set_learning_rates(self) -> None:
         config = self.config.optimizer
@@ -169,7 +248,7 @@ class Trainer:
         """‖g‖ of encoders and generators, and of the discriminators, in the last step."""
         norms = (
             nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
-            for network in (self.networks, self.discriminators)
+            for network in (self.autoencoding, self.discriminators)
         )
         generator, discriminator = (float(norm) for norm in norms)
         return generator, discriminator
@@ -177,11 +256,19 @@ class Trainer:
     def require_finite_weights(self) -> None:
         """Raise `NonFiniteError` for what a step left behind: no checkpoint is made of it."""
         self.finite.check()
-        for part in (self.networks, self.discriminators):
+        for part in (self.autoencoding, self.discriminators):
             weights = {f"the weight {name}": p.detach() for name, p in part.named_parameters()}
             norms = torch._foreach_norm(list(weights.values()))
             self.finite.look(self.steps_done, dict(zip(weights, norms, strict=True)))
         self.finite.check()
+
+    def digest(self) -> str:
+        """Of all weights: what equal ranks have in common."""
+        state = hashlib.blake2b(digest_size=16)
+        for part in (self.autoencoding, self.discriminators, self.average):
+            for parameter in part.parameters():
+                state.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+        return state.hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on besides the configuration and the data."""
@@ -202,6 +289,7 @@ class Trainer:
             "average": self.average,
             "optimizer_generator": self.optimizer_generator,
             "optimizer_discriminator": self.optimizer_discriminator,
+            **({"projector": self.projector} if self.projector else {}),
         }
 
 

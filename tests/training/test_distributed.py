@@ -1,0 +1,260 @@
+"""Several processes train as one: started by torchrun, talking over Gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from PIL import Image
+
+from tests.tiny import metrics, tiny
+from tests.training import ranks as work
+from unit.config import Config
+from unit.config_file import to_yaml
+from unit.domains import Domain
+from unit.training import checkpoint
+from unit.training.distributed import ALONE
+from unit.training.loop import train
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+pytestmark = pytest.mark.slow
+
+
+def torchrun(*arguments: str, ranks: int = 2) -> list[str]:
+    return [*TORCHRUN, "--nproc-per-node", str(ranks), "--standalone", *arguments]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+
+
+@contextmanager
+def started(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as file, subprocess.Popen(command, env=environment(), stdout=file, stderr=file) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+                    each.kill()
+
+
+def difference(one: torch.Tensor, two: torch.Tensor) -> float:
+    return float((one - two).norm() / two.norm())
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What tests/training/ranks.py found."""
+    path = tmp_path_factory.mktemp("ranks") / "found.pt"
+    done = run(torchrun("-m", "tests.training.ranks", str(path)))
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = torch.load(path, weights_only=True)
+    return found
+
+
+def test_two_ranks_have_the_gradient_of_one_with_twice_the_batch(two_ranks: dict[str, Any]) -> None:
+    one = work.first_gradients(work.config(2), ALONE)
+    assert difference(two_ranks["gradients"], one) <= 1e-5
+    assert difference(work.first_gradients(work.config(1), ALONE), one) > 1e-2  # or there would be nothing to see
+
+
+def test_after_ten_steps_the_weights_are_those_of_one_rank(two_ranks: dict[str, Any]) -> None:
+    assert difference(two_ranks["weights"], work.last_weights(work.config(2), ALONE)) <= 1e-10
+
+
+def test_accumulated_batches_are_one_batch(two_ranks: dict[str, Any]) -> None:
+    """Alone and on two ranks."""
+    one = work.first_gradients(work.config(4), ALONE)
+    assert difference(work.first_gradients(work.config(1, 4), ALONE), one) <= 1e-5
+    assert difference(work.first_gradients(work.config(2, 2), ALONE), one) <= 1e-5
+    assert difference(two_ranks["accumulated"], one) <= 1e-5
+
+
+def test_accumulated_steps_end_at_the_same_weights() -> None:
+    whole, in_parts = (work.last_weights(work.config(*sizes), ALONE) for sizes in ((4, 1), (1, 4)))
+    assert difference(in_parts, whole) <= 1e-10
+
+
+def test_all_ranks_have_the_same_weights_at_every_step(two_ranks: dict[str, Any]) -> None:
+    for first, second in two_ranks["digests"]:
+        assert first == second
+    assert len({first for first, _ in two_ranks["digests"]}) == 3
+
+
+def test_what_the_ranks_agree_on(two_ranks: dict[str, Any]) -> None:
+    found = two_ranks["agreement"]
+    assert found["most"] == [1, 5]
+    assert found["least"].tolist() == [0, -1]
+    assert found["mean"] == {"x": 0.5, "y": 3.0}
+    assert found["gathered"] == ["rank 0", "rank 1"]
+    assert found["from_first"] == "first"
+    assert found["positions"] == [[12, 13], [14, 15]]
+    assert found["different"] == "train.seed is 0 on rank 0, but 1 on rank 1; make them equal"
+
+
+def test_what_fails_on_one_rank_fails_on_all(two_ranks: dict[str, Any]) -> None:
+    own, peers = ("DataError", "folder: empty"), "PeerError"
+    assert two_ranks["agreement"]["errors"] == [
+        [None, own, (peers, "rank 1: folder: empty")],
+        [None, (peers, "rank 0: folder: empty"), own],
+    ]
+
+
+def test_one_rank_alone_is_its_own_agreement() -> None:
+    assert ALONE.first
+    assert ALONE.most(3, 4) == [3, 4]
+    assert ALONE.gathered("x") == ["x"]
+    assert ALONE.from_first("x") == "x"
+    assert ALONE.positions(3, 2) == range(6, 8)
+    ALONE.require_same({"x": 1})
+    with pytest.raises(ValueError, match="as it is"), ALONE.all_or_none():
+        raise ValueError("as it is")
+
+
+# -- whole runs --------------------------------------------------------------------------------------------------------
+
+
+def written(config: Config, folder: Path) -> list[str]:
+    """A configuration and a folder as arguments of train.py."""
+    path = folder / "config.yaml"
+    path.write_text(to_yaml(config))
+    return ["train.py", "--config", str(path), "--out", str(folder / "run")]
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+def test_two_machines_train_and_one_goes_on(tmp_path: Path) -> None:
+    """As one process would have alone, up to rounding: the same images in the same order, logged and saved once."""
+    slow = {"learning_rate_generator": 1e-5, "learning_rate_discriminator": 1e-5}  # Adam amplifies rounding
+    config = tiny(train={"batch_size": 1, "steps": 4, "check_sync_every": 1}, optimizer=slow)
+    address = ["--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    arguments = written(config, tmp_path)
+    node = [*TORCHRUN, *address, "--nproc-per-node", "1", "--node-rank"]
+    with started([*node, "1", *arguments[:-1], str(tmp_path / "elsewhere")], tmp_path / "log1") as other:
+        done = run([*node, "0", *arguments])
+        assert done.returncode == 0, done.stderr
+        assert other.wait(60) == 0
+    assert "ended at step 4" in done.stdout
+    assert "ended" not in (tmp_path / "log1").read_text()
+    assert not (tmp_path / "elsewhere").exists()
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["ranks"] == 2
+
+    for name in ("run", "alone"):
+        train(tiny(train={"batch_size": 2, "steps": 8}, optimizer=slow), tmp_path / name)
+    both, alone = metrics(tmp_path / "run"), metrics(tmp_path / "alone")
+    ended = {"step": 4, **{key: both[5][key] for key in both[5] if key.startswith("val/")}}
+    both.remove(ended)  # the figures of where the two machines ended
+    assert [line["step"] for line in both] == [line["step"] for line in alone]
+    for ours, theirs in zip(both, alone, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-3)
+
+
+def test_another_global_batch_is_another_run(tmp_path: Path) -> None:
+    config = tiny(train={"batch_size": 1, "accumulation": 2, "steps": 2})
+    train(config, tmp_path / "run")
+    done = run(torchrun(*written(config, tmp_path)))
+    assert done.returncode != 0
+    assert "train.batch_size × train.accumulation × ranks: 2 before, 4 now" in done.stderr
+
+
+def long_run() -> Config:
+    return tiny(train={"batch_size": 1, "steps": 100_000, "checkpoint_every": 5, "sample_every": 10_000})
+
+
+def rank_processes(launcher: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """By rank."""
+    found = {}
+    for process in psutil.Process(launcher.pid).children(recursive=True):
+        if "train.py" in process.cmdline() and "RANK" in process.environ():
+            found[int(process.environ()["RANK"])] = process
+    return [found[rank] for rank in sorted(found)]
+
+
+def wait_for_step(run: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while not any(int(path.stem[5:]) >= step for path in (run / "checkpoints").glob("step-*.pt")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
+def test_a_killed_rank_ends_the_job_with_its_name(tmp_path: Path) -> None:
+    with started(torchrun(*written(long_run(), tmp_path)), tmp_path / "log") as job:
+        wait_for_step(tmp_path / "run", 5)
+        rank_processes(job)[1].kill()
+        killed = time.monotonic()
+        assert job.wait(60) != 0
+        assert time.monotonic() - killed < 60
+    log = (tmp_path / "log").read_text()
+    assert re.search(r"error: rank 1 on \S+: killed, hanging or cut off", log)
+    assert "RuntimeError" not in log
+    assert checkpoint.load(checkpoint.available(tmp_path / "run" / "checkpoints")[0][1])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
+def test_a_rank_that_hangs_ends_the_job_too(tmp_path: Path, long: bool) -> None:
+    if not long:
+        pytest.skip("takes a minute; make faults runs it")
+    with started(torchrun(*written(long_run(), tmp_path)), tmp_path / "log") as job:
+        wait_for_step(tmp_path / "run", 5)
+        first, second = rank_processes(job)
+        second.suspend()
+        stopped = time.monotonic()
+        first.wait(60)
+        assert time.monotonic() - stopped < 60
+    assert re.search(r"error: rank 1 on \S+: killed, hanging or cut off", (tmp_path / "log").read_text())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_torchrun_saves_the_step(tmp_path: Path, number: signal.Signals, long: bool) -> None:
+    if number == signal.SIGINT and not long:
+        pytest.skip("much as SIGTERM; make faults runs it")
+    with started(torchrun(*written(long_run(), tmp_path)), tmp_path / "log") as job:
+        wait_for_step(tmp_path / "run", 5)
+        job.send_signal(number)
+        job.wait(60)
+    log = (tmp_path / "log").read_text()
+    ended = re.search(r"stopped at step (\d+)", log)
+    assert ended, log
+    assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == int(ended[1])
+    assert f"{number.name}: finishing this step and saving" in log
+
+
+def test_a_picture_that_one_rank_cannot_read_ends_all_and_loses_nothing(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for i in Domain:
+        (tmp_path / i).mkdir()
+        for k in range(40):
+            Image.fromarray(random.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(tmp_path / i / f"{k}.png")
+    bad = sorted((tmp_path / "a").iterdir())[7]
+    bad.write_bytes(bad.read_bytes()[:-200])  # its header is good
+    data = {"a": str(tmp_path / "a"), "b": str(tmp_path / "b"), "name_a": "x", "name_b": "y"}
+    done = run(torchrun(*written(tiny(data=data, train={"batch_size": 1, "steps": 40}), tmp_path)))
+    assert done.returncode != 0
+    steps = [line["step"] for line in metrics(tmp_path / "run")]
+    assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == max(steps)
+    assert str(bad) in done.stderr

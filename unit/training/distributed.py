@@ -1,0 +1,173 @@
+"""Several processes that train one model, started by torchrun: who they are and what they agree on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from unit.devices import resolve_device
+from unit.errors import ConfigError, UserError
+from unit.training.heartbeat import Heartbeat, PeerError
+
+T = TypeVar("T")
+
+_PATIENCE = timedelta(days=1)
+"""The heartbeat knows who is lost; a rank that evaluates may let the others wait."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a run; by default, this one alone. What several do together, all must do in the same order.
+
+    All but `device`, `positions` and `sum_later` is exchanged in the host's memory: nobody waits for a GPU.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local: int = 0
+    """its number on its own machine"""
+    heartbeat: Heartbeat | None = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that logs and saves."""
+        return self.rank == 0
+
+    def device(self, name: str) -> torch.device:
+        """What `train.device` means for this rank: each rank of a machine has a GPU of its own.
+
+        Raises:
+            ConfigError: the device is not there, or is one for several ranks.
+        """
+        device = resolve_device(name)
+        if self.count == 1 or device.type == "cpu":
+            return device
+        if device.type != "cuda" or device.index is not None:
+            raise ConfigError(f"train.device {name}: is one device for {self.count} ranks; leave it at auto")
+        device = resolve_device(f"cuda:{self.local}")
+        torch.cuda.set_device(device)
+        return device
+
+    def positions(self, step: int, size: int) -> range:
+        """This rank's places in the global sequence of images, for the step after `step` others; `size` a rank."""
+        first = (step * self.count + self.rank) * size
+        return range(first, first + size)
+
+    def most(self, *numbers: int) -> list[int]:
+        """The largest of each number over all ranks."""
+        return self._reduced(torch.tensor(numbers), distributed.ReduceOp.MAX).tolist()
+
+    def least(self, values: Tensor) -> Tensor:
+        """The smallest of each element over all ranks."""
+        return self._reduced(values, distributed.ReduceOp.MIN)
+
+    def mean(self, numbers: dict[str, float]) -> dict[str, float]:
+        """The mean of each number over all ranks, which have the same names."""
+        if self.count == 1:
+            return numbers
+        values = torch.tensor(list(numbers.values()), dtype=torch.float64)
+        means = self._reduced(values, distributed.ReduceOp.SUM) / self.count
+        return dict(zip(numbers, means.tolist(), strict=True))
+
+    def gathered(self, value: T) -> list[T]:
+        """Every rank's value, on all ranks."""
+        values: list[T | None] = [None] * self.count
+        if self.count == 1:
+            return [value]
+        self._together(lambda: distributed.all_gather_object(values, value))
+        return values  # type: ignore[return-value]  # all are there now
+
+    def from_first(self, value: T) -> T:
+        """Rank 0's value, on all ranks."""
+        values = [value]
+        if self.count > 1:
+            self._together(lambda: distributed.broadcast_object_list(values, src=0))
+        return values[0]
+
+    def sum_later(self, values: Tensor) -> Callable[[], object]:
+        """Begin to put the sum over all ranks into `values`, wherever they lie; what is returned waits for it."""
+        work = self._together(lambda: distributed.all_reduce(values, async_op=True))
+        return lambda: self._together(work.wait)
+
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """What fails on one rank fails on all: with the same error, but another's `UserError` as a `PeerError`."""
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as raised:
+            error = raised
+        if error and (self.count == 1 or isinstance(error, PeerError)):
+            raise error
+        if self.most(int(error is not None))[0]:
+            rank, theirs = next((rank, each) for rank, each in enumerate(self.gathered(error)) if each)
+            raise error or (PeerError(f"rank {rank}: {theirs}") if isinstance(theirs, UserError) else theirs)
+
+    def require_same(self, facts: dict[str, object]) -> None:
+        """Raises `UserError` on all ranks when one of the facts is not the same on all."""
+        first, *others = self.gathered(facts)
+        for rank, other in enumerate(others, 1):
+            for what, value in other.items():
+                if value != first[what]:
+                    raise UserError(f"{what} is {first[what]} on rank 0, but {value} on rank {rank}; make them equal")
+
+    def _reduced(self, values: Tensor, operation: distributed.ReduceOp.RedOpType) -> Tensor:
+        if self.count == 1:
+            return values
+        on_host = values.to("cpu", copy=True)
+        self._together(lambda: distributed.all_reduce(on_host, operation))
+        return on_host
+
+    def _together(self, work: Callable[[], T]) -> T:
+        """Raises `PeerError` when a rank is lost meanwhile."""
+        try:
+            return work()
+        except RuntimeError as error:
+            if self.heartbeat is None:
+                raise
+            raise self.heartbeat.explain(error) from error
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """The ranks that torchrun started, for as long as they work together; without torchrun, this process alone.
+
+    An error of one becomes known to all, and names its rank.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield ALONE
+        return
+    rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    # Gloo for the host's memory in any case; NCCL is for tensors on GPUs.
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+    heartbeat = Heartbeat(rank, count)
+    try:
+        yield Ranks(rank, count, local, heartbeat)
+        distributed.barrier()
+    except PeerError:
+        raise
+    except UserError as error:
+        error.args = (heartbeat.fail(str(error)),)
+        raise
+    except BaseException as error:
+        heartbeat.fail(f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        heartbeat.stop()
+        distributed.destroy_process_group()
+
+
+def is_first() -> bool:
+    """Whether this process is rank 0 of those that torchrun started, or was not started by it."""
+    return int(os.environ.get("RANK", "0")) == 0
