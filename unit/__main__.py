@@ -17,7 +17,10 @@ VERBS = {
     "train": "train on two folders of images",
     "translate": "translate images with a trained model",
     "evaluate": "measure a trained model on aligned test images",
+    "report": "write a run as one HTML file",
     "streets": "write the embedded streets as folders",
+    "earth": "write satellite photographs and a relief map as folders",
+    "shards": "copy a folder of images into WebDataset shards",
 }
 
 

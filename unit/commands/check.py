@@ -14,6 +14,7 @@ from unit.config import Config, DataConfig
 from unit.config_file import read_config
 from unit.data.datasets import open_datasets
 from unit.data.inspect import KINDS, FolderFacts, Report, describe, inspect
+from unit.data.shards import Shards
 from unit.errors import ConfigError, DataError, printable
 
 
@@ -21,7 +22,10 @@ def run(argv: Sequence[str]) -> int:
     """Check as the arguments say; returns the exit status: 0, or that of `DataError` where training would stop."""
     arguments = _parser().parse_args(argv)
     config = _data_config(arguments)
-    report = inspect(open_datasets(config), config, decode=not arguments.headers)
+    datasets = open_datasets(config)
+    if any(isinstance(source, Shards) for source in (*datasets.train, *datasets.test.images)):
+        raise ConfigError("check looks at files, not into shards; give the folders that the shards were made of")
+    report = inspect(datasets, config, decode=not arguments.headers)
     print(json.dumps(_record(report)) if arguments.json else _text(report, config, arguments.headers))
     return 0 if report.usable else DataError.exit_status
 

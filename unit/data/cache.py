@@ -12,6 +12,7 @@ import re
 import shutil
 import struct
 import sys
+import time
 import weakref
 import zlib
 from contextlib import suppress
@@ -25,6 +26,7 @@ from PIL import Image
 
 from unit.config import DataConfig
 from unit.data.folders import ImageFolder
+from unit.data.shards import Shards
 from unit.data.source import ImageSource, resized
 from unit.errors import ConfigError, UserError, printable
 from unit.files import write_whole
@@ -40,6 +42,9 @@ _LEFT_FREE = 2 * 2**30
 _LONGEST = 8
 """In memory, pictures of at most so many times their short side; longer ones are read each time."""
 _PAGE = 4096
+_DAY = 24 * 3600.0
+_KEPT = 60 * _DAY
+"""On disk, seconds that a record stays which no run reads."""
 
 
 def cached(source: ImageSource, config: DataConfig) -> ImageSource:
@@ -48,7 +53,7 @@ def cached(source: ImageSource, config: DataConfig) -> ImageSource:
     Raises:
         ConfigError: memory is asked for where there is no Linux, or disk where no folder for caches is known.
     """
-    if config.cache == "none" or not isinstance(source, ImageFolder):
+    if config.cache == "none" or not isinstance(source, ImageFolder | Shards):
         return source
     size = config.load_size
     store = _Memory(size) if config.cache == "memory" else _Disk(cache_folder(), size)
@@ -68,9 +73,9 @@ class _Store(Protocol):
 
 
 class CachedFolder:
-    """A folder of images as a source that keeps them, scaled to a short side of `size`, in a store."""
+    """A folder or shards as a source that keeps the pictures, scaled to a short side of `size`, in a store."""
 
-    def __init__(self, folder: ImageFolder, size: int, store: _Store) -> None:
+    def __init__(self, folder: ImageFolder | Shards, size: int, store: _Store) -> None:
         self.folder, self.size, self.store = folder, size, store
         self._stopped = torch.zeros(1, dtype=torch.bool).share_memory_()  # keeping, for all loader processes
 
@@ -83,8 +88,9 @@ class CachedFolder:
 
     def image(self, index: int, short_side: int | None = None) -> Image.Image:
         """Image `index`: scaled, where `short_side` is `size`; else, and where it can't be read, as the folder's."""
-        path = os.path.abspath(self.folder.root / self.folder.names[index])  # noqa: PTH100 - links keep their names
-        identity = self._identity(path)
+        root = os.path.abspath(self.folder.root)  # noqa: PTH100 - links keep their names
+        path = os.path.join(root, self.folder.name(index))  # noqa: PTH118
+        identity = self._identity(path, self.folder.file(index) if isinstance(self.folder, Shards) else None)
         if identity is None or short_side != self.size:
             return self.folder.image(index, short_side)
         picture = _unpacked(self.store.read(index, path), identity, self.size)
@@ -94,10 +100,10 @@ class CachedFolder:
                 self._keep(index, path, _packed(picture, identity))
         return picture
 
-    def _identity(self, path: str) -> bytes | None:
-        """16 bytes that change with the photo and with what is made of it; None where there is no file."""
+    def _identity(self, path: str, shard: str | None = None) -> bytes | None:
+        """16 bytes that change with the photo or its shard and with what is made of it; None where there is no file."""
         try:
-            status = os.stat(path)  # noqa: PTH116
+            status = os.stat(shard or path)  # noqa: PTH116
         except OSError:
             return None
         facts = (path, status.st_mtime_ns, status.st_size, self.size, self.folder.max_pixels, PIL.__version__, _FORM)
@@ -152,16 +158,22 @@ class _Memory:
 
 
 class _Disk:
-    """A file for each photo and size below `folder`; that of a photo that changed is replaced."""
+    """A file for each photo and size below `folder`; that of a photo that changed is replaced.
+
+    A file's date says when it was last in use, to the day: photos come and go, and nobody else would clear up.
+    """
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.size = folder, size
+        _drop_unused(folder)
 
     def read(self, index: int, path: str) -> bytes:
-        try:
-            return self._file(path).read_bytes()
-        except OSError:
-            return b""
+        file, record = self._file(path), b""
+        with suppress(OSError):
+            record = file.read_bytes()
+            if _age(file) > _DAY:
+                os.utime(file)
+        return record
 
     def write(self, index: int, path: str, record: bytes) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -174,6 +186,22 @@ class _Disk:
     def _file(self, path: str) -> Path:
         name = _hash(path, self.size).hex()
         return self.folder / name[:2] / name[2:]
+
+
+def _drop_unused(folder: Path) -> None:
+    """Remove what no run has read for long; once a day, which the folder's own date tells."""
+    with suppress(OSError):  # no folder yet, or another's
+        if _age(folder) < _DAY:
+            return
+        os.utime(folder)
+        for file in folder.glob("[0-9a-f][0-9a-f]/*"):
+            with suppress(OSError):  # another run does the same
+                if _age(file) > _KEPT:
+                    file.unlink()
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
 
 
 def cache_folder() -> Path:

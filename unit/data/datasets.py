@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unit.config import DataConfig
+from unit.data.cache import cache_folder
 from unit.data.folders import ImageFolder, default_names, digest, held_out, split_root
+from unit.data.shards import Shards, is_shards, plain_path, shard_files
 from unit.data.source import ImageSource
 from unit.data.streets import Streets, Weather
 from unit.domains import Domain, PerDomain
-from unit.errors import DataError, printable
+from unit.errors import ConfigError, DataError, printable
 from unit.images import MAX_PIXELS
 
 
@@ -48,21 +51,21 @@ class Datasets:
 
 
 def open_datasets(config: DataConfig, seed: int = 0) -> Datasets:
-    """List the folders, or lay out the embedded streets; no picture is read yet.
+    """List the folders or shards, or lay out the embedded streets; no picture is read yet.
 
     Raises:
-        DataError: a folder is missing, empty or not what the configuration says.
+        DataError: a folder or shard is missing, empty or not what the configuration says.
     """
     return _streets(config, seed) if config.embedded else _folders(config)
 
 
 def open_held_out(folders: PerDomain[Path], paired: bool, max_pixels: int = MAX_PIXELS) -> HeldOut:
-    """Two folders of test pictures.
+    """Two folders, or shards, of test pictures.
 
     Raises:
         DataError: a folder is missing or empty, or `paired` and they hold different numbers of pictures.
     """
-    images = folders.map(lambda folder: replace(ImageFolder.open(folder), max_pixels=max_pixels))
+    images = folders.map(lambda folder: _opened(folder, max_pixels))
     a, b = images.map(len)
     if paired and a != b:
         raise DataError(f"{folders.a} has {a} images, but {folders.b} has {b}; aligned pairs need as many")
@@ -78,23 +81,39 @@ def _streets(config: DataConfig, seed: int) -> Datasets:
     return Datasets(_sources(train), HeldOut(_sources(test), paired=True, redrawn=_sources(redrawn)), names)
 
 
-def _sources(pair: PerDomain[Streets] | PerDomain[ImageFolder]) -> PerDomain[ImageSource]:
+def _sources(pair: PerDomain[Streets] | PerDomain[ImageFolder | Shards]) -> PerDomain[ImageSource]:
     return PerDomain(pair.a, pair.b)
+
+
+def _opened(place: Path, max_pixels: int) -> ImageFolder | Shards:
+    if not is_shards(place):
+        return replace(ImageFolder.open(place), max_pixels=max_pixels)
+    keep = None
+    with suppress(ConfigError):  # no folder for caches is known
+        keep = cache_folder() / "shards"
+    return Shards.open(place, max_pixels, keep)
+
+
+def _split(source: ImageFolder | Shards) -> tuple[ImageFolder | Shards, ImageFolder | Shards]:
+    """What to train on, and what is held out."""
+    if isinstance(source, Shards):
+        return source.split()
+    train, test = held_out(source.names)
+    return replace(source, names=tuple(train)), replace(source, names=tuple(test))
 
 
 def _folders(config: DataConfig) -> Datasets:
     train_folders, test_folders = _places(config)
     _refuse_overlap(train_folders, test_folders)
     names = _names(config, train_folders)
-    folders = train_folders.map(lambda folder: replace(ImageFolder.open(folder), max_pixels=config.max_pixels))
+    folders = train_folders.map(lambda folder: _opened(folder, config.max_pixels))
     if test_folders is not None:
         test = open_held_out(test_folders, config.paired_test, config.max_pixels)
         return Datasets(_sources(folders), test, names)
     if config.paired_test:
         raise DataError(f"{config.root}: data.paired_test needs testA and testB in it; pictures held out are no pairs")
-    split = folders.map(lambda folder: held_out(folder.names))
-    train = PerDomain.of(lambda i: replace(folders[i], names=tuple(split[i][0])))
-    held = PerDomain.of(lambda i: replace(folders[i], names=tuple(split[i][1])))
+    split = folders.map(_split)
+    train, held = split.map(lambda parts: parts[0]), split.map(lambda parts: parts[1])
     return Datasets(_sources(train), HeldOut(_sources(held), paired=False), names)
 
 
@@ -124,17 +143,26 @@ def _refuse_overlap(train: PerDomain[Path], test: PerDomain[Path] | None) -> Non
     if test is not None:
         others += [(test[i], train[j]) for i in Domain for j in Domain]
     for inner, outer in others:
-        if inner.resolve().is_relative_to(outer.resolve()):
+        if _inside(inner, outer):
             raise DataError(
                 f"{printable(inner)}: is or lies inside {printable(outer)}, so its pictures would serve twice; "
                 "give separate folders"
             )
 
 
+def _inside(inner: Path, outer: Path) -> bool:
+    """Whether all, or a shard, of `inner` belongs to `outer`. Shards in a folder are none of its pictures."""
+    if is_shards(inner) and is_shards(outer):
+        shards = [{os.path.realpath(file) for file in shard_files(pattern)} for pattern in (inner, outer)]
+        return not shards[0].isdisjoint(shards[1])
+    return not is_shards(outer) and not is_shards(inner) and inner.resolve().is_relative_to(outer.resolve())
+
+
 def _names(config: DataConfig, folders: PerDomain[Path]) -> PerDomain[str]:
     if config.name_a and config.name_b:
         return PerDomain(config.name_a, config.name_b)
-    found = default_names(folders.a, folders.b)
+    a, b = folders.map(lambda folder: plain_path(folder) if is_shards(folder) else folder)
+    found = default_names(a, b)
     names = PerDomain(config.name_a or found.a, config.name_b or found.b)
     if names.a == names.b:
         raise DataError(f"both domains would be called {names.a!r}; set data.name_a and data.name_b")
