@@ -41,3 +41,17 @@ def test_the_listing_benchmark_counts_all_files() -> None:
     command = [sys.executable, "benchmarks/listing.py", "--count", "3000", "--json"]
     figures = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert figures["files"] == 3000
+
+
+@pytest.mark.slow
+def test_the_translate_benchmark_times_the_command_and_its_network() -> None:
+    options = ["--config", "configs/streets.yaml", "--size", "32", "--count", "4", "--rounds", "1", "--format", "jpg"]
+    command = [sys.executable, "benchmarks/translate.py", *options, "--json"]
+    figures = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert figures.keys() >= SETTINGS
+    assert (figures["photos"], figures["size"], figures["format"]) == (4, 32, "jpg")
+    assert figures["network_ratio"] == pytest.approx(
+        figures["images_per_second"] / figures["network_images_per_second"]
+    )
+    assert 0 < figures["start_seconds"] < figures["command_seconds"]
+    assert figures["images_per_second"] > 3 / figures["command_seconds"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +23,7 @@ from unit.domains import Domain, PerDomain
 from unit.errors import ConfigError, UserError
 from unit.images import read_image
 from unit.model.networks import build_autoencoders
+from unit.translation import pictures
 from unit.translation.pictures import Job, Outcome, Settings, find_pictures, plan_jobs, translate_pictures
 from unit.translation.translator import Translator
 
@@ -244,9 +247,9 @@ def test_out_may_be_a_file_for_one_picture(tmp_path: Path) -> None:
     out = tmp_path / "z.WebP"
     assert plan_jobs([one], out, ".png", None) == [Job(Path("in/x.jpg"), (out,))]
     assert plan_jobs([], out, ".png", None) == []
-    for pictures, samples in (([one, two], None), ([one], 2)):
+    for several, samples in (([one, two], None), ([one], 2)):
         with pytest.raises(ConfigError, match="give a folder"):
-            plan_jobs(pictures, out, ".png", samples)
+            plan_jobs(several, out, ".png", samples)
     out.mkdir()
     assert plan_jobs([one], out, ".png", None) == [Job(Path("in/x.jpg"), (out / "x.png",), out)]
 
@@ -562,14 +565,99 @@ def test_a_size_the_model_has_not_seen_is_warned_of_once(tmp_path: Path, caplog:
     assert not caplog.records
 
 
-def test_outcomes_come_while_the_work_goes_on(tmp_path: Path) -> None:
-    for name in ("x.png", "y.png"):
-        put(tmp_path / "in" / name)
-    jobs = plan_jobs(find_pictures([str(tmp_path / "in")])[0], tmp_path / "out", ".png", None)
+def test_outcomes_come_while_the_work_goes_on_and_little_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(pictures, "read_image", lambda path: read.append(path) or picture())
+    jobs = [Job(tmp_path / f"{k}.png", (tmp_path / f"out/{k}.png",)) for k in range(100)]
     translator = Copier()
     outcomes = translate_pictures(translator, jobs, Settings(Domain.A))
-    next(outcomes)
-    assert len(translator.calls) == 1
+    assert next(outcomes).input == str(jobs[0].input)
+    assert len(translator.calls) <= 2 * pictures._THREADS + 1
+    assert len(read) <= 3 * pictures._THREADS + 3
+    outcomes.close()
+    assert below(tmp_path / "out") == sorted(f"{k}.png" for k in range(len(translator.calls)))  # whole, and no more
+
+
+def test_pictures_are_read_and_written_while_the_network_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the network asks for the next but one to be read already, and no file is written before it goes on."""
+    count = 6
+    begun = {what: [threading.Event() for _ in range(count)] for what in ("reading", "network")}
+
+    def reading(path: Path) -> Image.Image:
+        begun["reading"][int(path.stem)].set()
+        return picture()
+
+    def writing(image: Image.Image, path: Path, quality: int | None) -> None:
+        assert begun["network"][min(int(path.stem) + 1, count - 1)].wait(10)
+        put(path, image)
+
+    class Waiting(Copier):
+        def translate(self, images: Tensor, source: Domain, seed: int | None = None) -> Tensor:
+            k = len(self.calls)
+            begun["network"][k].set()
+            assert begun["reading"][min(k + 2, count - 1)].wait(10)
+            return super().translate(images, source, seed)
+
+    monkeypatch.setattr(pictures, "read_image", reading)
+    monkeypatch.setattr(pictures, "write_image", writing)
+    monkeypatch.setattr(pictures, "_THREADS", 4)
+    jobs = [Job(Path(f"{k}.png"), (tmp_path / f"{k}.png",)) for k in range(count)]
+    outcomes = translate_pictures(Waiting(), jobs, Settings(Domain.A))
+    assert [outcome.status for outcome in outcomes] == ["done"] * count
+
+
+def test_a_picture_is_done_when_all_its_samples_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def writing(image: Image.Image, path: Path, quality: int | None) -> None:
+        time.sleep(0.05 * path.stem.endswith("-3"))
+        if path.name == "bad-1.png":
+            raise UserError("no room for bad-1.png")
+        put(path, image)
+
+    monkeypatch.setattr(pictures, "write_image", writing)
+    jobs = [Job(put(tmp_path / f"{n}.png"), tuple(tmp_path / f"{n}-{k}.png" for k in (1, 2, 3))) for n in ("bad", "ok")]
+    bad, ok = [
+        (outcome, [path.exists() for path in job.outputs])
+        for job, outcome in zip(
+            jobs, translate_pictures(Copier(), jobs, Settings(Domain.A, samples=3, batch_size=2)), strict=True
+        )
+    ]
+    assert (bad[0].status, bad[0].reason, bad[1]) == ("failed", "no room for bad-1.png", [False, True, True])
+    assert (ok[0].status, ok[1]) == ("done", [True] * 3)
+
+
+def test_the_order_is_that_of_the_jobs_however_long_each_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(function: Any) -> Any:
+        def work(*arguments: Any) -> Any:
+            time.sleep(next(delays))
+            return function(*arguments)
+
+        delays = iter([0.2, 0, 0, 0.1] + [0] * 99)
+        return work
+
+    for name in ("read_image", "write_image"):
+        monkeypatch.setattr(pictures, name, slowly(getattr(pictures, name)))
+    for k in range(9):
+        put(tmp_path / f"in/{k}.png", picture(seed=k))
+    (tmp_path / "in/4.png").write_text("bad")
+    for batch_size in (1, 3):
+        outcomes = go([tmp_path / "in"], tmp_path / f"{batch_size}", batch_size=batch_size, samples=2)
+        done = [outcome for outcome in outcomes if outcome.status == "done"]
+        assert [Path(outcome.input).name for outcome in done] == [f"{k}.png" for k in range(9) if k != 4]
+        for outcome in done:
+            assert all(same(path, Image.open(outcome.input)) for path in outcome.outputs)
+
+
+def test_two_pictures_do_not_become_one_through_a_link(tmp_path: Path) -> None:
+    one, two = put(tmp_path / "in/a/x.png", picture(seed=1)), put(tmp_path / "in/b/x.png", picture(seed=2))
+    (tmp_path / "out/a").mkdir(parents=True)
+    (tmp_path / "out/b").symlink_to("a")
+    for _ in range(2):
+        outcomes = {o.input: o for o in go([tmp_path / "in"], tmp_path / "out", overwrite=True)}
+        assert [outcomes[str(path)].status for path in (one, two)] == ["done", "failed"]
+        assert "another picture's output" in str(outcomes[str(two)].reason)
+        assert same(tmp_path / "out/a/x.png", picture(seed=1))
 
 
 def test_pngs_decode_as_written(tmp_path: Path) -> None:

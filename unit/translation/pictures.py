@@ -7,12 +7,14 @@ import glob
 import logging
 import os
 import unicodedata
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from PIL import Image
@@ -25,6 +27,12 @@ from unit.listing import files_below, list_images
 from unit.translation.translator import Translator
 
 log = logging.getLogger(__name__)
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+_THREADS = min(4, os.cpu_count() or 1)
+"""That read and write beside the network; each holds a picture or two."""
 
 
 @dataclass(frozen=True)
@@ -216,29 +224,71 @@ class _Ready:
     """of the file's picture"""
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What the network made of a picture."""
+
+    ready: _Ready
+    number: int
+    """of the sample, from 0"""
+    out: Tensor
+
+
 def translate_pictures(translator: Translator, jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
     """Translate one after another; what goes wrong with a picture is its outcome, and the others are done.
 
+    While the network works, a few threads read the next pictures and write the last ones.
+
     Warns of the first picture that is over twice the size the model was trained at, where no size is set.
     """
+    with ThreadPoolExecutor(_THREADS) as threads:
+        read = partial(_read, size=settings.size)
+        readings = _in_order(threads, read, _accepted(jobs, settings), max(settings.batch_size, _THREADS))
+        made = _translated(translator, readings, settings)
+        failed: dict[str, Outcome] = {}  # one of its samples
+        for last, outcome in _in_order(threads, partial(_written, settings=settings), made, 2 * _THREADS):
+            if outcome.status == "failed":
+                failed[outcome.input] = outcome
+            if last:
+                yield failed.pop(outcome.input, outcome)
+
+
+def _in_order(
+    threads: ThreadPoolExecutor, work: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int
+) -> Iterator[_Result]:
+    """`work` of each item, in their order; that of up to `ahead` more has begun by then."""
+    begun: deque[Future[_Result]] = deque()
+    for item in items:
+        begun.append(threads.submit(work, item))
+        if len(begun) > ahead:
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()
+
+
+def _accepted(jobs: Sequence[Job], settings: Settings) -> Iterator[Job | Outcome]:
+    """Each job, or why it is not to be done."""
     inputs = {identity for job in jobs if (identity := _identity(job.input))}
+    taken: set[str] = set()
+    for job in jobs:
+        yield _refusal(job, inputs, taken, settings.overwrite) or job
+
+
+def _translated(
+    translator: Translator, readings: Iterable[_Ready | Outcome], settings: Settings
+) -> Iterator[_Made | Outcome]:
+    """What the network makes of the pictures, those of equal size together; failures go before what waits."""
     usual, warned = translator.config.data.load_size, settings.size is not None
     waiting: list[_Ready] = []
-    for job in jobs:
-        early = _refusal(job, inputs, settings.overwrite)
-        if early:
-            yield early
-            continue
-        try:
-            ready = _read(job, settings.size)
-        except UserError as error:
-            yield Outcome(str(job.input), "failed", reason=str(error))
+    for ready in readings:
+        if isinstance(ready, Outcome):
+            yield ready
             continue
         if not warned and min(ready.size) > 2 * usual:
             warned = True
             log.warning(
                 "%s: %dx%d, but the model was trained at %d, and knows things at no other scale; try --size %d",
-                *(printable(job.input), *ready.size, usual, usual),
+                *(printable(ready.job.input), *ready.size, usual, usual),
             )
         if waiting and (ready.image.size != waiting[0].image.size or len(waiting) == settings.batch_size):
             yield from _translate_batch(translator, waiting, settings)
@@ -248,7 +298,7 @@ def translate_pictures(translator: Translator, jobs: Sequence[Job], settings: Se
         yield from _translate_batch(translator, waiting, settings)
 
 
-def _refusal(job: Job, inputs: set[tuple[int, int]], overwrite: bool) -> Outcome | None:
+def _refusal(job: Job, inputs: set[tuple[int, int]], taken: set[str], overwrite: bool) -> Outcome | None:
     for output in job.outputs:
         if _identity(output) in inputs:
             return Outcome(str(job.input), "failed", reason=f"{printable(output)} is an input; give another --out")
@@ -257,6 +307,10 @@ def _refusal(job: Job, inputs: set[tuple[int, int]], overwrite: bool) -> Outcome
         if job.folder and not _stays_in(job.folder, output):
             reason = f"{printable(output.parent)} is a link that leads out of --out; give another --out"
             return Outcome(str(job.input), "failed", reason=reason)
+        if (place := os.path.join(os.path.realpath(output.parent), output.name)) in taken:  # noqa: PTH118 - a text
+            reason = f"{printable(output)} is, through a link, another picture's output too; give another --out"
+            return Outcome(str(job.input), "failed", reason=reason)
+        taken.add(place)
     if not overwrite and all(_identity(output) for output in job.outputs):
         return Outcome(str(job.input), "skipped", job.outputs, reason="exists already; --overwrite does it again")
     return None
@@ -276,36 +330,46 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _read(job: Job, size: int | None) -> _Ready:
-    image = read_image(job.input)
+def _read(job: Job | Outcome, size: int | None) -> _Ready | Outcome:
+    if isinstance(job, Outcome):
+        return job
+    try:
+        image = read_image(job.input)
+    except UserError as error:
+        return Outcome(str(job.input), "failed", reason=str(error))
     try:
         return _Ready(job, resize_short_side(image, size) if size else image, image.size)
     except UserError as error:
-        raise DataError(f"{printable(job.input)}: {error}") from error
+        return Outcome(str(job.input), "failed", reason=f"{printable(job.input)}: {error}")
 
 
-def _translate_batch(translator: Translator, batch: Sequence[_Ready], settings: Settings) -> Iterator[Outcome]:
+def _translate_batch(translator: Translator, batch: Sequence[_Ready], settings: Settings) -> Iterator[_Made | Outcome]:
     """Pictures of one size."""
     seeds = [None] if settings.samples is None else [settings.seed + k for k in range(settings.samples)]
     width, height = batch[0].image.size
-    reasons: dict[Job, str] = {}  # of those that failed
     try:
         translator.require_memory(len(batch), height, width)
         x = torch.stack([to_tensor(ready.image) for ready in batch])
         for number, seed in enumerate(seeds):
-            for ready, out in zip(batch, translator.translate(x, settings.source, seed), strict=True):
-                try:
-                    _write(out, ready, ready.job.outputs[number], settings)
-                except UserError as error:
-                    reasons[ready.job] = str(error)
+            out = translator.translate(x, settings.source, seed)
+            yield from (_Made(ready, number, each) for ready, each in zip(batch, out, strict=True))
     except UserError as error:
-        reasons = {ready.job: f"{printable(ready.job.input)}: {error}" for ready in batch}
-    for ready in batch:
-        job, reason = ready.job, reasons.get(ready.job)
-        if reason:
-            yield Outcome(str(job.input), "failed", reason=reason)
-        else:
-            yield Outcome(str(job.input), "done", job.outputs, ready.size)
+        for ready in batch:
+            job = ready.job
+            yield Outcome(str(job.input), "failed", reason=f"{printable(job.input)}: {error}")
+
+
+def _written(made: _Made | Outcome, settings: Settings) -> tuple[bool, Outcome]:
+    """Write one output; whether it is its picture's last, and what became of it."""
+    if isinstance(made, Outcome):
+        return True, made
+    ready, job = made.ready, made.ready.job
+    path, last = job.outputs[made.number], made.number == len(job.outputs) - 1
+    try:
+        _write(made.out, ready, path, settings)
+    except UserError as error:
+        return last, Outcome(str(job.input), "failed", reason=str(error))
+    return last, Outcome(str(job.input), "done", job.outputs, ready.size)
 
 
 def _write(out: Tensor, ready: _Ready, path: Path, settings: Settings) -> None:
