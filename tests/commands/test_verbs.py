@@ -13,6 +13,8 @@ from unit.commands.train import PRESETS, choose_preset
 from unit.config import Config, DataConfig, TrainConfig
 from unit.config_file import read_config, write_config
 from unit.domains import PerDomain
+from unit.errors import ConfigError
+from unit.evaluation.figures import NAMES, PAIRED
 from unit.images import read_image
 from unit.model.networks import build_autoencoders
 from unit.translation.translator import Translator
@@ -58,6 +60,7 @@ def test_the_verbs_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (["streets", "x", "--size", "four"], 2, "--size"),
         (["evaluate", "/nowhere"], 2, "/nowhere"),
         (["evaluate", "/nowhere", "--sise"], 2, "--sise"),
+        (["evaluate", "/nowhere", "--features", "vgg"], 2, "--features"),
     ],
 )
 def test_mistakes_are_one_line_and_the_right_status(
@@ -85,25 +88,55 @@ def test_evaluate_prints_a_table_and_json_and_a_sheet(
     status, out, _ = run(capsys, "evaluate", model)
     assert status == 0
     assert "sunny to rainy" in out
+    assert "KID x 1000, Lite0" in out
     status, out, _ = run(capsys, "evaluate", model, "--json", "--sheet", tmp_path / "sheet.png")
     figures = json.loads(out)
-    assert figures.keys() == {"a2b", "b2a"}
+    assert figures.keys() == {"a2b", "b2a", "features"}
+    assert figures.pop("features") == "Lite0"
     for groups in figures.values():
         assert groups.keys() == {"translated", "do_nothing", "real"}
-        assert all(values.keys() == {"psnr", "ssim"} for values in groups.values())
-    assert figures["a2b"]["do_nothing"] == figures["b2a"]["do_nothing"]  # the same pairs, either way round
-    assert read_image(tmp_path / "sheet.png").height == 3 * 16 + 2 * 2
+        assert all(values.keys() == set(NAMES) for values in groups.values())
+    a2b, b2a = (figures[direction]["do_nothing"] for direction in ("a2b", "b2a"))
+    assert (a2b["psnr"], a2b["ssim"]) == (b2a["psnr"], b2a["ssim"])  # the same pairs, either way round
+    assert read_image(tmp_path / "sheet.png").size == (2 * (3 * 16 + 2 * 2) + 12, 3 * 16 + 2 * 2)
 
 
-def test_evaluate_takes_folders_of_pairs(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(capsys, "streets", tmp_path, "--size", 24, "--train", 0, "--test", 2)
-    folders = ["--a", tmp_path / "testA", "--b", tmp_path / "testB"]
-    status, out, _ = run(capsys, "evaluate", model, *folders, "--paired", "--json")
+@pytest.mark.parametrize("paired", [True, False])
+def test_evaluate_takes_folders(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], paired: bool) -> None:
+    run(capsys, "streets", tmp_path, "--size", 24, "--train", 0, "--test", 4)
+    if not paired:
+        (tmp_path / "testA" / "scene-00003.png").unlink()
+    folders = ["--a", tmp_path / "testA", "--b", tmp_path / "testB", *(["--paired"] if paired else [])]
+    status, out, _ = run(capsys, "evaluate", model, *folders, "--json", "--features", "lite0")
     assert status == 0
-    assert json.loads(out)["a2b"]["real"] == {"psnr": None, "ssim": None}
-    status, _, err = run(capsys, "evaluate", model, *folders)
-    assert status == 2
-    assert "--paired" in err
+    translated, real = (json.loads(out)["a2b"][guess] for guess in ("translated", "real"))
+    assert (translated["images"], translated["reference_images"]) == (4 if paired else 3, 4)
+    for name in PAIRED:
+        assert (translated[name] is not None) == paired
+        assert real[name] is None
+    assert None not in (translated["kid"], real["kid"])
+    status, out, _ = run(capsys, "evaluate", model, *folders, "--sheet", tmp_path / "sheet.png")
+    assert status == 0
+    assert ("SSIM" in out) == paired
+    columns = 3 if paired else 2
+    assert read_image(tmp_path / "sheet.png").width == 2 * (columns * 16 + (columns - 1) * 2) + 12
+
+
+def test_evaluate_goes_without_kid_unless_it_was_asked_for(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(kind: str, device: object) -> None:
+        raise ConfigError(f"{kind} needs a package")
+
+    monkeypatch.setattr("unit.evaluation.features.load_features", missing)
+    monkeypatch.setattr("unit.commands.evaluate.load_features", missing)
+    status, out, _ = run(capsys, "evaluate", model, "--json")
+    assert status == 0
+    assert json.loads(out)["features"] is None
+    assert json.loads(out)["a2b"]["translated"]["kid"] is None
+    status, out, err = run(capsys, "evaluate", model, "--features", "inception")
+    assert (status, out) == (2, "")
+    assert "inception needs a package" in err
 
 
 def test_print_config_prints_what_reads_back_equal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

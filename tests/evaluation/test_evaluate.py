@@ -1,78 +1,252 @@
+from dataclasses import dataclass, field, replace
+
 import pytest
 import torch
+from PIL import Image
+from torch import Tensor
 
 from tests.tiny import tiny
-from unit.data.datasets import open_datasets
+from unit.data.datasets import HeldOut, open_datasets
+from unit.data.source import ImageSource
 from unit.domains import Domain, PerDomain
-from unit.evaluation.evaluate import contact_sheet, evaluate, load_held_out, sample_grids, table
-from unit.evaluation.metrics import paired_figures
+from unit.errors import ImageError
+from unit.evaluation import metrics
+from unit.evaluation.evaluate import Evaluator, evaluate, load_held_out
+from unit.evaluation.figures import NAMES, PAIRED
 from unit.model.networks import build_autoencoders
 from unit.translation.translator import Translator
 
 CONFIG = tiny(data={"streets_test": 19})
+STREETS = open_datasets(CONFIG.data).test
+KID = ("kid", "kid_low", "kid_high")
 
 
-@pytest.fixture(scope="module")
-def translator() -> Translator:
+@dataclass
+class Corners:
+    """Features that need no network, and count what they were asked for."""
+
+    name: str = "Corners"
+    dimension: int = 3 * 4
+    asked: list[int] = field(default_factory=list)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.asked.append(len(images))
+        return images[:, :, :2, :2].flatten(1).cpu() + 1
+
+
+@dataclass
+class Source:
+    """Some of another source's pictures, of which `bad` can't be read."""
+
+    source: ImageSource
+    count: int
+    bad: set[int] = field(default_factory=set)
+    read: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
+    def image(self, index: int, short_side: int | None = None) -> Image.Image:
+        self.read.append(index)
+        if index in self.bad:
+            raise ImageError(f"picture {index} is damaged")
+        return self.source.image(index, short_side)
+
+
+def unpaired(a: int, b: int, bad: set[int] | None = None) -> HeldOut:
+    return HeldOut(PerDomain(Source(STREETS.images.a, a, bad or set()), Source(STREETS.images.b, b)), paired=False)
+
+
+def make_translator(seed: int = 0) -> Translator:
+    torch.manual_seed(seed)
     networks = build_autoencoders(CONFIG.model).requires_grad_(False)
     return Translator(networks, CONFIG, PerDomain("sunny", "rainy"), 0, "cpu", "fp32")
 
 
-def test_psnr_by_hand() -> None:
-    # 8-bit images that differ by 51 everywhere: 20·log10(255 / 51) = 13.979 dB; by 25.5 / 2 and 51: the mean of the two
-    black, gray = torch.full((1, 3, 16, 16), -1.0), torch.full((1, 3, 16, 16), -1 + 51 / 127.5)
-    assert paired_figures(gray, black)["psnr"] == pytest.approx(13.979, abs=1e-3)
-    darker = torch.full((1, 3, 16, 16), -1 + 5 / 127.5)
-    both = paired_figures(torch.cat([gray, darker]), torch.cat([black, black]))
-    assert both["psnr"] == pytest.approx((13.979 + 34.151) / 2, abs=1e-3)
+@pytest.fixture(scope="module")
+def translator() -> Translator:
+    return make_translator()
 
 
-def test_ssim_by_hand() -> None:
-    """Of constant images only the luminance term is left: (2ab + c) / (a² + b² + c), c = (0.01 · 255)²."""
-    a, b, c = 51.0, 204.0, 2.55**2
-    images = [torch.full((2, 3, 16, 16), level / 127.5 - 1) for level in (a, b)]
-    assert paired_figures(*images)["ssim"] == pytest.approx((2 * a * b + c) / (a * a + b * b + c), rel=1e-3)
-    noise = torch.rand(2, 3, 16, 16) * 2 - 1
-    assert paired_figures(noise, noise)["ssim"] == pytest.approx(1)
+def of_pairs(guess: Tensor, target: Tensor) -> dict[str, float]:
+    features = Corners()
+    return {
+        "psnr": metrics.psnr(guess, target),
+        "ssim": metrics.ssim(guess, target),
+        "pixel_accuracy": metrics.pixel_accuracy(guess, target),
+        "feature_distance": metrics.feature_distance(features(metrics.written(guess)), features(target)),
+    }
 
 
-def test_figures_are_those_of_the_files_that_would_be_written() -> None:
-    images, targets = torch.rand(2, 3, 16, 16) * 2 - 1, torch.rand(2, 3, 16, 16) * 2 - 1
-    rounded = [torch.round((x + 1) * 127.5) / 127.5 - 1 for x in (images, targets)]
-    assert paired_figures(images, targets) == pytest.approx(paired_figures(*rounded), rel=1e-6)
-    assert paired_figures(images * 1e9, targets) == pytest.approx(paired_figures(images.sign(), targets), rel=1e-6)
+def chosen(figures: dict[str, float | None], names: tuple[str, ...]) -> dict[str, float | None]:
+    return {name: figures[name] for name in names}
 
 
-def test_the_figures_in_batches_are_those_of_all_pairs_at_once(translator: Translator) -> None:
-    test = open_datasets(CONFIG.data).test
-    figures = evaluate(translator, test)
-    images = load_held_out(test.images, range(19), CONFIG.data)
-    assert test.redrawn is not None
-    redrawn = load_held_out(test.redrawn, range(19), CONFIG.data)
+def test_the_figures_of_pairs_in_batches_are_those_of_all_at_once(translator: Translator) -> None:
+    figures = evaluate(translator, STREETS, Corners())
+    images = load_held_out(STREETS.images, range(19), CONFIG.data)
+    assert STREETS.redrawn is not None
+    redrawn = load_held_out(STREETS.redrawn, range(19), CONFIG.data)
     for i in Domain:
-        target = images[i.other]
-        expected = {
-            "translated": paired_figures(translator.translate(images[i], i), target),
-            "do_nothing": paired_figures(images[i], target),
-            "real": paired_figures(redrawn[i.other], target),
+        guesses = {"translated": translator.translate(images[i], i), "do_nothing": images[i], "real": redrawn[i.other]}
+        for what, guess in guesses.items():
+            assert figures[i.direction][what].keys() == set(NAMES)
+            expected = of_pairs(guess, images[i.other])
+            assert chosen(figures[i.direction][what], PAIRED) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_figures_beside_the_input_are_those_of_all_at_once(translator: Translator) -> None:
+    figures = evaluate(translator, STREETS, Corners())
+    images = load_held_out(STREETS.images, range(19), CONFIG.data)
+    names = ("colour_correlation", "identity_distance", "spread")
+    for i in Domain:
+        translation = translator.translate(images[i], i)
+        guesses = {"translated": translation, "do_nothing": images[i], "real": images[i.other]}
+        for what, guess in guesses.items():
+            expected = {name: getattr(metrics, name)(metrics.written(guess), images[i]) for name in names}
+            assert chosen(figures[i.direction][what], names) == pytest.approx(expected, rel=1e-4)
+        assert figures[i.direction]["do_nothing"]["identity_distance"] == 0
+        backs = {
+            "cycle_psnr": metrics.psnr(translator.translate(translation, i.other), images[i]),
+            "reconstruction_psnr": metrics.psnr(translator.reconstruct(images[i], i), images[i]),
         }
-        for what, values in expected.items():
-            assert figures[i.direction][what] == pytest.approx(values, rel=1e-5)
+        assert chosen(figures[i.direction]["translated"], tuple(backs)) == pytest.approx(backs, rel=1e-4)
+        assert chosen(figures[i.direction]["real"], tuple(backs)) == dict.fromkeys(backs)
 
 
-def test_the_table_has_every_figure_that_is_known(translator: Translator) -> None:
-    figures = evaluate(translator, open_datasets(CONFIG.data).test)
-    text = table(figures, translator.names)
+@pytest.mark.parametrize("test", [STREETS, unpaired(18, 5), unpaired(3, 19)], ids=["pairs", "18-5", "3-19"])
+def test_kid_is_beside_the_held_out_pictures_of_the_other_domain(translator: Translator, test: HeldOut) -> None:
+    features = Corners()
+    figures = evaluate(translator, test, features)
+    images = load_held_out(test.images, range(19), CONFIG.data)
+    for i in Domain:
+        real = features(images[i.other])
+        sets = {
+            "translated": (features(metrics.written(translator.translate(images[i], i))), real),
+            "do_nothing": (features(images[i]), real),
+            "real": (real[::2], real[1::2]),
+        }
+        for what, (guess, reference) in sets.items():
+            found = figures[i.direction][what]
+            assert (found["images"], found["reference_images"]) == (len(guess), len(reference))
+            if min(len(guess), len(reference)) < 2:
+                assert chosen(found, KID) == dict.fromkeys(KID)
+            else:
+                expected = (metrics.kid(guess, reference), *metrics.kid_interval(guess, reference))
+                assert tuple(chosen(found, KID).values()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_of_unpaired_pictures_nothing_is_told_that_needs_pairs(translator: Translator) -> None:
+    figures = evaluate(translator, unpaired(18, 5), Corners())
     for groups in figures.values():
         for values in groups.values():
-            assert f"{values['psnr']:.2f}" in text
-            assert f"{values['ssim']:.3f}" in text
-    figures["a2b"]["real"] = {"psnr": None, "ssim": None}
-    assert len(table(figures, translator.names).splitlines()) == len(text.splitlines()) - 1
+            assert chosen(values, PAIRED) == dict.fromkeys(PAIRED)
+            assert values["spread"] is not None
+        assert groups["real"]["identity_distance"] is None
+        assert groups["translated"]["cycle_psnr"] is not None
 
 
-def test_sheets_show_as_many_rows_as_there_are_pictures(translator: Translator) -> None:
-    test = open_datasets(CONFIG.data).test
-    assert contact_sheet(translator, test, rows=2).shape == (3, 2 * 16 + 2, 2 * (3 * 16 + 2 * 2) + 12)
-    few = open_datasets(tiny(data={"streets_test": 1}).data).test
-    assert sample_grids(translator, few).a.shape == (3, 16, 4 * 16 + 3 * 2)
+def test_pairs_of_folders_have_no_ceiling_but_true_counterparts(translator: Translator) -> None:
+    figures = evaluate(translator, replace(STREETS, redrawn=None), Corners())
+    complete = evaluate(translator, STREETS, Corners())
+    for direction, groups in figures.items():
+        assert groups["real"] == complete[direction]["real"] | dict.fromkeys(PAIRED)
+        assert {k: v for k, v in groups.items() if k != "real"} == {
+            k: v for k, v in complete[direction].items() if k != "real"
+        }
+
+
+def test_without_features_the_rest_is_told(translator: Translator) -> None:
+    figures, complete = evaluate(translator, STREETS), evaluate(translator, STREETS, Corners())
+    gone = (*KID, "fid", "feature_distance")
+    for direction, groups in figures.items():
+        for what, values in groups.items():
+            assert values == complete[direction][what] | dict.fromkeys(gone)
+
+
+@pytest.mark.parametrize(("dimension", "known"), [(9, True), (10, False)])
+def test_fid_is_told_from_twice_as_many_pictures_as_features(
+    translator: Translator, dimension: int, known: bool
+) -> None:
+    class Few(Corners):
+        def __call__(self, images: Tensor) -> Tensor:
+            return super().__call__(images)[:, :dimension]
+
+    figures = evaluate(translator, STREETS, Few())  # 19 pictures
+    for groups in figures.values():
+        assert (groups["translated"]["fid"] is not None) == known
+        assert (groups["do_nothing"]["fid"] is not None) == known
+        assert groups["real"]["fid"] is None
+
+
+def test_another_translator_on_the_same_pictures_reads_only_what_it_translates() -> None:
+    features, test = Corners(), unpaired(18, 5)
+    evaluator = Evaluator(test, CONFIG.data, features)
+    first = evaluator.figures(make_translator(1))
+    assert sum(features.asked) == 2 * (18 + 5)
+    second = evaluator.figures(make_translator(2))
+    assert sum(features.asked) == 3 * (18 + 5)
+    assert second == evaluate(make_translator(2), test, Corners())
+    assert first == evaluate(make_translator(1), test, Corners())
+    assert first["a2b"]["translated"] != second["a2b"]["translated"]
+    assert evaluator.figures(make_translator(1)) == first
+
+
+def test_redrawn_pictures_are_drawn_once(translator: Translator) -> None:
+    again = PerDomain.of(lambda i: Source(STREETS.images[i], 19))
+    evaluator = Evaluator(replace(STREETS, redrawn=PerDomain(again.a, again.b)), CONFIG.data, Corners())
+    assert evaluator.figures(translator) == evaluator.figures(translator)
+    assert again.a.read == again.b.read == list(range(19))
+
+
+def test_of_long_lists_a_part_is_taken_evenly(translator: Translator) -> None:
+    test = unpaired(18, 5)
+    figures = Evaluator(test, CONFIG.data, at_most=6).figures(translator)
+    assert (figures["a2b"]["translated"]["images"], figures["a2b"]["translated"]["reference_images"]) == (6, 5)
+    assert isinstance(test.images.a, Source)
+    assert test.images.a.read == [0, 3, 6, 9, 12, 15]
+
+
+def test_pictures_that_cannot_be_read_are_passed_over_on_wish(translator: Translator) -> None:
+    skipping = replace(CONFIG.data, on_bad_image="skip")
+    damaged = Source(STREETS.images.a, 19, {0, 17})
+    test = replace(STREETS, images=PerDomain(damaged, STREETS.images.b))
+    evaluator = Evaluator(test, skipping, Corners())
+    found = evaluator.figures(translator)
+    good = [k for k in range(19) if k not in damaged.bad]
+    images = load_held_out(STREETS.images, range(19), CONFIG.data).map(lambda images: images[good])
+    assert found["a2b"]["translated"]["images"] == 17
+    assert found["a2b"]["do_nothing"]["psnr"] == pytest.approx(metrics.psnr(images.a, images.b), rel=1e-5)
+    damaged.bad.add(3)
+    assert evaluator.figures(translator) == evaluate_with(translator, test)
+    with pytest.raises(ImageError, match="picture 0 is damaged"):
+        evaluate(translator, test)
+
+
+def evaluate_with(translator: Translator, test: HeldOut) -> object:
+    return Evaluator(test, replace(CONFIG.data, on_bad_image="skip"), Corners()).figures(translator)
+
+
+def test_a_domain_without_a_readable_picture_stops_it(translator: Translator) -> None:
+    with pytest.raises(ImageError, match="picture 2 is damaged"):
+        evaluate_with(translator, unpaired(3, 19, {0, 1, 2}))
+    # later batches have none of A either, and nothing is wrong with that
+    evaluate_with(translator, unpaired(3, 19, {0, 1}))
+
+
+@pytest.mark.parametrize("size", [8, 12])
+def test_ssim_is_left_out_of_pictures_smaller_than_its_window(size: int) -> None:
+    config = tiny(data={"streets_test": 2, "load_size": size, "crop_size": size})
+    networks = build_autoencoders(config.model).requires_grad_(False)
+    small = Translator(networks, config, PerDomain("sunny", "rainy"), 0, "cpu", "fp32")
+    found = evaluate(small, open_datasets(config.data).test)["a2b"]["translated"]
+    assert (found["ssim"] is None) == (size < 11)
+    assert found["psnr"] is not None
+
+
+def test_one_picture_each_is_enough_for_what_does_not_compare_pictures(translator: Translator) -> None:
+    found = evaluate(translator, unpaired(1, 1), Corners())["a2b"]["translated"]
+    assert {name for name, value in found.items() if value is None} == {*KID, "fid", "spread", *PAIRED}

@@ -1,4 +1,4 @@
-"""``evaluate``: how well a model translates aligned test pictures."""
+"""``evaluate``: how well a model translates test pictures."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from unit.data.datasets import HeldOut, open_datasets, open_held_out
 from unit.domains import PerDomain
 from unit.errors import ConfigError
 from unit.evaluation.evaluate import contact_sheet, evaluate, table
+from unit.evaluation.features import KINDS, Features, features_if_installed, load_features
 from unit.images import to_image, write_image
 from unit.translation.translator import Translator
 
@@ -24,30 +25,46 @@ def run(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     translator = Translator.load(arguments.model, arguments.device, arguments.precision)
     test = _held_out(arguments, translator)
-    if not test.paired:
-        raise ConfigError("the figures need aligned pairs: give folders of pairs with --a DIR --b DIR --paired")
-    figures = evaluate(translator, test)
-    print(json.dumps(figures) if arguments.json else table(figures, translator.names))
+    features = _features(arguments.features, translator)
+    figures = evaluate(translator, test, features)
+    name = features.name if features else None
+    if arguments.json:
+        print(json.dumps(figures | {"features": name}))
+    else:
+        print(table(figures, translator.names, name))
     if arguments.sheet:
         write_image(to_image(contact_sheet(translator, test)), arguments.sheet)
-        log.info("%s: input, translation and the real picture of the same scene", arguments.sheet)
+        log.info("%s: input, translation%s", arguments.sheet, " and the real picture" if test.paired else "")
     return 0
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m unit evaluate",
-        description="Measure a model on aligned test pictures, beside doing nothing (the input itself) and, on the "
-        "embedded streets, the same scenes drawn again. Without folders: the test pictures of the model's own run.",
-        epilog="example: python -m unit evaluate runs/streets --a data/streets/testA --b data/streets/testB --paired",
+        description="Measure a model on pictures it was not trained on, beside doing nothing (the input itself) and "
+        "real pictures. Without folders: the test pictures of the model's own run.",
+        epilog="example: python -m unit evaluate runs/sunny-rainy --a photos/sunny-test --b photos/rainy-test",
     )
     add_model_arguments(parser)
     parser.add_argument("--a", type=Path, metavar="DIR", help="test pictures of domain A")
     parser.add_argument("--b", type=Path, metavar="DIR", help="test pictures of domain B")
     parser.add_argument("--paired", action="store_true", help="in the order of their names, they show the same scenes")
+    parser.add_argument(
+        "--features",
+        choices=KINDS,
+        help="what KID and FID compare: lite0 (the default, comes in a package) or inception (as published, downloads "
+        "weights once)",
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="write inputs, translations and truth there")
+    parser.add_argument(
+        "--sheet", type=Path, metavar="FILE.png", help="write inputs, translations and, of pairs, truth there"
+    )
     return parser
+
+
+def _features(kind: str | None, translator: Translator) -> Features | None:
+    """Those asked for; unasked, Lite0's if they are there."""
+    return load_features(kind, translator.device) if kind else features_if_installed(translator.device)
 
 
 def _held_out(arguments: argparse.Namespace, translator: Translator) -> HeldOut:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from typing import TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,125 +11,237 @@ from torch import Tensor
 from unit.config import DataConfig
 from unit.data.batches import held_out_image
 from unit.data.datasets import HeldOut
-from unit.data.source import ImageSource
 from unit.domains import Domain, PerDomain
 from unit.errors import ImageError
-from unit.evaluation.grids import in_row, sample_grid
-from unit.evaluation.metrics import PAIRED, paired_figures
+from unit.evaluation import metrics
+from unit.evaluation.features import Features
+from unit.evaluation.figures import NAMES, Figures, mean_kid, table
+from unit.evaluation.held_out import load_held_out, readable, stacked
+from unit.evaluation.sheets import contact_sheet, sample_grids
 from unit.translation.translator import Translator
 
-log = logging.getLogger(__name__)
+__all__ = [
+    "Evaluator",
+    "Figures",
+    "contact_sheet",
+    "evaluate",
+    "load_held_out",
+    "mean_kid",
+    "sample_grids",
+    "table",
+]
 
-Figures: TypeAlias = dict[str, dict[str, dict[str, float | None]]]
-"""Direction ("a2b"), then "translated", "do_nothing" or "real", then the figure's name."""
-
-GUESSES = ("translated", "do_nothing", "real")
 _BATCH = 16
+_FID_NEEDS = 2
+"""pictures for each dimension of the features, on both sides: of fewer, the covariances are mostly chance"""
 
 
-def evaluate(translator: Translator, test: HeldOut) -> Figures:
-    """The figures of both directions on aligned test pictures, as training sees them: resized, the middle cut out.
+def evaluate(translator: Translator, test: HeldOut, features: Features | None = None) -> Figures:
+    """The figures of both directions, once; see `Evaluator`."""
+    return Evaluator(test, translator.config.data, features).figures(translator)
 
-    "do_nothing" takes the input for its own translation; "real" takes, on the embedded streets, the target drawn
-    again with other clouds and streaks, the most that a translator can reach, and is None elsewhere.
+
+class Evaluator:
+    """Measures translators on the same test pictures; what depends on these alone is computed once.
+
+    "do_nothing" takes the input for its own translation. "real" is what real pictures of the target domain get: KID and
+    FID of every second of them beside the others, so of half as many; `spread` of all; the figures of pairs from the
+    embedded streets drawn again with other clouds and streaks, the most that a translator can reach (elsewhere None);
+    those beside the input from its true counterpart. FID is None below twice as many pictures as features.
+
+    Args:
+        test: pictures that training never saw; KID and FID refer to all of the target domain's.
+        data: how the translators' training saw its pictures; here too they are resized, and the middle is cut out.
+        features: what KID, FID and feature_distance are computed with; None: without them.
+        at_most: pictures a domain, spread evenly over longer lists; KID needs a matrix of so many rows and columns.
     """
-    assert test.paired
-    count, failed = 0, None
-    sums = {i.direction: {what: dict.fromkeys(PAIRED, 0.0) for what in GUESSES} for i in Domain}
-    for first in range(0, len(test.images.a), _BATCH):
-        batch = range(first, first + _BATCH)
-        try:
-            images = load_held_out(test.images, batch, translator.config.data)
-        except ImageError as error:
-            if translator.config.data.on_bad_image == "stop":
-                raise
-            failed = error
-            continue
-        redrawn = load_held_out(test.redrawn, batch, translator.config.data) if test.redrawn else None
-        count += len(images.a)
-        for i in Domain:
-            guesses = {"translated": translator.translate(images[i], i).cpu(), "do_nothing": images[i]}
-            if redrawn:
-                guesses["real"] = redrawn[i.other]
-            for what, guess in guesses.items():
-                for name, mean in paired_figures(guess, images[i.other]).items():
-                    sums[i.direction][what][name] += mean * len(guess)
-    if failed and not count:
-        raise failed
-    unknown = () if test.redrawn else ("real",)
+
+    def __init__(self, test: HeldOut, data: DataConfig, features: Features | None = None, at_most: int = 5000) -> None:
+        self.test, self.data, self.features = test, data, features
+        self._chosen = test.images.map(lambda source: _evenly(len(source), at_most))
+        self._known: _Known | None = None
+
+    def figures(self, translator: Translator) -> Figures:
+        """The figures of both directions.
+
+        Raises:
+            ImageError: a picture can't be read; where `data.on_bad_image` is "skip", none of a domain's can.
+        """
+        known = self._known or _Known(self._pictures(), self._pictures())
+        translated = self._pictures()
+        for images, redrawn in self._batches():
+            for i in Domain:
+                if len(images[i]):
+                    truth = images[i.other] if self.test.paired else None
+                    _add_translations(translated[i], translator, i, images[i], truth)
+                    if self._known is None:
+                        known.inputs[i].keep(images[i])
+                        known.inputs[i].tally(_beside(images[i], images[i], truth), len(images[i]))
+                        _add_real(known.real[i], images[i], truth, redrawn[i.other] if redrawn else None)
+        if any(translated[i].count != known.inputs[i].count for i in Domain):
+            self._known = None  # other files can be read than before
+            return self.figures(translator)
+        if self._known is None:
+            for i in Domain:
+                known.figures[i].update(do_nothing=self._of(known.inputs[i], i, known), real=self._real(i, known))
+            self._known = known
+        return {i.direction: {"translated": self._of(translated[i], i, known), **known.figures[i]} for i in Domain}
+
+    def _pictures(self) -> PerDomain[_Pictures]:
+        return PerDomain.of(lambda _: _Pictures(self.features))
+
+    def _batches(self) -> Iterator[tuple[PerDomain[Tensor], PerDomain[Tensor] | None]]:
+        """The pictures, none of a domain that has no more; while they are unknown, the redrawn ones too."""
+        failures: list[ImageError] = []
+        seen: set[Domain] = set()
+        for first in range(0, max(self._chosen.map(len)), _BATCH):
+            chosen = self._chosen.map(lambda indices: indices[first : first + _BATCH])  # noqa: B023
+            loaded = list(readable(self.test.images, chosen, self.data, failures))
+            images = PerDomain.of(lambda i: stacked([it for _, pair in loaded for it in pair[i]], self.data))  # noqa: B023
+            seen |= {i for i in Domain if len(images[i])}
+            yield images, None if self._known else self._redrawn(chosen, [k for k, _ in loaded])
+        if failures and len(seen) < len(Domain):
+            raise failures[-1]
+
+    def _redrawn(self, chosen: PerDomain[Sequence[int]], places: list[int]) -> PerDomain[Tensor] | None:
+        sources = self.test.redrawn
+        if sources is None:
+            return None
+        return PerDomain.of(
+            lambda i: stacked([held_out_image(sources[i], chosen[i][k], self.data) for k in places], self.data)
+        )
+
+    def _of(self, pictures: _Pictures, i: Domain, known: _Known) -> dict[str, float | None]:
+        """What is known of pictures made from the inputs of domain i."""
+        reference = known.inputs[i.other]
+        found = dict.fromkeys(NAMES) | pictures.means() | _spread(pictures, known.inputs[i])
+        found |= {"images": pictures.count, "reference_images": reference.count}
+        if self.features:
+            found |= _distances(pictures.features, reference.features)
+            if self.test.paired:
+                found["feature_distance"] = metrics.feature_distance(pictures.features, reference.features)
+        return found
+
+    def _real(self, i: Domain, known: _Known) -> dict[str, float | None]:
+        """What is known of the real pictures that the translations of domain i are to be like."""
+        reference, redrawn = known.inputs[i.other], known.real[i]
+        found = dict.fromkeys(NAMES) | redrawn.means() | _spread(reference, known.inputs[i])
+        found |= {"images": (reference.count + 1) // 2, "reference_images": reference.count // 2}
+        if self.features:
+            found |= _distances(reference.features[::2], reference.features[1::2])
+            if redrawn.count:
+                found["feature_distance"] = metrics.feature_distance(redrawn.features, reference.features)
+        return found
+
+
+class _Pictures:
+    """What stays of pictures that come in batches: features and thumbnails, and the means of figures."""
+
+    def __init__(self, extract: Features | None) -> None:
+        self._extract = extract
+        self._features: list[Tensor] = []
+        self._thumbnails: list[Tensor] = []
+        self._sums: dict[str, float] = {}
+        self._tallied = 0
+
+    def keep(self, images: Tensor) -> None:
+        """Add (n, 3, H, W) in [-1, 1]."""
+        self._thumbnails.append(metrics.thumbnails(images).cpu())
+        if self._extract:
+            self._features.append(self._extract(images))
+
+    def tally(self, figures: Mapping[str, float], count: int) -> None:
+        """Add means over `count` pictures."""
+        self._tallied += count
+        for name, mean in figures.items():
+            self._sums[name] = self._sums.get(name, 0.0) + mean * count
+
+    def means(self) -> dict[str, float | None]:
+        """Over all that was tallied."""
+        return {name: value / self._tallied for name, value in self._sums.items()}
+
+    @property
+    def count(self) -> int:
+        """How many are kept."""
+        return sum(map(len, self._thumbnails))
+
+    @property
+    def features(self) -> Tensor:
+        """(n, d)."""
+        return torch.cat(self._features)
+
+    @property
+    def thumbnails(self) -> Tensor:
+        """(n, 3, 8, 8)."""
+        return torch.cat(self._thumbnails)
+
+
+@dataclass
+class _Known:
+    """What does not change with the translator, filed under the domain that a direction starts from."""
+
+    inputs: PerDomain[_Pictures]
+    real: PerDomain[_Pictures]
+    """the inputs' counterparts: of the redrawn ones, where there are any, the pictures"""
+
+    def __post_init__(self) -> None:
+        self.figures: PerDomain[dict[str, dict[str, float | None]]] = PerDomain({}, {})
+
+
+def _add_translations(
+    translated: _Pictures, translator: Translator, i: Domain, images: Tensor, truth: Tensor | None
+) -> None:
+    translation = translator.translate(images, i)
+    cycle, reconstruction = translator.translate(translation, i.other), translator.reconstruct(images, i)
+    translation = metrics.written(translation)
+    translated.keep(translation)
+    back = {"cycle_psnr": cycle, "reconstruction_psnr": reconstruction}
+    figures = {name: metrics.psnr(copies.cpu(), images) for name, copies in back.items()}
+    translated.tally(_beside(translation.cpu(), images, truth) | figures, len(images))
+
+
+def _add_real(real: _Pictures, images: Tensor, truth: Tensor | None, redrawn: Tensor | None) -> None:
+    if truth is None:
+        return
+    figures = _beside(truth, images, None)
+    if redrawn is not None:
+        real.keep(redrawn)
+        figures |= _beside_truth(redrawn, truth)
+    real.tally(figures, len(images))
+
+
+def _beside(guess: Tensor, inputs: Tensor, truth: Tensor | None) -> dict[str, float]:
     return {
-        direction: {
-            what: {name: None if what in unknown else value / count for name, value in values.items()}
-            for what, values in groups.items()
-        }
-        for direction, groups in sums.items()
+        "colour_correlation": metrics.colour_correlation(guess, inputs),
+        "identity_distance": metrics.identity_distance(guess, inputs),
+        **({} if truth is None else _beside_truth(guess, truth)),
     }
 
 
-def load_held_out(
-    sources: PerDomain[ImageSource], indices: range, data: DataConfig, at_most: int | None = None
-) -> PerDomain[Tensor]:
-    """(n, 3, crop, crop) of each domain, the pictures of the first `at_most` `indices`, as far as there are any.
-
-    Where `data.on_bad_image` is "skip", an index with a picture that can't be read is left out of both domains, so that
-    pairs stay pairs.
-
-    Raises:
-        ImageError: a picture can't be read, or none of a domain's can.
-    """
-    loaded: PerDomain[list[Tensor]] = PerDomain([], [])
-    failed: ImageError | None = None
-    for k in indices:
-        if at_most is not None and max(map(len, loaded)) >= at_most:
-            break
-        try:
-            images = sources.map(lambda source: [held_out_image(source, k, data)] if k < len(source) else [])  # noqa: B023
-        except ImageError as error:
-            if data.on_bad_image == "stop":
-                raise
-            log.warning("%s; skipped", error)
-            failed = error
-            continue
-        for i in Domain:
-            loaded[i].extend(images[i])
-    if failed and not all(loaded):
-        raise failed
-    return loaded.map(torch.stack)
+def _beside_truth(guess: Tensor, truth: Tensor) -> dict[str, float]:
+    figures = {"psnr": metrics.psnr(guess, truth), "pixel_accuracy": metrics.pixel_accuracy(guess, truth)}
+    if min(guess.shape[-2:]) >= metrics.SSIM_WINDOW:
+        figures["ssim"] = metrics.ssim(guess, truth)
+    return figures
 
 
-def _all(test: HeldOut) -> range:
-    return range(max(test.images.map(len)))
+def _spread(pictures: _Pictures, inputs: _Pictures) -> dict[str, float | None]:
+    enough = min(pictures.count, inputs.count) >= 2
+    return {"spread": metrics.spread(pictures.thumbnails, inputs.thumbnails) if enough else None}
 
 
-def table(figures: Figures, names: PerDomain[str]) -> str:
-    """The figures as lines of text."""
-    lines = [f"{'on held-out pairs':<28}{'PSNR dB':>10}{'SSIM':>10}"]
-    rows = {"translated": "translated", "do_nothing": "input left as it is", "real": "drawn again (the ceiling)"}
-    for domain in Domain:
-        lines.append(f"{names[domain]} to {names[domain.other]}")
-        for key, label in rows.items():
-            values = figures[domain.direction][key]
-            if None not in values.values():
-                lines.append(f"  {label:<26}{values['psnr']:10.2f}{values['ssim']:10.3f}")
-    return "\n".join(lines)
+def _distances(features: Tensor, reference: Tensor) -> dict[str, float | None]:
+    """KID, of two pictures each or more, and FID, of many."""
+    count, dimension = min(len(features), len(reference)), features.shape[1]
+    if count < 2:
+        return {}
+    low, high = metrics.kid_interval(features, reference)
+    found: dict[str, float | None] = {"kid": metrics.kid(features, reference), "kid_low": low, "kid_high": high}
+    if count >= _FID_NEEDS * dimension:
+        found["fid"] = metrics.fid(features, reference)
+    return found
 
 
-def contact_sheet(translator: Translator, test: HeldOut, rows: int = 8) -> Tensor:
-    """(3, H, W) in [-1, 1]: for the first pairs, input, translation and the real other picture; a block a direction."""
-    images = load_held_out(test.images, _all(test), translator.config.data, rows)
-    return in_row(
-        [sample_grid([images[i], translator.translate(images[i], i).cpu(), images[i.other]], blocks=1) for i in Domain],
-        gap=12,
-    )
-
-
-def sample_grids(translator: Translator, test: HeldOut, rows: int = 8) -> PerDomain[Tensor]:
-    """(3, H, W) in [-1, 1] of each direction: input, translation, cycle, reconstruction of the first pictures."""
-    images = load_held_out(test.images, _all(test), translator.config.data, rows)
-
-    def grid(i: Domain) -> Tensor:
-        translation = translator.translate(images[i], i)
-        cycle, reconstruction = translator.translate(translation, i.other), translator.reconstruct(images[i], i)
-        return sample_grid([images[i], translation, cycle, reconstruction])
-
-    return PerDomain.of(grid)
+def _evenly(count: int, at_most: int) -> Sequence[int]:
+    """At most so many of `count` indices, evenly spread."""
+    return range(count) if count <= at_most else [k * count // at_most for k in range(at_most)]
