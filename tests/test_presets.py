@@ -16,7 +16,7 @@ FILES = sorted(PRESETS.glob("*.yaml"))
 
 
 def test_the_presets_are_there() -> None:
-    assert {path.stem for path in FILES} >= {"paper", "streets", "laptop", "photos"}
+    assert {path.stem for path in FILES} >= {"paper", "streets", "laptop", "photos", "earth"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

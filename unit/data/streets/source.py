@@ -1,13 +1,14 @@
 """The drawings as a source of images, and as folders of files."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
+from unit.data.made import require_empty, write_pictures
 from unit.data.streets.drawing import draw
 from unit.data.streets.weather import Weather
-from unit.errors import DataError
 from unit.seeds import seed_for
 
 SPLITS = ("trainA", "trainB", "test")
@@ -67,21 +68,13 @@ def write_streets(out: Path, size: int, train: int, test: int, seed: int) -> Non
     `train` drawings go to each train folder, which share no scene; `test` go to each test folder, aligned pairs of
     equal names. Raises DataError where OUT can't be written or one of the folders exists and is not empty.
     """
-    folders: list[tuple[Path, Streets]] = []
+    folders: dict[Path, Streets] = {}
     for letter, weather in (("A", Weather.SUNNY), ("B", Weather.RAINY)):
-        folders.append((out / f"train{letter}", Streets(weather, f"train{letter}", train, size, seed)))
-        folders.append((out / f"test{letter}", Streets(weather, "test", test, size, seed)))
-    for folder, _ in folders:  # all of them first: better no folder than half of them
-        try:
-            if folder.is_dir() and next(folder.iterdir(), None) is not None:
-                raise DataError(f"{folder}: is not empty; empty it or choose another folder")
-        except OSError as error:
-            raise DataError(f"{folder}: can't be read ({error.strerror}); choose another folder") from error
-    for folder, streets in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for index in range(len(streets)):
-                streets.image(index).save(folder / streets.name(index))
-        except OSError as error:
-            reason = error.strerror or error
-            raise DataError(f"{folder}: can't be written ({reason}); choose another folder") from error
+        folders[out / f"train{letter}"] = Streets(weather, f"train{letter}", train, size, seed)
+        folders[out / f"test{letter}"] = Streets(weather, "test", test, size, seed)
+    require_empty(folders)
+    write_pictures({folder: _drawings(streets) for folder, streets in folders.items()})
+
+
+def _drawings(streets: Streets) -> Iterator[tuple[str, Image.Image]]:
+    return ((streets.name(index), streets.image(index)) for index in range(len(streets)))
