@@ -337,7 +337,8 @@ class TrainConfig:
     """compute encoders and generators again in the backward pass instead of keeping what they computed: less memory,
     more time, the same result"""
     compile: Literal["auto", "on", "off"] = "auto"
-    """let torch compile the step, on CUDA for replay as graphs; auto: where a trial at the start shows it to be faster"""
+    """let torch compile the step, on CUDA for replay as graphs; auto: on CUDA, where a trial at the start shows that to
+    be faster"""
     check_sync_every: int = 1000
     """with several processes: steps between two checks that all have the same weights"""
     log_every: int = 100
@@ -413,7 +414,8 @@ class Config:
 
 NEVER_A_DIFFERENCE = frozenset(
     {"train.steps", "train.max_minutes", "train.device", "train.keep_last", "train.keep_every", "train.on_nonfinite"}
-    | {"train.checkpoint_activations", "train.compile", "train.check_sync_every", "train.batch_size", "train.accumulation"}
+    | {"train.checkpoint_activations", "train.compile", "train.check_sync_every"}
+    | {"train.batch_size", "train.accumulation"}
     | {"data.workers", "data.cache", "data.name_a", "data.name_b", "data.on_bad_image"}
     | {f"train.{what}_every" for what in ("log", "sample", "checkpoint", "validate")}
 )

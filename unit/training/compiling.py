@@ -7,6 +7,7 @@ import time
 from statistics import median
 
 import torch
+from torch import Tensor
 
 from unit.devices import synchronize
 from unit.domains import PerDomain
@@ -31,9 +32,7 @@ def compile_as_configured(trainer: Trainer) -> None:
 
 
 def _pays(trainer: Trainer) -> bool:
-    config, device = trainer.config, trainer.device
-    trial = Trainer(config, device, trainer.precision)
-    images = PerDomain.of(lambda _: torch.zeros(_shape(trainer), device=device).uniform_(-1, 1))
+    trial, images = Trainer(trainer.config, trainer.device, trainer.precision), _images(trainer)
     log.info("train.compile: trying whether compiled steps are faster here; it takes a minute or two")
     try:
         plain = _seconds(trial, images)
@@ -46,12 +45,13 @@ def _pays(trainer: Trainer) -> bool:
     return compiled < plain
 
 
-def _shape(trainer: Trainer) -> tuple[int, int, int, int]:
+def _images(trainer: Trainer) -> PerDomain[Tensor]:
     train, size = trainer.config.train, trainer.config.data.crop_size
-    return train.batch_size * train.accumulation, 3, size, size
+    shape = (train.batch_size * train.accumulation, 3, size, size)
+    return PerDomain.of(lambda _: torch.rand(shape, device=trainer.device) * 2 - 1)
 
 
-def _seconds(trainer: Trainer, images: PerDomain[torch.Tensor]) -> float:
+def _seconds(trainer: Trainer, images: PerDomain[Tensor]) -> float:
     seconds = []
     for _ in range(_WARM_UP + _ROUNDS):
         synchronize(trainer.device)

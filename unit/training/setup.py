@@ -96,6 +96,9 @@ class Setup:
                 f"the memory of {self.device} does not suffice; set train.checkpoint_activations, or lower "
                 "train.batch_size, data.crop_size or model.channels. The last checkpoint is good"
             )
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            why = printable(next(iter(str(error).splitlines()), type(error).__name__))
+            return UserError(f"train.compile: steps can't be compiled here ({why}); set it to off")
         return loader_failure(error) if isinstance(error, RuntimeError) else None
 
 
