@@ -155,6 +155,8 @@ class ModelConfig:
     """each domain's discriminator looks at the image at so many scales, halved each time"""
     discriminator_layers: int = 4
     """stride-2 convolutions of each scale"""
+    noise: bool = True
+    """draw codes from q(z|x) in training; without, take their mean, as translating always does (no VAE, for ablations)"""
     spectral_norm: bool = False
     """divide the weights of each of the discriminators' convolutions by their largest singular value"""
     average_decay: float = 0.999

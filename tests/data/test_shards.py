@@ -390,7 +390,7 @@ def test_two_parts_of_a_run_on_shards_equal_the_whole(photos: Path, tmp_path: Pa
     data = {"a": patterns.a, "b": patterns.b}
 
     def settings(steps: int, workers: int) -> Config:
-        return tiny(train={"steps": steps}, data=data | {"workers": workers})
+        return tiny(train={"steps": steps, "validate_every": 2}, data=data | {"workers": workers})
 
     train(settings(6, 0), tmp_path / "one")
     train(settings(4, workers), tmp_path / "two")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.tiny import tiny
+from tests.tiny import TINY, tiny
 from unit.config import Config
 from unit.domains import Domain, PerDomain
 from unit.model.objective import forward_pass
@@ -262,3 +262,11 @@ def test_activations_computed_again_change_nothing_but_the_memory(precision: str
             trainer.step(batch(step))
     one, two = (weights(trainer) for trainer in trainers)
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def test_without_noise_the_codes_are_their_means() -> None:
+    trainer = make(tiny(model={"noise": False}))
+    noise = trainer._noise(batch(0))
+    assert all(not eta.any() for pair in (noise.code, noise.cycle) for eta in pair)
+    assert noise.code.a.shape == (2, 16, 4, 4)
+    assert make(TINY)._noise(batch(0)).code.a.std() > 0.5

@@ -62,11 +62,20 @@ def draw_noise(
     images: PerDomain[Tensor],
     weights: LossConfig,
     seeds: Callable[[str, Domain], Sequence[int]],
+    of_codes: bool = True,
 ) -> Noise:
-    """What a pass of images (B, 3, H, W) needs; `seeds(purpose, domain)` gives one for each of the domain's images."""
+    """What a pass of images (B, 3, H, W) needs; `seeds(purpose, domain)` gives one for each of the domain's images.
+
+    Without noise `of_codes` η is 0.
+    """
 
     def gaussian(purpose: str, i: Domain, shape: tuple[int, int, int]) -> Tensor:
         return gaussian_codes(shape, seeds(purpose, i), images[i].device)
+
+    def eta(purpose: str, i: Domain) -> Tensor:
+        if of_codes:
+            return gaussian(purpose, i, codes[i])
+        return torch.zeros(len(images[i]), *codes[i], device=images[i].device)
 
     def places(i: Domain) -> list[Tensor]:
         height, width = images[i].shape[2:]
@@ -78,8 +87,8 @@ def draw_noise(
 
     codes = images.map(lambda x: networks.code_shape(*x.shape[2:]))
     return Noise(
-        code=PerDomain.of(lambda i: gaussian("noise", i, codes[i])),
-        cycle=PerDomain.of(lambda i: gaussian("cycle noise", i, codes[i])),
+        code=PerDomain.of(lambda i: eta("noise", i)),
+        cycle=PerDomain.of(lambda i: eta("cycle noise", i)),
         image=PerDomain.of(lambda i: gaussian("image noise", i, (3, *images[i].shape[2:])))
         if weights.cycle_noise
         else None,

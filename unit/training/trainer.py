@@ -224,7 +224,7 @@ class Trainer:
         def seeds(purpose: str, domain: Domain) -> list[int]:
             return [seed_for(seed, purpose, domain, place) for place in places]
 
-        return draw_noise(self.networks, images, self.config.loss, seeds)
+        return draw_noise(self.networks, images, self.config.loss, seeds, self.config.model.noise)
 
     def _set_learning_rates(self) -> None:
         config = self.config.optimizer
