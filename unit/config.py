@@ -156,7 +156,7 @@ class ModelConfig:
     discriminator_layers: int = 4
     """stride-2 convolutions of each scale"""
     noise: bool = True
-    """draw codes from q(z|x) in training; without, take their mean, as translating always does (no VAE, for ablations)"""
+    """draw codes from q(z|x) in training; without, take their mean, as translating always does (for ablations)"""
     spectral_norm: bool = False
     """divide the weights of each of the discriminators' convolutions by their largest singular value"""
     average_decay: float = 0.999
@@ -346,7 +346,7 @@ class TrainConfig:
     log_every: int = 100
     """steps between two lines of metrics"""
     sample_every: int = 2500
-    """steps between two grids of samples"""
+    """steps between two grids of samples, and looks for what goes wrong (docs/alarms.md)"""
     checkpoint_every: int = 5000
     """steps between two checkpoints"""
     validate_every: int = 10000

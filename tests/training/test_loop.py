@@ -60,7 +60,7 @@ def test_a_run_leaves_what_the_interface_says(whole: Path) -> None:
         "samples/step-00000006.png",
     }
     assert read_config(whole / "config.yaml") == TINY
-    assert [line["step"] for line in metrics(whole)] == [1, 2, 3, 3, 4, 5, 6, 6]
+    assert [line["step"] for line in metrics(whole)] == [0, 1, 2, 3, 3, 3, 4, 5, 6, 6, 6]
     assert Translator.load(whole).step == 6
 
 
@@ -127,7 +127,7 @@ def test_a_finished_run_is_left_as_it_is(whole: Path) -> None:
     result = train(TINY, whole)
     assert (result.step, result.exit_status) == (6, 0)
     assert {path: path.read_bytes() for path in (whole / "checkpoints").iterdir()} == before
-    assert [line["step"] for line in metrics(whole)] == [1, 2, 3, 3, 4, 5, 6, 6]
+    assert [line["step"] for line in metrics(whole)] == [0, 1, 2, 3, 3, 3, 4, 5, 6, 6, 6]
 
 
 def test_another_configuration_is_refused_with_the_difference(whole: Path) -> None:
@@ -194,11 +194,11 @@ def test_a_rollback_trains_on_with_other_noise_and_without_double_steps(
     spoil(monkeypatch, step=4, rollbacks=times)
     run = tmp_path / "run"
     assert train(tiny(train={"on_nonfinite": "rollback"}), run).step == 6
-    (before, now), steps = (metrics(whole), metrics(run)), [1, 2, 3, 3, 4, 5, 6, 6]
+    (before, now), steps = (metrics(whole), metrics(run)), [0, 1, 2, 3, 3, 3, 4, 5, 6, 6, 6]
     assert [line["step"] for line in now] == steps
-    assert now[:2] == before[:2]  # until the checkpoint that it goes back to
-    assert now[2]["loss/kl_a"] == before[2]["loss/kl_a"]  # KL of step 3 comes before its noise
-    assert now[2]["loss/reconstruction_a"] != before[2]["loss/reconstruction_a"]
+    assert now[:3] == before[:3]  # until the checkpoint that it goes back to
+    assert now[3]["loss/kl_a"] == before[3]["loss/kl_a"]  # KL of step 3 comes before its noise
+    assert now[3]["loss/reconstruction_a"] != before[3]["loss/reconstruction_a"]
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
     assert [event.step for event in events.Scalars("loss/kl_a")] == [1, 2, 3, 4, 5, 6]
@@ -430,7 +430,7 @@ def test_a_run_without_its_checkpoints_begins_anew_only_when_told_to(tmp_path: P
     assert {path: path.read_bytes() for path in run.rglob("*") if path in before and path.is_file()} == before
     assert train(TINY, run, start_anew=True).step == 6
     assert (tmp_path / "run.1" / told_by).exists()
-    assert [line["step"] for line in metrics(run)] == [1, 2, 3, 3, 4, 5, 6, 6]
+    assert [line["step"] for line in metrics(run)] == [0, 1, 2, 3, 3, 3, 4, 5, 6, 6, 6]
 
 
 def test_starting_anew_twice_keeps_both(tmp_path: Path) -> None:

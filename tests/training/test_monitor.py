@@ -28,6 +28,10 @@ FIGURES = {
     *("kid", "kid_low", "kid_high", "psnr", "ssim", "feature_distance", "pixel_accuracy", "colour_correlation"),
     *("identity_distance", "spread", "cycle_psnr", "reconstruction_psnr"),
 }
+SIGNS = ("identity_distance", "reconstruction_distance", "colour_correlation", "hidden_code", "spread")
+SIGNS_OF_A_DOMAIN = ("active_units", "discriminator_accuracy", "logit_deviation", "overfitting")
+ILLNESSES = ("identity_collapse", "mode_collapse", "inverted_colours", "hidden_code")
+ILLNESSES_OF_A_DOMAIN = ("posterior_collapse", "discriminator_saturated", "discriminator_dead", "overfitting")
 SCALARS = {
     *(f"loss/{part}_total" for part in ("generator", "discriminator")),
     *(
@@ -41,6 +45,10 @@ SCALARS = {
         for part in ("generator", "discriminator")
     ),
     *(f"discriminator/{verdict}_logit_{i}" for verdict in ("real", "fake") for i in Domain),
+    *(f"vital/{sign}_{i.direction}" for sign in SIGNS for i in Domain),
+    *(f"vital/{sign}_{i}" for sign in SIGNS_OF_A_DOMAIN for i in Domain),
+    *(f"alarm/{illness}_{i.direction}" for illness in ILLNESSES for i in Domain),
+    *(f"alarm/{illness}_{i}" for illness in ILLNESSES_OF_A_DOMAIN for i in Domain),
     *(f"val/{figure}_{i.direction}" for figure in FIGURES for i in Domain),
     "perf/images_per_second",
     "perf/data_wait_fraction",

@@ -6,20 +6,24 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from unit.config_file import to_yaml
 from unit.data.bad_images import BadImages
+from unit.domains import PerDomain
 from unit.errors import UserError
 from unit.evaluation.evaluate import Evaluator, Figures, sample_grids
 from unit.evaluation.features import features_if_installed
+from unit.training.alarms import Alarms
 from unit.training.finite import NonFiniteError
 from unit.training.monitor import Monitor, best_logged, figure_scalars, logged_mean_kid
 from unit.training.run_folder import BEST_FILE, RunFolder
 from unit.training.setup import Setup
 from unit.training.trainer import Trainer
+from unit.training.vital_signs import handful, vital_signs
 
 log = logging.getLogger(__name__)
 
@@ -67,16 +71,31 @@ class Records:
         self.figures: tuple[int, Figures] | None = None
         self.monitor = Monitor(self.folder.path, self.trainer.steps_done if checkpointed else None)
         self.best = best_logged(self.folder.path / "metrics.jsonl")
+        self.alarms = Alarms(self.setup.datasets.names, self.folder.path)
 
     def log(self, scalars: Mapping[str, float]) -> None:
         """Figures of this step, by TensorBoard's tags."""
         self.monitor.scalars(self.trainer.steps_done, scalars)
 
     def samples(self) -> None:
-        """Sample grids of this step; raises `NonFiniteError` when there is nothing to see in them."""
+        """Sample grids and alarms of this step; raises `NonFiniteError` when there is nothing to see in them."""
         grids = sample_grids(self.setup.translator(self.trainer), self.setup.datasets.test)
         self._require_numbers("a sample picture", *grids)
+        self._look_for_illness()
         self.monitor.samples(self.trainer.steps_done, grids)
+
+    def _look_for_illness(self) -> None:
+        """Vital signs of this step, and the alarms that follow from them and from those before."""
+        translator, step = self.setup.translator(self.trainer), self.trainer.steps_done
+        signs = vital_signs(translator, self.trainer.discriminators, *self._handfuls)
+        self._require_numbers("a vital sign", torch.tensor(list(signs.values())))
+        self.monitor.scalars(step, signs | self.alarms.check(step, signs))
+
+    @cached_property
+    def _handfuls(self) -> tuple[PerDomain[Tensor], PerDomain[Tensor]]:
+        """Test and training pictures that illness would show on, read once."""
+        datasets, data = self.setup.datasets, self.setup.config.data
+        return handful(datasets.test.images, data), handful(datasets.train, data)
 
     def validate(self) -> Figures:
         """The figures of this step on test pictures; logged unless an earlier part of the run did so."""
