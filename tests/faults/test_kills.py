@@ -12,7 +12,7 @@ import pytest
 
 from tests.tiny import assert_same_run, metrics, tiny
 from unit.config_file import write_config
-from unit.training.monitor import logged
+from unit.evaluation.run_log import logged
 
 MOMENTS = ("any time", "in training", "while a checkpoint is written")
 

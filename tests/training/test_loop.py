@@ -25,6 +25,7 @@ from unit.data.batches import training_batches
 from unit.data.datasets import open_datasets
 from unit.domains import PerDomain
 from unit.errors import ConfigError, DataError, ImageError, UserError
+from unit.evaluation.report.write import report_unless_it_fails
 from unit.training import checkpoint
 from unit.training.loop import train
 from unit.training.setup import default_folder
@@ -84,6 +85,14 @@ def test_the_best_model_is_kept_also_over_a_stop(tmp_path: Path, whole: Path) ->
     assert result.best == min(figures.items(), key=lambda item: item[1])
     ends = [load_file(tmp_path / run / "best.safetensors") for run in ("parts", "once")]
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
+
+
+def test_a_run_that_ends_leaves_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unit.training.records.report_unless_it_fails", report_unless_it_fails)
+    train(tiny(train={"steps": 2}), tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "sunny" in page
+    assert "Coarse" in page  # the figures are the run's own
 
 
 def test_the_run_says_how_it_ended(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def path(text: str) -> Path:
     return Path(text)
 
 
-def _device(text: str) -> str:
+def device_name(text: str) -> str:
     if not re.fullmatch(DEVICE_NAMES, text):
         raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda, cuda:N or mps, is {reprlib.repr(text)}")
     return text
@@ -51,7 +51,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL, --device and --precision."""
     parser.add_argument("model", metavar="MODEL", help="a run's folder or a .safetensors file")
     parser.add_argument(
-        "--device", type=_device, default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)"
+        "--device", type=device_name, default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)"
     )
     parser.add_argument(
         "--precision",

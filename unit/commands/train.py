@@ -16,6 +16,7 @@ from unit.data import bad_images
 from unit.devices import resolve_device
 from unit.errors import ConfigError
 from unit.evaluation.evaluate import table
+from unit.evaluation.report.write import REPORT_FILE
 from unit.training.distributed import is_first
 from unit.training.loop import Result, train
 from unit.training.plan import describe_plan
@@ -76,5 +77,7 @@ def summary(result: Result) -> str:
     if result.exit_status:
         lines.append("the same command, without --start_anew, goes on from here")
     lines.append(f"translate:   python translate.py {folder} --direction {shlex.quote(name)} PICTURES --out FOLDER")
+    if (result.folder / REPORT_FILE).is_file():
+        lines.append(f"report:      {folder}/{REPORT_FILE}")
     lines.append(f"TensorBoard: tensorboard --logdir {folder}")
     return "\n".join(lines)

@@ -23,8 +23,8 @@ NAMES = (
 )
 """All figures, as `unit.evaluation.metrics` defines them."""
 
-_GUESSES = {"translated": "translated", "do_nothing": "do nothing", "real": "real"}
-_ROWS = {
+GUESSES = {"translated": "translated", "do_nothing": "do nothing", "real": "real"}
+ROWS = {
     "kid": ("KID x 1000, {features}", "lower", 1, 1),
     "fid": ("FID, {features}", "lower", 1, 2),
     "psnr": ("PSNR, dB", "higher", 1, 2),
@@ -61,23 +61,23 @@ def table(figures: Figures, names: PerDomain[str], features: str | None = "Lite0
 def _block(groups: dict[str, dict[str, float | None]], heading: str, features: str | None) -> str:
     counts = [f"{groups['translated'][name]:,.0f}" for name in COUNTS]
     heading = f"{heading}, {' pictures beside '.join(counts)} real"
-    lines = [heading, f"  {'':<33}{'better':<10}" + "".join(f"{label:>13}" for label in _GUESSES.values())]
-    for name, (label, better, factor, decimals) in _ROWS.items():
-        values = [groups[guess][name] for guess in _GUESSES]
+    lines = [heading, f"  {'':<33}{'better':<10}" + "".join(f"{label:>13}" for label in GUESSES.values())]
+    for name, (label, better, factor, decimals) in ROWS.items():
+        values = [groups[guess][name] for guess in GUESSES]
         if any(value is not None for value in values):
-            cells = "".join(f"{_number(value, factor, decimals):>13}" for value in values)
+            cells = "".join(f"{number_text(value, factor, decimals):>13}" for value in values)
             lines.append(f"  {label.format(features=features):<33}{better:<10}{cells}")
         if name == "kid" and values[0] is not None:
-            intervals = "".join(f"{_interval(groups[guess]):>13}" for guess in _GUESSES)
+            intervals = "".join(f"{interval_text(groups[guess]):>13}" for guess in GUESSES)
             lines.append(f"  {'  95 % of its resamples':<43}{intervals}")
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _number(value: float | None, factor: int, decimals: int) -> str:
+def number_text(value: float | None, factor: int, decimals: int) -> str:
     return "" if value is None else f"{value * factor:.{decimals}f}"
 
 
-def _interval(group: dict[str, float | None]) -> str:
+def interval_text(group: dict[str, float | None]) -> str:
     low, high = group["kid_low"], group["kid_high"]
     return "" if low is None or high is None else f"{low:.0f} to {high:.0f}"
 

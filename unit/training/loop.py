@@ -123,6 +123,8 @@ class _Run:
             if ended:
                 figures = self._write(Records.validate)
             self._write(Records.close)
+            if ended:
+                self._write(Records.report)
         except BaseException:
             if self.records:
                 self.records.abandon()

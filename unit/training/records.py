@@ -17,6 +17,7 @@ from unit.domains import PerDomain
 from unit.errors import UserError
 from unit.evaluation.evaluate import Evaluator, Figures, sample_grids
 from unit.evaluation.features import features_if_installed
+from unit.evaluation.report.write import report_unless_it_fails
 from unit.training.alarms import Alarms
 from unit.training.finite import NonFiniteError
 from unit.training.monitor import Monitor, best_logged, figure_scalars, logged_mean_kid
@@ -116,6 +117,12 @@ class Records:
             self.best = step, kid
             self.folder.save_best(self.setup.translator(self.trainer))
             log.info("step %d: the best so far, mean KID %.1f: %s", step, kid, self.folder.path / BEST_FILE)
+
+    def report(self) -> None:
+        """report.html, once all that it shows is written; an error there is a line, since the run itself is done."""
+        figures = self.figures[1] if self.figures else None
+        features = self.evaluator.features.name if self.evaluator.features else None
+        report_unless_it_fails(self.setup.out, str(self.setup.device), self.setup.precision, figures, features)
 
     def catch_up(self) -> None:
         """Make what was due at this step, where a test picture that could not be read was in the way."""

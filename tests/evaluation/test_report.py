@@ -1,0 +1,442 @@
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.conftest import Coarse
+from tests.tiny import TINY, tiny
+from unit.config import Config
+from unit.config_file import write_config
+from unit.domains import Domain, PerDomain
+from unit.errors import ConfigError
+from unit.evaluation import figures, metrics
+from unit.evaluation.held_out import load_held_out
+from unit.evaluation.report.curves import Chart, Curve, charts, rough, smoothed, thinned
+from unit.evaluation.report.drawing import drawn
+from unit.evaluation.report.page import element, text
+from unit.evaluation.report.pictures import Rated, evenly, rated, worst_and_best
+from unit.evaluation.report.run import Run
+from unit.evaluation.report.write import report_unless_it_fails, write_report
+from unit.model.networks import build_autoencoders
+from unit.translation.translator import Translator
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+HOSTILE = (
+    "<img src=x onerror=hacked=1>.png",
+    "\"'><svg onload=hacked=1>&amp;.png",
+    "emoji 🌧 ünd.png",
+    "undecodable \udcff.png",
+    "turned \u202egnp.png",
+)
+NAMES = PerDomain("<b>sunny", "rainy\"'&")
+STEPS = (0, 3, 10, 12)
+
+
+@pytest.fixture(autouse=True)
+def _quick_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unit.evaluation.report.sections.features_if_installed", lambda _: Coarse())
+
+
+def make_run(run: Path, config: Config, names: PerDomain[str] = NAMES, step: int = 12) -> Path:
+    """A run's folder as training leaves it, of random networks; one line of the log is cut short."""
+    torch.manual_seed(0)
+    networks = build_autoencoders(config.model).requires_grad_(False)
+    Translator(networks, config, names, step, "cpu", "fp32").save(run / "model.safetensors")
+    write_config(config, run / "config.yaml")
+    command = ["train.py", "<script>hacked=1</script>"]
+    facts: dict[str, object] = {"command": command, "device": "cpu", "precision": "fp32", "ranks": 1}
+    facts |= {"training_images": dict.fromkeys(names, 5), "test_images": dict.fromkeys(names, 4)}
+    (run / "environment.json").write_text(json.dumps(facts))
+    lines = [
+        {"step": k, **{f"loss/kl_{i}": 1 / k**2 for i in Domain}, "perf/images_per_second": 4.0} for k in (1, 6, 12)
+    ]
+    lines += [{"step": 6, "alarm/<i>collapse": 1}, {"step": 12, "alarm/<i>collapse": 1, "val/psnr_a2b": float("nan")}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 99, "loss/k')
+    (run / "samples").mkdir()
+    for k in STEPS:
+        Image.new("RGB", (60, 40), (20 * k, 0, 0)).save(run / "samples" / f"step-{k:08d}.png")
+    return run
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four folders of a few pictures, with names of all kinds, in a place with a hostile name."""
+    root, random = tmp_path_factory.mktemp("photos") / "<script>hacked=1;'&", np.random.default_rng(0)
+    for k, folder in enumerate(("trainA", "trainB", "testA", "testB")):
+        (root / folder).mkdir(parents=True)
+        for name in HOSTILE[: 4 + k % 2]:
+            Image.fromarray(random.integers(256, size=(24, 30, 3), dtype=np.uint8)).save(root / folder / name, "PNG")
+    return root
+
+
+@pytest.fixture
+def unpaired(tmp_path: Path, photos: Path) -> Path:
+    return make_run(tmp_path / "run <x>", tiny(data={"root": str(photos)}))
+
+
+@pytest.fixture
+def streets(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "streets", tiny(data={"streets_test": 5}), PerDomain("sunny", "rainy"))
+
+
+def report(run: Path, **options: object) -> str:
+    return write_report(run, "cpu", "fp32", **options).read_text(encoding="utf-8")  # type: ignore[arg-type]
+
+
+def sections(content: str) -> dict[str, str]:
+    return dict(re.findall(r'<section id="(\w+)">(.*?)</section>', content, re.DOTALL))
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+def opened(browser: Browser, path: Path) -> tuple[Page, list[str], list[str]]:
+    """The page, what it complained about, and what it asked for from elsewhere."""
+    page, complaints, requests = browser.new_page(viewport={"width": 400, "height": 800}), list[str](), list[str]()
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: complaints.append(dialog.message))
+    page.on("request", lambda request: requests.append(request.url))
+    page.clock.install()
+    page.goto(path.as_uri())
+    assert requests.pop(0) == path.as_uri()
+    return page, complaints, [url for url in requests if not url.startswith("data:")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["unpaired", "streets"])
+def test_in_a_browser_pictures_load_and_nothing_is_asked_for(
+    kind: str, browser: Browser, request: pytest.FixtureRequest
+) -> None:
+    run: Path = request.getfixturevalue(kind)
+    page, complaints, requests = opened(browser, write_report(run, "cpu", "fp32"))
+    widths = page.evaluate("Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth)))")
+    shown = {"unpaired": 2 * (4 + 5 + 4 + 4), "streets": 3 * 2 * (5 + 2 + 2)}[kind]
+    assert len(widths) == shown + len(STEPS)
+    assert min(widths) > 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert (complaints, requests) == ([], [])
+    page.close()
+
+
+@pytest.mark.slow
+def test_the_slider_shows_the_step_it_stands_at(streets: Path, browser: Browser) -> None:
+    page, complaints, _ = opened(browser, write_report(streets, "cpu", "fp32"))
+    slider, label = page.get_by_role("slider"), page.locator(".controls output")
+
+    def visible() -> list[str]:
+        return page.eval_on_selector_all(
+            ".frames img", "found => found.filter(i => i.checkVisibility()).map(i => i.dataset.step)"
+        )
+
+    assert (visible(), label.inner_text()) == (["12"], "step 12")
+    for key, step in (("ArrowLeft", "10"), ("Home", "0"), ("ArrowRight", "3"), ("End", "12")):
+        slider.press(key)
+        assert (visible(), label.inner_text()) == ([step], f"step {step}")
+    page.get_by_role("button", name="play").click()
+    assert visible() == ["0"]
+    page.clock.run_for(700)
+    assert (visible(), label.inner_text()) == (["10"], "step 10")
+    page.get_by_role("button", name="pause").click()
+    page.clock.run_for(5000)
+    assert visible() == ["10"]
+    page.get_by_role("button", name="play").click()
+    page.clock.run_for(5000)
+    assert visible() == ["12"]
+    assert page.get_by_role("button", name="play").count() == 1
+    assert complaints == []
+    page.close()
+
+
+@pytest.mark.slow
+def test_the_legend_has_the_values_under_the_pointer(streets: Path, browser: Browser) -> None:
+    page, complaints, _ = opened(browser, write_report(streets, "cpu", "fp32"))
+    for title, last, middle in (("KL losses", ["0.00694"] * 2, 1 / 36), ("Images per second", ["4"], 4)):
+        chart = page.locator(".chart").filter(has_text=title)
+        assert chart.locator("b").all_inner_texts() == last
+        chart.scroll_into_view_if_needed()
+        box = chart.locator("svg").bounding_box()
+        assert box
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20)
+        assert chart.locator("output").inner_text() == "step 6"
+        under = [float(value) for value in chart.locator("b").all_inner_texts()]
+        assert under == pytest.approx([middle] * len(last), rel=0.02)
+        page.mouse.move(0, 0)
+        assert chart.locator("b").all_inner_texts() == last
+    assert complaints == []
+    page.close()
+
+
+@pytest.mark.slow
+def test_what_users_named_stays_text(unpaired: Path, browser: Browser) -> None:
+    page, complaints, requests = opened(browser, write_report(unpaired, "cpu", "fp32"))
+    assert page.evaluate("[typeof hacked, document.scripts.length, document.querySelectorAll('main b b').length]") == [
+        *("undefined", 1),
+        0,
+    ]
+    assert page.evaluate("document.querySelectorAll('[onerror], [onload], img[src=x], main i:not(.key)').length") == 0
+    words = page.inner_text("body")
+    escaped = [name.replace("\udcff", "\\udcff").replace("\u202e", "\\u202e") for name in HOSTILE]
+    for name in (*escaped[:4], *NAMES, "<script>hacked=1</script>", "<i>collapse", "run <x>"):
+        assert name in words
+    assert "\u202e" not in words
+    assert (complaints, requests) == ([], [])
+    page.close()
+
+
+# What is in it
+
+
+def test_the_same_run_gives_the_same_bytes_and_nothing_else_is_touched(unpaired: Path) -> None:
+    before = {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in unpaired.rglob("*")}
+    first, second = report(unpaired), report(unpaired)
+    assert first == second
+    after = {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in unpaired.rglob("*")}
+    assert after.pop(unpaired / "report.html")
+    assert after == before
+
+
+def test_the_first_sentence_says_what_the_run_is(streets: Path) -> None:
+    introduction = report(streets).partition("<nav>")[0]
+    words = re.sub("<[^>]*>", "", introduction.partition("<header>")[2])
+    assert "Run streets: 12 of 6 steps in less than a minute on cpu, fp32; finished." in words
+    assert "&lt;i&gt;collapse: step 6 to 12" in words
+
+
+@pytest.mark.parametrize(
+    ("steps", "written", "ending"),
+    [(12, 12, "finished"), (20, 12, "stopped there"), (20, 8, "still training, or broken off")],
+)
+def test_how_a_run_ended_follows_from_its_steps(tmp_path: Path, steps: int, written: int, ending: str) -> None:
+    run = make_run(tmp_path / "run", tiny(train={"steps": steps}), step=written)
+    assert f"{ending}." in report(run)
+
+
+@pytest.mark.parametrize(
+    ("gone", "missing"),
+    [
+        (["model.safetensors"], {"pictures", "figures", "extremes"}),
+        (["metrics.jsonl"], {"curves"}),
+        (["samples"], {"steps"}),
+        (["environment.json"], {"environment"}),
+        (["config.yaml"], set()),
+        (["config.yaml", "model.safetensors"], {"pictures", "figures", "extremes", "data", "configuration"}),
+        (["metrics.jsonl", "samples", "environment.json", "config.yaml"], {"curves", "steps", "environment"}),
+    ],
+)
+def test_of_a_part_that_is_missing_it_says_so(streets: Path, gone: list[str], missing: set[str]) -> None:
+    for name in gone:
+        path = streets / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    found = sections(report(streets))
+    assert len(found) == 8
+    assert {key for key, content in found.items() if "Not to be had" in content} == missing
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "metrics.jsonl", "environment.json", "config.yaml"])
+@pytest.mark.parametrize("content", [b"\xff<script>", b"[[[", b'{"step": 1e999}\n[1]\n{"step": 5, "x": [1]}'])
+def test_a_damaged_part_leaves_the_others(streets: Path, name: str, content: bytes) -> None:
+    (streets / name).write_bytes(content)
+    assert "Not to be had" not in sections(report(streets))["steps"]
+
+
+def test_without_the_folders_it_says_where_they_were(unpaired: Path, photos: Path) -> None:
+    write_config(tiny(data={"root": str(photos / "moved")}), unpaired / "config.yaml")
+    found = sections(report(unpaired))
+    assert {key for key, content in found.items() if "Not to be had" in content} == {"pictures", "figures", "extremes"}
+    assert text(photos / "moved") in found["pictures"]
+    assert text(photos / "moved") in found["data"]
+
+
+def test_a_picture_that_cannot_be_read_is_passed_over(tmp_path: Path, photos: Path) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    damaged = tmp_path / "photos" / "testA" / HOSTILE[0]
+    damaged.write_bytes(b"none")
+    (tmp_path / "photos" / "trainA" / HOSTILE[1]).write_bytes(b"none")
+    found = sections(report(make_run(tmp_path / "run", tiny(data={"root": str(tmp_path / "photos")}))))
+    assert not any("Not to be had" in content for content in found.values())
+    assert text(HOSTILE[0]) not in found["pictures"].partition("rainy")[0]
+    assert "3 pictures beside 4 real" in found["figures"]
+
+
+def test_the_figures_are_those_that_are_given(streets: Path) -> None:
+    group: dict[str, float | None] = dict.fromkeys(figures.NAMES)
+    given = {
+        i.direction: {
+            guess: {**group, "kid": 100 * k + n} for n, guess in enumerate(("translated", "do_nothing", "real"))
+        }
+        for k, i in enumerate(Domain, 1)
+    }
+    found = sections(report(streets, figures=given, features="Corners"))["figures"]
+    rows = [re.sub("<[^>]*>", " ", row).split() for row in re.findall("<tr>(.*?)</tr>", found)]
+    wanted = [["KID", "x", "1000,", "Corners", "lower", *(f"{100 * k + n}.0" for n in range(3))] for k in (1, 2)]
+    assert [row for row in rows if row[0] == "KID"] == wanted
+
+
+def test_only_what_differs_from_the_defaults_stands_before_the_whole_configuration(streets: Path) -> None:
+    first, _, whole = sections(report(streets))["configuration"].partition("<details>")
+    changed = {key for key, value in TINY.to_flat_dict().items() if value != Config().to_flat_dict()[key]}
+    assert set(re.findall(r'<th scope="row">([\w.]+)', first)) == changed | {"data.streets_test"}
+    assert "weight_decay: 0.0001" in whole
+
+
+def test_a_report_of_many_large_samples_stays_below_ten_megabytes(streets: Path) -> None:
+    noise = np.random.default_rng(0).integers(256, size=(900, 1500, 3), dtype=np.uint8)
+    first = streets / "samples" / "step-00000020.png"
+    Image.fromarray(noise).save(first, compress_level=0)
+    for k in range(21, 40):
+        (first.parent / f"step-{k:08d}.png").hardlink_to(first)
+    steps = [int(step) for step in re.findall('data-step="(.*?)"', report(streets))]
+    assert (steps[0], steps[-1]) == (0, 39)
+    assert len(steps) >= 3
+    assert (streets / "report.html").stat().st_size < 10e6
+
+
+def test_a_folder_that_is_no_run_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is no run's folder"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_at_a_runs_end_a_failure_is_one_line(
+    streets: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert report_unless_it_fails(streets, "cpu", "fp32") == streets / "report.html"
+    assert not caplog.records
+    monkeypatch.setattr("unit.evaluation.report.sections.curves", lambda _: 1 / 0)
+    assert report_unless_it_fails(streets, "cpu", "fp32") is None
+    assert len(caplog.records) == 1
+    assert "division by zero" in caplog.text
+
+
+# Pictures
+
+
+def test_pairs_are_rated_by_the_real_picture_and_others_by_what_comes_back(streets: Path, unpaired: Path) -> None:
+    for run in (Run(streets, "cpu", "fp32"), Run(unpaired, "cpu", "fp32")):
+        test, translator = run.datasets.test, run.translator
+        images = load_held_out(test.images, range(5), run.data)
+        for i, ratings in zip(Domain, rated(run), strict=True):
+            assert [rating.index for rating in ratings] == list(range(len(test.images[i])))
+            translations = translator.translate(images[i], i)
+            for k, rating in enumerate(ratings):
+                if test.paired:
+                    expected = metrics.ssim(translations[k][None], images[i.other][k][None])
+                else:
+                    expected = metrics.psnr(translator.translate(translations, i.other)[k][None], images[i][k][None])
+                assert rating.score == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_of_many_held_out_pictures_some_are_rated(streets: Path) -> None:
+    write_config(tiny(data={"streets_test": 5}), streets / "config.yaml")
+    run = Run(streets, "cpu", "fp32")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unit.evaluation.report.pictures._MOST_RATED", 2)
+        assert [rating.index for rating in rated(run).a] == [0, 3]
+
+
+def test_the_worst_come_first_and_no_picture_is_both() -> None:
+    ratings = [Rated(k, score) for k, score in enumerate((0.5, 0.1, 0.9, 0.3, 0.7))]
+    worst, best = worst_and_best(ratings, 12)
+    assert [rating.index for rating in worst] == [1, 3]
+    assert [rating.index for rating in best] == [2, 4]
+    assert worst_and_best(ratings, 1) == ([ratings[1]], [ratings[2]])
+    assert worst_and_best(ratings[:1], 12) == ([], [])
+
+
+@pytest.mark.parametrize("count", [2, 3, 40])
+def test_some_of_many_sheets_are_the_first_the_last_and_evenly_between(count: int) -> None:
+    items = [(k, Path()) for k in range(100)]
+    chosen = [k for k, _ in evenly(items, count)]
+    assert len(chosen) == count
+    assert (chosen[0], chosen[-1]) == (0, 99)
+    gaps = {b - a for a, b in pairwise(chosen)}
+    assert max(gaps) - min(gaps) <= 1
+    assert evenly(items[:count], count) == items[:count]
+
+
+# Curves
+
+
+def test_thinning_keeps_every_peak() -> None:
+    values = np.random.default_rng(0).normal(size=12_345)
+    values[7000], values[7001] = 50, -60
+    points = [(7 * k, float(value)) for k, value in enumerate(values)]
+    thin = thinned(points)
+    assert len(thin) <= 500
+    assert set(thin) <= set(points)
+    assert thin == sorted(thin)
+    assert {(49_000, 50.0), (49_007, -60.0)} <= set(thin)
+    assert thinned(points[:500]) == points[:500]
+
+
+def test_the_mean_follows_a_line_and_halves_noise() -> None:
+    line = [(k, 3.0 * k) for k in range(400)]
+    assert np.allclose(smoothed(line), line)
+    zigzag = [(k, float((-1) ** k)) for k in range(400)]
+    assert max(abs(value) for _, value in smoothed(zigzag)[4:-4]) < 0.15
+    assert (rough(line), rough(zigzag), rough(zigzag[:20])) == (False, True, False)
+
+
+def test_losses_of_a_kind_share_axes_and_alarms_are_no_curves() -> None:
+    tags = [f"loss/{term}_{i}" for i in Domain for term in ("cycle", "reconstruction", "kl", "cycle_kl", "brand_new")]
+    tags += ["alarm/collapse", "optimizer/learning_rate_generator", "val/psnr_a2b", "perf/gpu_memory_gb"]
+    found = charts({tag: {1: 2.0} for tag in tags} | {"val/empty": {}}, PerDomain("sun", "rain"))
+    labels = {chart.title: [curve.label for curve in chart.curves] for chart in found}
+    assert labels == {
+        "Reconstruction and cycle losses": ["reconstruction, sun", "reconstruction, rain", "cycle, sun", "cycle, rain"],
+        "KL losses": ["KL, sun", "KL, rain", "cycle KL, sun", "cycle KL, rain"],
+        "Learning rates": ["learning rate generator"],
+        "Loss: brand new": ["brand new, sun", "brand new, rain"],
+        "Held out: PSNR": ["PSNR, sun → rain"],
+        "GPU memory GB": ["GPU memory GB"],
+    }
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[5.0], [0.0, 0.0], [1e-9, 1e9], [-3.0, 4.0], [1e30, -1e30], [0.001] * 9, [0.0, 1e-30], [7.0, 8.0, 160.0]],
+)
+def test_curves_of_all_ranges_lie_inside_their_axes(values: list[float]) -> None:
+    svg = drawn(Chart("any", [Curve("<x>", list(enumerate(values, 10**6)))]))
+    spots = re.findall(r"([-\d.]+),([-\d.]+)", "".join(re.findall('points="(.*?)"', svg)))
+    spots += re.findall(r'cx="(.*?)" cy="(.*?)"', svg)
+    assert len(spots) >= len(values)
+    assert all(52 <= float(x) <= 432 and 10 <= float(y) <= 204 for x, y in spots)
+    assert "<x>" not in svg
+
+
+def test_the_greatest_value_is_at_the_top_and_the_last_step_on_the_right() -> None:
+    svg = drawn(Chart("any", [Curve("x", [(0, 1.0), (5, 3.0), (10, 2.0)])]))
+    (points,) = re.findall('class="line c0" points="(.*?)"', svg)
+    (x0, y0), (x1, y1), (x2, y2) = (map(float, point.split(",")) for point in points.split())
+    assert (x0, x1, x2) == (52, 242, 432)
+    assert y1 < y2 < y0
+    assert y2 == (y0 + y1) / 2
+
+
+def test_attributes_and_text_are_never_markup() -> None:
+    nasty = "\"'<>&\n\udcff"
+    assert text(nasty) == "&quot;&#x27;&lt;&gt;&amp;\\n\\udcff"
+    assert (
+        element("img", alt=nasty, class_="a", hidden=True, data_x=False)
+        == f'<img alt="{text(nasty)}" class="a" hidden>'
+    )

@@ -1,0 +1,24 @@
+"""metrics.jsonl, read while it may still be written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from unit.errors import UserError, printable
+
+
+def logged(path: Path) -> Iterator[tuple[int, str]]:
+    """(step, line) of every whole line of a metrics.jsonl, if there is one; a crash may have cut the last one short."""
+    if not path.is_file():
+        return
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(f"{printable(path)}: can't be read ({error.strerror})") from error
+    for line in lines:
+        try:
+            yield int(json.loads(line)["step"]), line
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            continue
