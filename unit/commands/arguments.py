@@ -42,6 +42,7 @@ def path(text: str) -> Path:
 
 
 def device_name(text: str) -> str:
+    """A type for argparse: what a device may be called."""
     if not re.fullmatch(DEVICE_NAMES, text):
         raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda, cuda:N or mps, is {reprlib.repr(text)}")
     return text

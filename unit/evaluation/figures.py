@@ -74,10 +74,12 @@ def _block(groups: dict[str, dict[str, float | None]], heading: str, features: s
 
 
 def number_text(value: float | None, factor: int, decimals: int) -> str:
+    """A figure for people, in the unit of its row; nothing for None."""
     return "" if value is None else f"{value * factor:.{decimals}f}"
 
 
 def interval_text(group: dict[str, float | None]) -> str:
+    """KID's interval, nothing where there is none."""
     low, high = group["kid_low"], group["kid_high"]
     return "" if low is None or high is None else f"{low:.0f} to {high:.0f}"
 
