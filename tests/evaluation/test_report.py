@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -151,6 +152,7 @@ def test_the_slider_shows_the_step_it_stands_at(streets: Path, browser: Browser)
     for key, step in (("ArrowLeft", "10"), ("Home", "0"), ("ArrowRight", "3"), ("End", "12")):
         slider.press(key)
         assert (visible(), label.inner_text()) == ([step], f"step {step}")
+    page.clock.pause_at(time.time() + 3600)  # else it runs on by itself
     page.get_by_role("button", name="play").click()
     assert visible() == ["0"]
     page.clock.run_for(700)

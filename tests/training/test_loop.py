@@ -27,6 +27,7 @@ from unit.domains import PerDomain
 from unit.errors import ConfigError, DataError, ImageError, UserError
 from unit.evaluation.report.write import report_unless_it_fails
 from unit.training import checkpoint
+from unit.training.distributed import Ranks
 from unit.training.loop import train
 from unit.training.setup import default_folder
 from unit.training.trainer import Trainer
@@ -638,3 +639,27 @@ def test_a_signal_at_a_random_moment_loses_nothing(
     assert "Traceback" not in errors
     subprocess.run(command, check=True, capture_output=True, env=environment)
     assert_same_run(unsignalled, run)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
+def test_a_signal_while_the_ranks_agree_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    most = Ranks.most
+
+    def meanwhile(ranks: Ranks, *numbers: int) -> list[int]:
+        agreed = most(ranks, *numbers)
+        if len(numbers) == 2:  # after a step
+            monkeypatch.setattr(Ranks, "most", most)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return agreed
+
+    monkeypatch.setattr(Ranks, "most", meanwhile)
+    result = train(tiny(), tmp_path / "run")
+    assert (result.exit_status, result.step) == (128 + signal.SIGTERM, 2)
+
+
+def test_torchruns_restart_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed is not begun anew a second time."""
+    train(tiny(train={"steps": 2}), tmp_path / "run")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert train(tiny(train={"steps": 3}), tmp_path / "run", start_anew=True).step == 3
+    assert not (tmp_path / "run.1").exists()

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed import Store  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
+from unit.data.batches import loader_failure
 from unit.devices import resolve_device
-from unit.errors import ConfigError, UserError
+from unit.errors import ConfigError, UserError, printable
 from unit.training.heartbeat import Heartbeat, PeerError
 
 T = TypeVar("T")
 
 _PATIENCE = timedelta(days=1)
 """The heartbeat knows who is lost; a rank that evaluates may let the others wait."""
+_START = timedelta(minutes=3)
+"""Before there is a heartbeat: what ranks may differ by in loading torch from a slow disk."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,11 @@ class Ranks:
                 if value != first[what]:
                     raise UserError(f"{what} is {first[what]} on rank 0, but {value} on rank {rank}; make them equal")
 
+    def wait_for_all(self) -> None:
+        """Until each rank has come here."""
+        if self.count > 1:
+            self._together(distributed.barrier)
+
     def _reduced(self, values: Tensor, operation: distributed.ReduceOp.RedOpType) -> Tensor:
         if self.count == 1:
             return values
@@ -130,7 +140,7 @@ class Ranks:
         try:
             return work()
         except RuntimeError as error:
-            if self.heartbeat is None:
+            if self.heartbeat is None or loader_failure(error):  # which comes up anywhere, and is our own
                 raise
             raise self.heartbeat.explain(error) from error
 
@@ -144,17 +154,19 @@ def joined() -> Iterator[Ranks]:
 
     An error of one becomes known to all, and names its rank.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
+    if _started_alone():
         yield ALONE
         return
-    rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    rank, count, local = _from_torchrun()
     # Gloo for the host's memory in any case; NCCL is for tensors on GPUs.
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    store = _meet(rank, count)
+    distributed.init_process_group(backend, timeout=_PATIENCE, store=store, rank=rank, world_size=count)
     heartbeat = Heartbeat(rank, count)
+    ranks = Ranks(rank, count, local, heartbeat)
     try:
-        yield Ranks(rank, count, local, heartbeat)
-        distributed.barrier()
+        yield ranks
+        ranks.wait_for_all()
     except PeerError:
         raise
     except UserError as error:
@@ -164,10 +176,57 @@ def joined() -> Iterator[Ranks]:
         heartbeat.fail(f"{type(error).__name__}: {error}")
         raise
     finally:
+        distributed.destroy_process_group()  # may wait for a GPU that waits for a lost rank
         heartbeat.stop()
-        distributed.destroy_process_group()
 
 
 def is_first() -> bool:
     """Whether this process is rank 0 of those that torchrun started, or was not started by it."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return _started_alone() or os.environ.get("RANK", "0") == "0"
+
+
+def restarted() -> bool:
+    """Whether torchrun (--max-restarts) has started these processes in the place of others that failed."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def _started_alone() -> bool:
+    return os.environ.get("WORLD_SIZE", "1") == "1"
+
+
+def _from_torchrun() -> tuple[int, int, int]:
+    """This process's rank, how many there are, and its number on its machine."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
+    try:
+        rank, count, local, _ = (int(os.environ[name]) for name in names)
+        os.environ["MASTER_ADDR"]
+    except (KeyError, ValueError):
+        raise ConfigError(
+            f"WORLD_SIZE is {printable(os.environ['WORLD_SIZE'])} in the environment, without {', '.join(names[::2])} "
+            "and the like: start several processes with torchrun, or unset WORLD_SIZE"
+        ) from None
+    return rank, count, local
+
+
+def _meet(rank: int, count: int) -> Store:
+    """torchrun's store, once all ranks are there.
+
+    Raises:
+        UserError: one did not come, since its command line was wrong, for instance.
+    """
+    here = [f"here/{each}" for each in range(count)]
+    try:
+        store: Store = next(rendezvous("env://", rank, count, timeout=_START))[0]
+        store.set(here[rank], "")
+        with suppress(RuntimeError):
+            store.wait(here, _START)
+        absent = [str(each) for each, key in enumerate(here) if not store.check([key])]
+    except RuntimeError as error:
+        why = printable(next(iter(str(error).splitlines()), type(error).__name__))
+        raise UserError(
+            f"rank {rank}: the {count} ranks could not meet ({why}); look at what the others say"
+        ) from error
+    if absent:
+        who = f"rank {', '.join(absent)} of {count} did not start within {_START.seconds} s"
+        raise UserError(f"rank {rank}: {who}; look at what it says")
+    return store

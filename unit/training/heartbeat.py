@@ -22,6 +22,7 @@ _SILENCE = 25.0
 """Seconds after which a rank counts as lost."""
 _SILENCE_AFTER_FAILURE = 5.0
 """… when working together has failed already, and the question is who."""
+_NO_STORE = "rank 0's machine, or torchrun there, can't be reached any more"
 _GRACE = 20.0
 """Seconds for this process to save and end by itself, once a rank is lost."""
 
@@ -31,11 +32,12 @@ class PeerError(UserError):
 
 
 class Heartbeat:
-    """A thread that says that this rank lives, and ends the process when another one does not.
+    """Says that this rank lives, and ends the process when another one does not.
 
     Rank 0 watches all others, and they watch it; whoever fails, or finds one silent, writes it into a store that
     torchrun keeps, where all read it. So a rank that is killed, hangs, or whose machine is gone ends all others within
-    a minute, each with the rank and the reason, also where the communication itself would wait for ever.
+    a minute, each with the rank and the reason, also where the communication itself would wait for ever. Time is
+    counted in signs of one's own, so that a job that is suspended as a whole goes on afterwards.
     """
 
     def __init__(self, rank: int, count: int) -> None:
@@ -49,14 +51,16 @@ class Heartbeat:
         self._lost = ""
         self._stopped = threading.Event()
         self._beats = 0
-        self._seen: dict[int, tuple[bytes, float]] = {}
-        self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
-        self._thread.start()
+        self._seen: dict[int, tuple[bytes, int]] = {}
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._beat, self._watch)]
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Watch no longer."""
         self._stopped.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join(_SILENCE_AFTER_FAILURE)  # one may wait for a machine that is gone
 
     def fail(self, why: str) -> str:
         """Tell the others that this rank ends; returns it with the rank's name."""
@@ -73,16 +77,22 @@ class Heartbeat:
             time.sleep(_INTERVAL / 10)
         return PeerError(self._lost or f"the ranks lost each other ({str(error).splitlines()[0]}); start the run again")
 
-    def _watch(self) -> None:
-        while not self._stopped.wait(_INTERVAL):
+    def _beat(self) -> None:
+        while not self._lost and not self._stopped.wait(_INTERVAL):
             try:
-                self._beats += 1
                 self._store.set(f"beat/{self.rank}", str(self._beats))
                 self._lost = self._told() or self._silent()
+                self._beats += 1
             except RuntimeError:
-                self._lost = "rank 0's machine, or torchrun there, can't be reached any more"
-            if self._lost:
-                break
+                self._lost = _NO_STORE
+
+    def _watch(self) -> None:
+        """Apart from `_beat`, which waits for ever when the machine with the store vanishes from the network."""
+        beats, missed = 0, 0
+        while not self._lost and not self._stopped.wait(_INTERVAL):
+            beats, missed = self._beats, missed + 1 if self._beats == beats else 0
+            if missed * _INTERVAL > self._silence:
+                self._lost = _NO_STORE
         if self._lost and not self._stopped.wait(_GRACE):
             log.error("error: %s; the last checkpoint is good", self._lost)
             os._exit(1)
@@ -91,14 +101,14 @@ class Heartbeat:
         return self._store.get("lost").decode() if self._store.check(["lost"]) else ""
 
     def _silent(self) -> str:
-        now = time.monotonic()
         for rank in range(1, self.count) if self.rank == 0 else [0]:
             key = f"beat/{rank}"
             beat = self._store.get(key) if self._store.check([key]) else b""
-            before, since = self._seen.get(rank, (b"", now))
-            self._seen[rank] = (beat, since if beat == before else now)
-            if beat == before and now - since > self._silence:
-                why = f"{self._name(rank)}: killed, hanging or cut off (no sign of life for {now - since:.0f} s)"
+            before, missed = self._seen.get(rank, (b"", 0))
+            missed = missed + 1 if beat == before else 0
+            self._seen[rank] = (beat, missed)
+            if missed * _INTERVAL > self._silence:
+                why = f"{self._name(rank)}: killed, hanging or cut off (no sign of life for {missed * _INTERVAL:.0f} s)"
                 self._store.compare_set("lost", "", why)
                 return self._told() or why
         return ""

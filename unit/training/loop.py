@@ -20,7 +20,7 @@ from unit.domains import PerDomain
 from unit.errors import ImageError, UserError
 from unit.evaluation.evaluate import Figures
 from unit.training.checkpoint import copied
-from unit.training.distributed import joined
+from unit.training.distributed import joined, restarted
 from unit.training.finite import NonFiniteError
 from unit.training.heartbeat import PeerError
 from unit.training.lock import locked, set_aside
@@ -58,14 +58,15 @@ def train(config: Config, out: Path | None = None, *, start_anew: bool = False) 
     Args:
         config: the resolved configuration.
         out: the run's folder; None: runs/NAME_A-NAME_B, and runs/streets for the embedded streets.
-        start_anew: begin at step 0; a run that is there already is kept as OUT.1 (.2, …).
+        start_anew: begin at step 0; a run that is there already is kept as OUT.1 (.2, …). Where torchrun starts failed
+            processes again, they go on.
 
     Raises:
         UserError: a folder, a setting or the machine does not allow it; the message says what to do.
     """
     with joined() as ranks:
         setup = Setup.of(config, out, ranks)
-        if start_anew and ranks.first and (aside := set_aside(setup.out)):
+        if start_anew and not restarted() and ranks.first and (aside := set_aside(setup.out)):
             log.info("the run that was in %s is kept as %s", setup.out, aside)
         lock = locked(setup.out) if ranks.first else nullcontext()
         with lock, stop_on_signals(only_once=ranks.count > 1) as stop:
@@ -119,7 +120,8 @@ class _Run:
             while not self._train(stop, deadline):
                 pass
             self._save()
-            ended = not stop.signal or self.trainer.steps_done >= self.config.train.steps
+            (number,) = self.ranks.most(stop.signal)
+            ended = not number or self.trainer.steps_done >= self.config.train.steps
             if ended:
                 figures = self._write(Records.validate)
             self._write(Records.close)
@@ -129,7 +131,7 @@ class _Run:
             if self.records:
                 self.records.abandon()
             raise
-        status = 0 if ended else 128 + stop.signal
+        status = 0 if ended else 128 + number
         best = self.records.best if self.records else None
         return Result(self.setup.out, self.setup.datasets.names, self.trainer.steps_done, status, figures, best)
 
@@ -153,8 +155,7 @@ class _Run:
                     record = self.trainer.step(images)
                     progress.step_done()
                     self._do_what_is_due(record, progress)
-                    stop.signal, late = self.ranks.most(stop.signal, int(time.monotonic() >= deadline))
-                    if stop.signal or late:
+                    if any(self.ranks.most(stop.signal, int(time.monotonic() >= deadline))):
                         break
                 self.trainer.require_finite_weights()
             except NonFiniteError as error:
@@ -168,7 +169,7 @@ class _Run:
             with self.ranks.all_or_none():
                 return next(batches, None)
         except UserError:
-            self._save()
+            self._keep()
             raise
 
     def _roll_back(self, error: NonFiniteError) -> None:
@@ -187,7 +188,7 @@ class _Run:
             return
         if not self.trainer.mid_step and error.step == self.trainer.steps_done + 1:
             with suppress(NonFiniteError):  # of weights that the step before had broken already
-                self._save()
+                self._keep()
         names = self.setup.datasets.names
         tried = f", after {self.trainer.rollbacks} rollbacks" if self.trainer.rollbacks else ""
         advice = "begin anew with lower learning rates"
@@ -206,34 +207,53 @@ class _Run:
             self.trainer.finite.check()
             scalars = self.ranks.mean(step_scalars(self.trainer, record) | progress.rates())
             if self.config.data.on_bad_image == "skip":
+                self._add_up_bad_images()
                 scalars["data/bad_images"] = len(self.bad)
             if self.records:
                 self.records.log(scalars)
             progress.show(scalars)
         if self.ranks.count > 1 and step % train.check_sync_every == 0:
-            self.ranks.require_same({f"the digest of the weights after step {step}": self.trainer.digest()})
+            self._require_equal_weights()
         try:
             if step % train.sample_every == 0:
                 self._write(Records.samples)
             if step % train.validate_every == 0:
                 self._write(Records.validate)
         except (ImageError, PeerError):
-            self._save()  # going on, the run makes up for what was due
+            self._keep()  # going on, the run makes up for what was due
             raise
         if step % train.checkpoint_every == 0:
             self._save()
+
+    def _require_equal_weights(self) -> None:
+        digests = self.ranks.gathered(self.trainer.digest())
+        others = [str(rank) for rank, digest in enumerate(digests) if digest != digests[0]]
+        if others:
+            who = f"rank {', '.join(others)}"
+            raise UserError(
+                f"step {self.trainer.steps_done}: the weights of {who} are no longer those of rank 0: "
+                "a faulty GPU or network? Start the run again from its last checkpoint"
+            )
 
     def _write(self, what: Callable[[Records], T]) -> T | None:
         """Rank 0 writes something; what fails there, fails on all."""
         with self.ranks.all_or_none():
             return what(self.records) if self.records else None
 
+    def _add_up_bad_images(self) -> None:
+        self.bad.add(self.ranks.gathered(self.bad.state_dict()))
+
+    def _keep(self) -> None:
+        """Save, and wait until it is on the disk: once a rank has ended, the others have seconds to do so."""
+        self._save()
+        self._write(lambda records: records.folder.writing.finish())
+
     def _save(self) -> None:
         """A checkpoint of this step, unless there is one, and the model."""
         new = self.saved_step != self.trainer.steps_done
         if new:
             self.trainer.require_finite_weights()
-            self.bad.add(self.ranks.gathered(self.bad.state_dict()))
+            self._add_up_bad_images()
             self.saved_step = self.trainer.steps_done
         if self.records:
             (self.records.save if new else self.records.save_model)()

@@ -64,7 +64,7 @@ class Setup:
     def require_equal_ranks(self) -> None:
         """Raise `UserError` where ranks differ in what has to be equal; each may have its pictures elsewhere."""
         facts = {key: value for key, value in self.config.to_flat_dict().items() if key not in MACHINES_OWN}
-        facts |= {"torch": torch.__version__, "the precision": self.precision}
+        facts |= {"torch": torch.__version__, "the precision": self.precision, "the kind of device": self.device.type}
         self.ranks.require_same(facts | {"the list of training images": self.datasets.digest()})
 
     def trainer(self) -> Trainer:

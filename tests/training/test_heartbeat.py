@@ -1,0 +1,85 @@
+"""What happens to processes of a run that can't hear each other."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+import psutil
+import pytest
+
+from tests.training.test_distributed import free_port
+from unit.errors import ConfigError, UserError
+from unit.training import distributed, heartbeat
+from unit.training.distributed import is_first, joined
+from unit.training.heartbeat import Heartbeat
+
+STORE = """
+import sys, time
+from torch.distributed import TCPStore
+store = TCPStore("127.0.0.1", int(sys.argv[1]), is_master=True, wait_for_workers=False)
+print("ready", flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> int:
+    """In the environment, as torchrun sets it for the first of two processes."""
+    number = free_port()
+    ours = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(number)}
+    for name, value in ours.items():
+        monkeypatch.setenv(name, value)
+    return number
+
+
+@pytest.fixture
+def store(port: int) -> Iterator[psutil.Process]:
+    """The process of torchrun's that keeps the store."""
+    with subprocess.Popen([sys.executable, "-c", STORE, str(port)], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        yield psutil.Process(process.pid)
+        process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="a process is stopped as on POSIX")
+def test_a_store_that_gives_no_answer_is_as_good_as_lost(
+    store: psutil.Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its machine has no power any more: nothing says that the connection is gone."""
+    monkeypatch.setattr(heartbeat, "_INTERVAL", 0.1)
+    monkeypatch.setattr(heartbeat, "_SILENCE_AFTER_FAILURE", 2.0)
+    beating = Heartbeat(1, 2)
+    try:
+        time.sleep(1)
+        store.suspend()
+        time.sleep(0.5)
+        assert "rank 0's machine, or torchrun there" in str(beating.explain(RuntimeError("timeout")))
+    finally:
+        store.kill()
+        beating.stop()
+
+
+@pytest.mark.slow
+def test_a_rank_that_never_starts_is_not_waited_for(port: int, monkeypatch: pytest.MonkeyPatch, store: object) -> None:
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setattr(distributed, "_START", timedelta(seconds=2))
+    with pytest.raises(UserError, match="rank 0: rank 1 of 2 did not start within 2 s"), joined():
+        pytest.fail("rank 1 is not there")
+
+
+@pytest.mark.parametrize("missing", ["RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"])
+def test_an_environment_that_is_not_torchruns(port: int, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.delenv(missing)
+    with pytest.raises(ConfigError, match=r"^WORLD_SIZE is 2 .*start several processes with torchrun"), joined():
+        pytest.fail("nobody is there")
+
+
+def test_a_rank_without_others_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("RANK", "1")
+    assert is_first()
