@@ -21,7 +21,7 @@ test: check
 
 # Kills, bit flips, damaged files in their full number: docs/reliability.md says how many, and how long it takes.
 faults: $(VENV)/development
-	$(BIN)/python -m pytest tests/faults --long -s
+	$(BIN)/python -m pytest tests/faults tests/training/test_distributed.py --long -s
 
 check: $(VENV)/development
 	$(BIN)/ruff check .
