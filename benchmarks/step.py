@@ -24,6 +24,7 @@ from unit.config import Config
 from unit.config_file import read_config
 from unit.devices import configure, peak_memory, resolve_device, resolve_precision
 from unit.domains import PerDomain
+from unit.training.compiling import compile_as_configured
 from unit.training.trainer import Trainer
 
 WARM_UP = 3
@@ -44,6 +45,7 @@ def measure(config: Config, rounds: int) -> dict[str, object]:
     images = PerDomain.of(lambda _: torch.rand(batch, 3, size, size, device=device) * 2 - 1)
     with FlopCounterMode(display=False) as counter:
         trainer.step(images)
+    compile_as_configured(trainer)  # after counting: what is fused isn't seen
     for _ in range(WARM_UP):
         trainer.step(images)
     dtype, latent = torch.bfloat16 if precision == "bf16" else torch.float32, config.model.channels * 4
@@ -68,6 +70,7 @@ def measure(config: Config, rounds: int) -> dict[str, object]:
         "batch_size": batch,
         "device": str(device),
         "precision": precision,
+        "compiled": trainer.compiled,
         "rounds": rounds,
         **machine.facts(device),
     }
@@ -80,7 +83,13 @@ def configured(arguments: argparse.Namespace) -> Config:
     return replace(
         config,
         data=replace(config.data, load_size=size, crop_size=size),
-        train=replace(config.train, batch_size=batch, device=arguments.device, precision=arguments.precision),
+        train=replace(
+            config.train,
+            batch_size=batch,
+            device=arguments.device,
+            precision=arguments.precision,
+            compile=arguments.compile,
+        ),
     )
 
 
@@ -95,6 +104,7 @@ def parser(description: str, rounds: int) -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=int, help="pictures of each domain (default: the configuration's)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
+    parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))
     parser.add_argument("--rounds", type=int, default=rounds, help="measurements of each (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser

@@ -31,8 +31,8 @@ MODEL_FILE = "model.safetensors"
 
 Picture = TypeVar("Picture", Image.Image, Tensor)
 
-_BYTES_PER_ACTIVATION = 12
-"""Peak memory of a translation, per pixel and channel of the first layer; 7.5 to 11.3 measured (fp32 and bf16)."""
+_BYTES_PER_ACTIVATION = {"strided": 16, "blurred": 22}
+"""Peak memory of a translation, per pixel and channel of the first layer, as measured in fp32, by `model.downsampling`."""
 
 
 class Translator:
@@ -172,7 +172,8 @@ class Translator:
         Raises:
             UserError: the memory does not suffice.
         """
-        needed = batch * height * width * self.config.model.channels * _BYTES_PER_ACTIVATION
+        model = self.config.model
+        needed = batch * height * width * model.channels * _BYTES_PER_ACTIVATION[model.downsampling]
         if self.device.type == "cpu" and needed > psutil.virtual_memory().available:
             raise _too_large(batch, height, width, self.device)
 
