@@ -26,8 +26,8 @@ class InstanceNorm(nn.InstanceNorm2d):
         if x.device.type != "cpu":
             return super().forward(x)
         # On the CPU, torch 2.11 to 2.15 give a wrong gradient for a single image when that of the output comes in
-        # channels_last, as it does from a convolution: as if its elements stood in another order. Batch normalization of
-        # one image at a time is the same, right for inputs in channels_last, and up to three times as fast.
+        # channels_last, as it does from a convolution: as if its elements stood in another order. Batch normalization
+        # of one image at a time is the same, right for inputs in channels_last, and up to three times as fast.
         images = x.contiguous(memory_format=torch.channels_last).split(1)
         return torch.cat([functional.batch_norm(image, None, None, training=True, eps=self.eps) for image in images])
 

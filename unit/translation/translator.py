@@ -32,7 +32,7 @@ MODEL_FILE = "model.safetensors"
 Picture = TypeVar("Picture", Image.Image, Tensor)
 
 _BYTES_PER_ACTIVATION = {"strided": 16, "blurred": 22}
-"""Peak memory of a translation, per pixel and channel of the first layer, as measured in fp32, by `model.downsampling`."""
+"""Peak memory of a translation by `model.downsampling`, per pixel and channel of the first layer (measured in fp32)."""
 
 
 class Translator:
