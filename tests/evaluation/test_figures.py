@@ -1,7 +1,7 @@
 import pytest
 
 from unit.domains import Domain, PerDomain
-from unit.evaluation.figures import NAMES, PAIRED, Figures, mean_kid, table
+from unit.evaluation.figures import NAMES, PAIRED, Figures, table
 
 SUNNY_RAINY = PerDomain("sunny", "rainy")
 
@@ -60,11 +60,3 @@ def test_a_figure_without_meaning_leaves_its_cell_empty() -> None:
     some["a2b"]["real"]["cycle_psnr"] = None
     (row, _) = [line for line in table(some, SUNNY_RAINY).splitlines() if "there and back" in line]
     assert len(row[43:].split()) == 1
-
-
-def test_the_best_model_has_the_least_mean_kid() -> None:
-    some = figures()
-    some["a2b"]["translated"]["kid"], some["b2a"]["translated"]["kid"] = 10.0, 30.0
-    assert mean_kid(some) == 20
-    some["b2a"]["translated"]["kid"] = None
-    assert mean_kid(some) is None

@@ -15,7 +15,7 @@ from unit.domains import Domain, PerDomain
 from unit.errors import ImageError
 from unit.evaluation import metrics
 from unit.evaluation.features import Features
-from unit.evaluation.figures import NAMES, Figures, mean_kid, table
+from unit.evaluation.figures import NAMES, Figures, table
 from unit.evaluation.held_out import load_held_out, readable, stacked
 from unit.evaluation.sheets import contact_sheet, sample_grids
 from unit.translation.translator import Translator
@@ -26,7 +26,6 @@ __all__ = [
     "contact_sheet",
     "evaluate",
     "load_held_out",
-    "mean_kid",
     "sample_grids",
     "table",
 ]

@@ -40,12 +40,6 @@ ROWS = {
 """Figure: its label, what is good, its factor and its decimals."""
 
 
-def mean_kid(figures: Figures) -> float | None:
-    """The translator's KID, the mean of both directions: the best model has the least. None: it was not measured."""
-    first, second = (groups["translated"]["kid"] for groups in figures.values())
-    return None if first is None or second is None else (first + second) / 2
-
-
 def table(figures: Figures, names: PerDomain[str], features: str | None = "Lite0") -> str:
     """The figures as lines of text, 84 columns wide; "better" says where to a figure should go.
 
