@@ -39,6 +39,7 @@ PAPER = {
     "model.average_decay": 0.999,
 }
 PAPER |= {"loss.augmentation": "none", "model.downsampling": "strided", "model.spectral_norm": False}
+PAPER |= {"model.equal_start": False}
 LATER_WEIGHTS = ("r1", "feature_matching", "low_frequency", "patch_nce", "cycle_noise")
 PAPER |= {f"loss.{key}": 0 for key in LATER_WEIGHTS}
 FOLDERS = {"a": "x", "b": "y"}

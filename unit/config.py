@@ -149,6 +149,9 @@ class ModelConfig:
     """after the second normalization of each residual block; the released street configurations had 0.5"""
     initialization: Literal["normal", "kaiming"] = "normal"
     """of the weights: normal N(0, 0.02) (the paper's) or kaiming (better for narrow networks)"""
+    equal_start: bool = False
+    """the domains' encoders begin with the same weights, and so do their generators: a translation begins as a
+    reconstruction, and keeps what the discriminators do not object to, above all what is dark and what is light"""
     discriminator_channels: int | None = None
     """width of the discriminators' first convolution; nothing: the same as channels"""
     discriminator_scales: int = 3

@@ -252,6 +252,35 @@ def test_the_kind_of_halving_changes_no_size_nor_number_of_weights(kind: str) ->
     assert any(isinstance(module, HalfSize) for module in down) == (kind == "blurred")
 
 
+def test_with_an_equal_start_a_translation_begins_as_a_reconstruction() -> None:
+    networks, x = build_autoencoders(replace(SMALL, equal_start=True)), images()
+    decoded = networks.decode(networks.encode(x), own=True, other=True)
+    assert decoded.own
+    assert decoded.other
+    for i in Domain:
+        assert torch.equal(decoded.own[i], decoded.other[i])
+
+
+def test_an_equal_start_leaves_the_domains_their_own_weights() -> None:
+    torch.manual_seed(1)
+    plain = build_autoencoders(SMALL)
+    torch.manual_seed(1)
+    equal = build_autoencoders(replace(SMALL, equal_start=True))
+    assert parameter_count(equal) == parameter_count(plain)
+    for i in Domain:
+        assert all(
+            torch.equal(x, y)
+            for x, y in zip(equal.encoder(i).parameters(), plain.encoder(Domain.A).parameters(), strict=True)
+        )
+        assert all(
+            torch.equal(x, y)
+            for x, y in zip(equal.generator(i).parameters(), plain.generator(Domain.A).parameters(), strict=True)
+        )
+    with torch.no_grad():
+        next(equal.generator(Domain.A).private.parameters()).zero_()
+    assert next(equal.generator(Domain.B).private.parameters()).any()
+
+
 def test_models_have_no_state_but_weights() -> None:
     """A finished model is its weights; what else it computes with would be missing after loading."""
     for config in (SMALL, ModelConfig(channels=4, downsampling="blurred", upsampling="bilinear", spectral_norm=True)):

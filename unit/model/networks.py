@@ -233,6 +233,9 @@ def build_autoencoders(config: ModelConfig) -> Autoencoders:
         latent,
     )
     initialize(networks, config.initialization)
+    if config.equal_start:
+        for both in (networks.encoders, networks.generators):
+            both[Domain.B.value].load_state_dict(both[Domain.A.value].state_dict())
     return networks
 
 

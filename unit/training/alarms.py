@@ -66,7 +66,7 @@ ALARMS = (
         lambda s: s["colour_correlation"] < -0.3,
         5,
         "light becomes dark, with a correlation of {colour_correlation:.2f} to the input's colours",
-        "begin anew with loss.low_frequency (e.g. 10) or another train.seed, unless it is what you want",
+        "begin anew with model.equal_start or another train.seed, unless it is what you want",
     ),
     Alarm(
         "hidden_code",
