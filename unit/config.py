@@ -64,7 +64,7 @@ class DataConfig:
     load_size: int = 256
     """short side in pixels after resizing"""
     crop_size: int = 256
-    """side in pixels of the square that training cuts out, a multiple of 4"""
+    """side in pixels of the square that training cuts out, a multiple of 2ⁿ for n = model.halvings"""
     flip: bool = True
     """mirror half of the images"""
     workers: int | None = None
@@ -101,7 +101,6 @@ class DataConfig:
             "needs test folders: give data.test_a and data.test_b, or a root with testA and testB",
         )
         _at_least("data", self, 8, "crop_size", "load_size", at_most=2**15)
-        _require(self.crop_size % 4 == 0, "data.crop_size", f"must be a multiple of 4, is {self.crop_size}")
         _require(
             self.load_size >= self.crop_size,
             "data.crop_size",
@@ -132,7 +131,10 @@ class ModelConfig:
     """The networks (method: NIPS 2017, section 3, as in the authors' street experiments)."""
 
     channels: int = 64
-    """width of the first convolution; the latent space has four times as many"""
+    """width of the first convolution; each halving doubles it"""
+    halvings: int = 2
+    """stride-2 convolutions in each encoder, and as many doublings in each generator: the latent space has 1/2ⁿ of the
+    image's height and width and 2ⁿ times `channels`. Two are the paper's; one suits small images"""
     residual_blocks: int = 4
     """residual blocks in each encoder and each generator"""
     shared_blocks: int = 1
@@ -168,6 +170,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _at_least("model", self, 1, "channels", "discriminator_channels", at_most=10_000)
         _at_least("model", self, 1, "discriminator_scales", "discriminator_layers", at_most=12)
+        _at_least("model", self, 1, "halvings", at_most=6)
         _at_least("model", self, 0, "residual_blocks", "shared_blocks", at_most=1000)
         _require(
             self.shared_blocks <= self.residual_blocks,
@@ -175,9 +178,9 @@ class ModelConfig:
             f"is {self.shared_blocks}, but model.residual_blocks is only {self.residual_blocks}",
         )
         _require(
-            self.normalization != "group" or self.channels % 2 == 0,
+            self.normalization != "group" or self.channels * 2**self.halvings % 8 == 0,
             "model.channels",
-            f"must be even for normalization: group, is {self.channels}",
+            f"times {2**self.halvings} must be a multiple of 8 for normalization: group, is {self.channels}",
         )
         _require(0 <= self.dropout < 1, "model.dropout", f"must be in [0, 1), is {self.dropout}")
         _require(0 <= self.average_decay < 1, "model.average_decay", f"must be in [0, 1), is {self.average_decay}")
@@ -385,6 +388,11 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        scale, crop = 2**self.model.halvings, self.data.crop_size
+        why = f"must be a multiple of {scale} with model.halvings: {self.model.halvings}, is {crop}"
+        _require(crop % scale == 0, "data.crop_size", why)
 
     def global_batch(self, ranks: int) -> int:
         """Images of each domain in a step of so many processes."""

@@ -10,7 +10,6 @@ from unit.config import ModelConfig
 from unit.domains import Domain, PerDomain
 from unit.model.layers import HalfSize, Halving
 from unit.model.networks import (
-    FEATURE_STRIDES,
     Discriminator,
     build_autoencoders,
     build_discriminators,
@@ -81,6 +80,19 @@ def test_the_shared_layers_run_once_for_both_domains() -> None:
         part.register_forward_hook(lambda _, inputs, __: batches.append(len(inputs[0])))
     networks.decode(networks.encode(x), own=True, other=True)
     assert batches == [4, 4]
+
+
+@pytest.mark.parametrize("halvings", [1, 2, 3])
+def test_each_halving_halves_the_code_and_doubles_its_channels(halvings: int) -> None:
+    networks = build_autoencoders(ModelConfig(channels=4, residual_blocks=1, halvings=halvings))
+    x, scale = images(16, 24), 2**halvings
+    layers, mu = networks.encode_by_layer(x), networks.encode(x)
+    assert networks.scale == scale
+    assert mu.a.shape[1:] == networks.code_shape(16, 24) == (4 * scale, 16 // scale, 24 // scale)
+    strides = [1, *(2**n for n in range(1, halvings + 1)), scale]
+    assert [16 // f.shape[2] for f in layers.b] == list(networks.feature_strides) == strides
+    assert [f.shape[1] for f in layers.b] == list(networks.feature_channels) == [4 * stride for stride in strides]
+    assert networks.generator(Domain.B)(mu.a).shape == x.a.shape
 
 
 def test_images_come_out_in_their_size_and_range_in_fp32_also_under_autocast() -> None:
@@ -200,8 +212,8 @@ def test_layer_by_layer_ends_in_the_same_code() -> None:
         layers, mu = networks.encode_by_layer(x), networks.encode(x)
         for i in Domain:
             assert torch.equal(layers[i][-1], mu[i])
-            assert len(layers[i]) == len(FEATURE_STRIDES)
-            for features, stride, channels in zip(layers[i], FEATURE_STRIDES, (4, 8, 16, 16), strict=True):
+            assert len(layers[i]) == 4
+            for features, stride, channels in zip(layers[i], (1, 2, 4, 4), (4, 8, 16, 16), strict=True):
                 assert tuple(features.shape) == (2, channels, 16 // stride, 24 // stride)
             first = networks.encoder(i).private[0](x[i])
             assert torch.equal(layers[i][0], first)

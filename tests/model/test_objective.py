@@ -21,7 +21,6 @@ from unit.config import LossConfig, ModelConfig
 from unit.domains import Domain, PerDomain
 from unit.model.augment import augmented
 from unit.model.networks import (
-    FEATURE_STRIDES,
     Autoencoders,
     Discriminators,
     Encoder,
@@ -85,7 +84,7 @@ def networks() -> Autoencoders:
     return Autoencoders(
         PerDomain(Encoder(Affine(1, 1), shared), Encoder(Affine(1, 10), shared)),
         PerDomain(Generator(shared, Affine(2)), Generator(shared, Affine(3))),
-        latent_channels=3,
+        widths=[3],
     )
 
 
@@ -234,7 +233,7 @@ def layered() -> Autoencoders:
             Encoder(nn.Sequential(Affine(4), Affine(1 / 4, 10)), shared),
         ),
         PerDomain(Generator(shared, Affine(2)), Generator(shared, Affine(3))),
-        latent_channels=3,
+        widths=[3],
     )
 
 
@@ -365,7 +364,7 @@ def test_the_translations_alone_are_those_of_a_pass() -> None:
     model, x = build_autoencoders(MODEL), pictures()
     noise = draw_noise(model, x, ALL, seeds)
     alone = translations(model, x, noise)
-    out = forward_pass(model, x, noise, ALL, build_patch_projector(MODEL)).translation
+    out = forward_pass(model, x, noise, ALL, build_patch_projector(model)).translation
     for i in Domain:
         torch.testing.assert_close(alone[i], out[i])
 
@@ -384,7 +383,8 @@ def all_terms(
 
 
 def test_the_terms_of_a_batch_are_the_means_of_its_parts() -> None:
-    model, judges, projector = build_autoencoders(MODEL), build_discriminators(MODEL), build_patch_projector(MODEL)
+    model, judges = build_autoencoders(MODEL), build_discriminators(MODEL)
+    projector = build_patch_projector(model)
     x = pictures().map(Tensor.double)
     noise = draw_noise(model, x, ALL, seeds)
     for network in (model, judges, projector):
@@ -401,7 +401,8 @@ def test_the_terms_of_a_batch_are_the_means_of_its_parts() -> None:
 
 
 def test_patch_nce_equals_what_is_written_out() -> None:
-    model, projector, x = build_autoencoders(MODEL), build_patch_projector(MODEL), pictures()
+    model, x = build_autoencoders(MODEL), pictures()
+    projector = build_patch_projector(model)
     weights = LossConfig(patch_nce=2.0)
     noise = draw_noise(model, x, weights, seeds)
     out = forward_pass(model, x, noise, weights, projector)
@@ -409,7 +410,7 @@ def test_patch_nce_equals_what_is_written_out() -> None:
     for i in Domain:
         layers = [model.encode_by_layer(pair) for pair in (x, out.translation.swapped())]
         losses = []
-        for layer in range(len(FEATURE_STRIDES)):
+        for layer in range(len(noise.patches.a)):
             at = noise.patches[i][layer]
             key, query = (
                 projector.heads[domain][layer](features[domain][layer].flatten(2).mT[torch.arange(4)[:, None], at])
@@ -422,7 +423,8 @@ def test_patch_nce_equals_what_is_written_out() -> None:
 
 
 def test_patch_nce_moves_the_heads_and_the_networks() -> None:
-    model, projector, x = build_autoencoders(MODEL), build_patch_projector(MODEL), pictures()
+    model, x = build_autoencoders(MODEL), pictures()
+    projector = build_patch_projector(model)
     weights = LossConfig(0, 1, 0, 0, 0, patch_nce=1.0)
     out = forward_pass(model, x, draw_noise(model, x, weights, seeds), weights, projector)
     terms = autoencoder_terms(out, x, weights)

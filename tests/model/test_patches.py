@@ -3,7 +3,7 @@ import torch
 
 from unit.config import ModelConfig
 from unit.domains import Domain, PerDomain
-from unit.model.networks import FEATURE_STRIDES, build_autoencoders
+from unit.model.networks import build_autoencoders
 from unit.model.noise import patch_places
 from unit.model.patches import PatchProjector, build_patch_projector
 
@@ -11,9 +11,10 @@ SMALL = ModelConfig(channels=4, residual_blocks=2)
 
 
 def test_it_takes_what_the_encoders_give() -> None:
-    networks, projector = build_autoencoders(SMALL), build_patch_projector(SMALL)
+    networks = build_autoencoders(SMALL)
+    projector = build_patch_projector(networks)
     features = networks.encode_by_layer(PerDomain.of(lambda _: torch.rand(2, 3, 16, 24)))
-    places = patch_places([16 * 24 // s**2 for s in FEATURE_STRIDES], [1, 2], 50, torch.device("cpu"))
+    places = patch_places([16 * 24 // s**2 for s in networks.feature_strides], [1, 2], 50, torch.device("cpu"))
     found = projector(features, PerDomain(places, places))
     for i in Domain:
         assert [tuple(x.shape) for x in found[i]] == [(2, 50, 256)] * 2 + [(2, 24, 256)] * 2
@@ -36,10 +37,10 @@ def test_each_place_is_taken_where_it_lies_and_goes_through_its_own_head() -> No
 
 
 def test_both_domains_and_all_layers_have_heads_of_their_own() -> None:
-    projector = build_patch_projector(SMALL)
-    assert len(projector.heads["a"]) == len(FEATURE_STRIDES)
+    projector = build_patch_projector(build_autoencoders(SMALL))
+    assert len(projector.heads["a"]) == 4
     first = [head[0].weight for heads in projector.heads.values() for head in heads]
-    assert len({weight.data_ptr() for weight in first}) == 2 * len(FEATURE_STRIDES)
+    assert len({weight.data_ptr() for weight in first}) == 2 * 4
     assert [head[0].in_features for head in projector.heads["b"]] == [4, 8, 16, 16]
 
 

@@ -6,8 +6,9 @@ module object that both hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -26,14 +27,12 @@ from unit.model.layers import (
     up,
 )
 
-SCALE = 4
-"""Pixels of the image along one side of a latent pixel; image sizes must be multiples of it."""
-FEATURE_STRIDES = (1, 2, 4, 4)
-"""Pixels of the image along one side of a pixel of each of the features that `encode_by_layer` gives."""
-
 
 class Encoder(nn.Module):
-    """E_i: images (B, 3, H, W) in [-1, 1] → μ (B, C, H/4, W/4) of q(z|x) = N(μ, I). H and W: multiples of 4."""
+    """E_i: images (B, 3, H, W) in [-1, 1] → μ (B, C, H/s, W/s) of q(z|x) = N(μ, I).
+
+    s is 2 to the power of `model.halvings`; H and W are multiples of it.
+    """
 
     def __init__(self, private: nn.Module, shared: nn.Module) -> None:
         super().__init__()
@@ -47,7 +46,7 @@ class Encoder(nn.Module):
 
 
 class Generator(nn.Module):
-    """G_i: codes z (B, C, H/4, W/4) → images (B, 3, H, W) in [-1, 1]."""
+    """G_i: codes z (B, C, H/s, W/s) → images (B, 3, H, W) in [-1, 1]."""
 
     def __init__(self, shared: nn.Module, private: nn.Module) -> None:
         super().__init__()
@@ -73,9 +72,12 @@ class Decoded:
 class Autoencoders(nn.Module):
     """The encoders and generators of both domains; runs what they share once, on both domains' batch together."""
 
-    def __init__(self, encoders: PerDomain[Encoder], generators: PerDomain[Generator], latent_channels: int) -> None:
+    def __init__(self, encoders: PerDomain[Encoder], generators: PerDomain[Generator], widths: Sequence[int]) -> None:
         super().__init__()
-        self.latent_channels = latent_channels
+        self.feature_channels: tuple[int, ...] = (*widths, widths[-1])
+        """of each of the features that `encode_by_layer` gives"""
+        self.feature_strides: tuple[int, ...] = (*(2**n for n in range(len(widths))), 2 ** (len(widths) - 1))
+        """pixels of the image along one side of a pixel of each of these features"""
         self.checkpoint_activations = False
         """keep only what goes into each part, and compute the part again in the backward pass (Chen et al. 2016)"""
         self.encoders = nn.ModuleDict({domain.value: encoders[domain] for domain in Domain})
@@ -94,8 +96,13 @@ class Autoencoders(nn.Module):
         return generator
 
     def code_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(C, H/4, W/4) of the code of an image of this size."""
-        return self.latent_channels, height // SCALE, width // SCALE
+        """(C, H/s, W/s) of the code of an image of this size."""
+        return self.feature_channels[-1], height // self.scale, width // self.scale
+
+    @property
+    def scale(self) -> int:
+        """s: pixels of the image along one side of a latent pixel; image sizes must be multiples of it."""
+        return self.feature_strides[-1]
 
     def encode(self, images: PerDomain[Tensor]) -> PerDomain[Tensor]:
         """μ of each domain's images (B, 3, H, W); `images[i]` goes through E_i."""
@@ -103,7 +110,7 @@ class Autoencoders(nn.Module):
         return self._together(self.encoder(Domain.A).shared, private)
 
     def encode_by_layer(self, images: PerDomain[Tensor]) -> PerDomain[list[Tensor]]:
-        """After the first convolution of E_i, after each halving, and μ: as many as `FEATURE_STRIDES`."""
+        """After the first convolution of E_i, after each halving, and μ: as many as `feature_strides`."""
         private = PerDomain.of(lambda i: _one_by_one(self.encoder(i).private.children(), images[i], self._run))
         mu = self._together(self.encoder(Domain.A).shared, private.map(lambda layers: layers[-1]))
         return PerDomain.of(lambda i: [*private[i][:-1], mu[i]])
@@ -210,27 +217,27 @@ class Discriminators(nn.Module):
 
 def build_autoencoders(config: ModelConfig) -> Autoencoders:
     """Encoders and generators of the configuration, freshly initialized from torch's global generator."""
-    width, latent = config.channels, config.channels * 4
+    widths = [config.channels * 2**n for n in range(config.halvings + 1)]
+    latent = widths[-1]
 
     def blocks(count: int) -> nn.Sequential:
         return residual_blocks(count, latent, config.normalization, config.dropout)
 
     def encoder_private(_: Domain) -> nn.Module:
-        stem = nn.Sequential(nn.Conv2d(3, width, 7, padding=3), nn.LeakyReLU(LEAK, inplace=True))
-        halvings = (down(width, width * 2, config.downsampling), down(width * 2, latent, config.downsampling))
+        stem = nn.Sequential(nn.Conv2d(3, widths[0], 7, padding=3), nn.LeakyReLU(LEAK, inplace=True))
+        halvings = (down(*pair, config.downsampling) for pair in pairwise(widths))
         return nn.Sequential(stem, *halvings, blocks(private_blocks))
 
     def generator_private(_: Domain) -> nn.Module:
-        kind = config.upsampling
-        ups = up(latent, width * 2, kind), up(width * 2, width, kind)
-        return nn.Sequential(blocks(private_blocks), *ups, ToImage(width))
+        doublings = (up(*pair, config.upsampling) for pair in pairwise(reversed(widths)))
+        return nn.Sequential(blocks(private_blocks), *doublings, ToImage(widths[0]))
 
     private_blocks = config.residual_blocks - config.shared_blocks
     encoder_shared, generator_shared = blocks(config.shared_blocks), blocks(config.shared_blocks)
     networks = Autoencoders(
         PerDomain.of(lambda i: Encoder(encoder_private(i), encoder_shared)),
         PerDomain.of(lambda i: Generator(generator_shared, generator_private(i))),
-        latent,
+        widths,
     )
     initialize(networks, config.initialization)
     if config.equal_start:

@@ -16,7 +16,7 @@ from unit.config import LossConfig
 from unit.domains import Domain, PerDomain
 from unit.model.augment import augmented
 from unit.model.losses import adversarial, feature_matching, kl, l1, low_frequency, patch_nce, r1, relativistic
-from unit.model.networks import FEATURE_STRIDES, Autoencoders, Discriminators
+from unit.model.networks import Autoencoders, Discriminators
 from unit.model.noise import gaussian_codes, patch_places
 from unit.model.patches import PATCHES, PatchProjector
 
@@ -79,7 +79,7 @@ def draw_noise(
 
     def places(i: Domain) -> list[Tensor]:
         height, width = images[i].shape[2:]
-        sizes = [(height // stride) * (width // stride) for stride in FEATURE_STRIDES]
+        sizes = [(height // stride) * (width // stride) for stride in networks.feature_strides]
         return patch_places(sizes, seeds("patches", i), PATCHES, images[i].device)
 
     def augmentation(purpose: str) -> PerDomain[Tensor] | None:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unit.config import ModelConfig
 from unit.domains import Domain, PerDomain
+from unit.model.networks import Autoencoders
 
 PATCHES = 256
 """Patches of each layer of an image."""
@@ -54,6 +54,6 @@ def _head(channels: int) -> nn.Sequential:
     return nn.Sequential(layers[0], nn.ReLU(), layers[1])
 
 
-def build_patch_projector(config: ModelConfig) -> PatchProjector:
-    """For the features of `Autoencoders.encode_by_layer`, freshly initialized from torch's global generator."""
-    return PatchProjector([config.channels, 2 * config.channels, 4 * config.channels, 4 * config.channels])
+def build_patch_projector(networks: Autoencoders) -> PatchProjector:
+    """For the features of `encode_by_layer`, freshly initialized from torch's global generator."""
+    return PatchProjector(networks.feature_channels)

@@ -78,7 +78,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(config.train.seed, "weights"))
             networks, discriminators = build_autoencoders(config.model), build_discriminators(config.model)
-            projector = build_patch_projector(config.model).to(device) if config.loss.patch_nce else None
+            projector = build_patch_projector(networks).to(device) if config.loss.patch_nce else None
         self.networks = networks.to(device).to(memory_format=torch.channels_last)
         self.discriminators = discriminators.to(device).to(memory_format=torch.channels_last)
         self.projector = projector

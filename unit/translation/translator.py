@@ -21,7 +21,7 @@ from unit.domains import Domain, PerDomain
 from unit.errors import ConfigError, ModelError, UserError, printable
 from unit.files import write_whole
 from unit.images import to_image, to_rgb, to_tensor
-from unit.model.networks import SCALE, Autoencoders, build_autoencoders
+from unit.model.networks import Autoencoders, build_autoencoders
 from unit.model.noise import gaussian_codes
 
 FORMAT_VERSION = 1
@@ -150,7 +150,7 @@ class Translator:
     def _through(self, images: Tensor, encoder: Domain, generator: Domain, seed: int | None) -> Tensor:
         batch, _, height, width = images.shape
         self.require_memory(batch, height, width)
-        right, bottom = _padding(height, width)
+        right, bottom = _padding(height, width, self.networks.scale)
         try:
             with torch.inference_mode(), autocast(self.device, self.precision):
                 x = images.to(self.device).contiguous(memory_format=torch.channels_last)
@@ -178,13 +178,13 @@ class Translator:
             raise _too_large(batch, height, width, self.device)
 
 
-def _padding(height: int, width: int) -> tuple[int, int]:
-    """Pixels to add on the right and at the bottom, for multiples of 4, and at least two pixels of code (8x4).
+def _padding(height: int, width: int, scale: int) -> tuple[int, int]:
+    """Pixels to add on the right and at the bottom, for multiples of `scale`, and at least two pixels of code.
 
     Of a single one, instance normalization would leave nothing.
     """
-    right, bottom = -width % SCALE, -height % SCALE
-    return right + (SCALE if max(height, width) <= SCALE else 0), bottom
+    right, bottom = -width % scale, -height % scale
+    return right + (scale if max(height, width) <= scale else 0), bottom
 
 
 def _too_large(batch: int, height: int, width: int, device: torch.device) -> UserError:
