@@ -82,7 +82,9 @@ def test_the_shipped_studies_can_be_used(path: Path) -> None:
             config = study.config(Run(setting, data, study.size, 0, 1000))
             assert (config.data.crop_size, config.train.steps, config.train.max_minutes) == (64, 1000, None)
             assert config.data.embedded == (data == "streets")
-    shipped = {"paper": "paper.yaml"} | ({"modern": "streets.yaml"} if path.stem != "two_halvings" else {})
+    shipped = {"paper": "paper.yaml", "shared_1": "paper.yaml"}
+    if path.stem != "two_halvings":
+        shipped["modern"] = "streets.yaml"
     for setting, file in shipped.items():
         if setting in study.settings:
             ours = study.config(Run(setting, "streets", 64, 0, 1000))
