@@ -139,9 +139,10 @@ def test_a_name_that_is_no_text_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "size", [(1, 1), (1, 2), (3, 3), (4, 4), (4, 1), (5, 4), (3, 500), (63, 65), (64, 64), (17, 18)]
 )
+@pytest.mark.parametrize("halvings", [1, 2, 3])
 @pytest.mark.parametrize("norm", ["instance", "group"])
-def test_the_output_has_the_inputs_size(size: tuple[int, int], norm: str) -> None:
-    translator = make(tiny(model={"normalization": norm}))
+def test_the_output_has_the_inputs_size(size: tuple[int, int], norm: str, halvings: int) -> None:
+    translator = make(tiny(model={"normalization": norm, "halvings": halvings}))
     for seed in (None, 0):
         out = translator.translate(noise(2, 3, *size), Domain.A, seed)
         assert out.shape == (2, 3, *size)
