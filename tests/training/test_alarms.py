@@ -63,7 +63,7 @@ def networks(
         return Generator(nn.Identity(), Apply(lambda z: draw(functional.pixel_shuffle(z, 4))))
 
     encoders, generators = PerDomain(same, from_b).map(encoder), PerDomain(to_a, to_b).map(generator)
-    return Autoencoders(encoders, generators, 48)
+    return Autoencoders(encoders, generators, (3, 12, 48))
 
 
 def judging(judge: Callable[[Domain, Tensor], Tensor]) -> Discriminators:
