@@ -57,7 +57,7 @@ ALARMS = (
         lambda s: s["spread"] < 0.1 and not s["active_units"] < 0.01,
         10,
         "different pictures become alike, with {spread:.3f} of the inputs' spread",
-        "go back to a checkpoint from before, or begin anew with loss.r1 (e.g. 1) or a lower "
+        "go back to a checkpoint from before, or begin anew with a higher loss.r1 or a lower "
         "optimizer.learning_rate_generator",
     ),
     Alarm(
@@ -90,7 +90,7 @@ ALARMS = (
         lambda s: s["discriminator_accuracy"] > 0.999,
         10,
         "the discriminator is never wrong, in {discriminator_accuracy:.2%} of patches right, and teaches nothing",
-        "begin anew with loss.r1 (e.g. 1), a lower optimizer.learning_rate_discriminator or loss.augmentation",
+        "begin anew with a higher loss.r1, a lower optimizer.learning_rate_discriminator or loss.augmentation",
     ),
     Alarm(
         "discriminator_dead",
