@@ -13,7 +13,7 @@ demo: $(VENV)/runtime
 	$(BIN)/python translate.py $(RUN) --direction sunny2rainy $(RUN)/held-out/testA --out $(RUN)/translated/rainy --overwrite
 	$(BIN)/python translate.py $(RUN) --direction rainy2sunny $(RUN)/held-out/testB --out $(RUN)/translated/sunny --overwrite
 	$(BIN)/python -m unit evaluate $(RUN) --sheet $(RUN)/contact-sheet.png
-	@echo "contact sheet: $(RUN)/contact-sheet.png (input, translation, the real picture; both ways)"
+	@echo "contact sheet: $(RUN)/contact-sheet.png (input, translation, the real image; both ways)"
 	@echo "TensorBoard:   $(BIN)/tensorboard --logdir $(RUN), then open http://localhost:6006"
 
 test: check

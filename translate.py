@@ -1,4 +1,4 @@
-"""Translate pictures: ``python translate.py RUN --direction a2b PICTURES --out FOLDER``; ``--help`` says more."""
+"""Translate images: ``python translate.py RUN --direction a2b IMAGES --out FOLDER``; ``--help`` says more."""
 
 import sys
 

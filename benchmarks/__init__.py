@@ -1,1 +1,1 @@
-"""How fast it is: `python benchmarks/NAME.py`, figures in docs/performance.md."""
+"""How fast it is: `python benchmarks/NAME.py`, metrics in docs/performance.md."""

@@ -1,4 +1,4 @@
-"""Train a matrix of settings × data sets × seeds for an equal time each, and write a Markdown table of the figures.
+"""Train a matrix of settings × data sets × seeds for an equal time each, and write a Markdown table of the metrics.
 
     python benchmarks/ablation.py benchmarks/studies/ingredients.yaml --out runs/ablation --dry_run
     python benchmarks/ablation.py benchmarks/studies/ingredients.yaml --out runs/ablation > table.md
@@ -39,16 +39,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import machine
 from benchmarks.ablation_results import Results, costly, tables
-from benchmarks.ablation_study import REPOSITORY, SCENES, Run, Study, changed_keys, held_out, make_pictures, read_study
+from benchmarks.ablation_study import REPOSITORY, SCENES, Run, Study, changed_keys, held_out, make_images, read_study
 from unit.config import Config
 from unit.devices import configure, resolve_device, resolve_precision
 from unit.domains import PerDomain
 from unit.errors import UserError
-from unit.evaluation.evaluate import Evaluator, Figures
+from unit.evaluation.evaluate import Evaluator, Metrics
 from unit.evaluation.features import features_if_installed
 from unit.evaluation.run_log import logged
-from unit.training.progress import in_words
-from unit.training.stopping import stop_on_signals
+from unit.training.progress import format_duration
+from unit.training.signals import stop_on_signals
 from unit.training.trainer import Trainer
 from unit.translation.translator import Translator
 
@@ -162,7 +162,7 @@ class Bench:
         minutes = [self._minutes(run) for run in waiting]
         cost = "unknown until the steps are measured (--calibrate)"
         if None not in minutes:
-            cost = in_words(sum(it or 0 for it in minutes))
+            cost = format_duration(sum(it or 0 for it in minutes))
         return "\n".join([*lines, f"to train: {cost} of this machine, and some seconds a run to measure the result"])
 
     def require_same(self) -> None:
@@ -178,7 +178,7 @@ class Bench:
         return run.steps * speed["seconds"] / 60 if speed else None
 
     def _is_done(self, run: Run) -> bool:
-        return "figures" in (self.results.of(run) or {})
+        return "metrics" in (self.results.of(run) or {})
 
     # -- how long a step takes -----------------------------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ class Bench:
     def _start(self, run: Run) -> subprocess.Popen[bytes]:
         """In a session of its own: Ctrl-C reaches it through us alone, for a second signal would end it at once."""
         log.info("%s: %d steps", run, run.steps)
-        make_pictures(self.study.config(run), self.out)
+        make_images(self.study.config(run), self.out)
         folder = self.study.folder(run)
         (self.out / folder).parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, str(REPOSITORY / "train.py"), *self.study.arguments(run, str(self.device))]
@@ -267,10 +267,10 @@ class Bench:
     def _measured(self, run: Run, config: Config) -> dict[str, Any]:
         folder = self.out / self.study.folder(run)
         start = time.monotonic()
-        figures = self._judge.figures(run, config, Translator.load(folder, str(self.device)))
+        metrics = self._judge.metrics(run, config, Translator.load(folder, str(self.device)))
         environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
         return {
-            "figures": figures,
+            "metrics": metrics,
             "alarms": alarms(folder),
             "judging_seconds": round(time.monotonic() - start, 1),
             **{fact: environment[fact] for fact in ("device", "precision", "torch", "python", "git_revision")},
@@ -284,12 +284,12 @@ class Judge:
         self._out, self._device = out, device
         self._evaluators: dict[tuple[object, ...], Evaluator] = {}
 
-    def figures(self, run: Run, config: Config, translator: Translator) -> dict[str, Figures]:
+    def metrics(self, run: Run, config: Config, translator: Translator) -> dict[str, Metrics]:
         """For each of `SCENES`."""
-        return {scenes: _rounded(self._evaluator(scenes, run, config).figures(translator)) for scenes in SCENES}
+        return {scenes: _rounded(self._evaluator(scenes, run, config).metrics(translator)) for scenes in SCENES}
 
     def _evaluator(self, scenes: str, run: Run, config: Config) -> Evaluator:
-        """One for all runs with the same pictures, of which it then knows all that doesn't depend on the model."""
+        """One for all runs with the same images, of which it then knows all that doesn't depend on the model."""
         town = run.seed if config.data.embedded and scenes == "select" else None
         key = (scenes, town, config.data)
         if key not in self._evaluators:
@@ -299,7 +299,7 @@ class Judge:
 
 
 def seconds_a_step(configs: dict[str, Config], threads: int) -> dict[str, float]:
-    """Of each configuration, on made-up pictures, all measured in turn; what is not in every step counts by its share.
+    """Of each configuration, on made-up images, all measured in turn; what is not in every step counts by its share.
 
     A median of all steps would pass over a penalty that is due in every 16th.
     """
@@ -314,7 +314,7 @@ def seconds_a_step(configs: dict[str, Config], threads: int) -> dict[str, float]
         for name, trainer in trainers.items():
             for is_due, step in _kinds(configs[name]).items():
                 trainer.steps_done = step
-                seconds = machine.seconds(lambda: trainer.step(_pictures(trainer)), device)  # noqa: B023
+                seconds = machine.seconds(lambda: trainer.step(_images(trainer)), device)  # noqa: B023
                 if number:  # the first of each warms up
                     taken.setdefault((name, is_due), []).append(seconds)
     return {
@@ -333,9 +333,9 @@ def _kinds(config: Config) -> dict[bool, int]:
     return {config.loss.r1_due(step): step for step in reversed(range(config.loss.r1_every))}
 
 
-def _pictures(trainer: Trainer) -> PerDomain[torch.Tensor]:
+def _images(trainer: Trainer) -> PerDomain[torch.Tensor]:
     train, size = trainer.config.train, trainer.config.data.crop_size
-    shape = (train.batch_size * train.accumulation, 3, size, size)
+    shape = (train.batch_size * train.grad_accum_steps, 3, size, size)
     return PerDomain.of(lambda _: torch.rand(shape, device=trainer.device) * 2 - 1)
 
 
@@ -349,7 +349,7 @@ def alarms(folder: Path) -> dict[str, int]:
     return found
 
 
-def _rounded(figures: Figures) -> Figures:
+def _rounded(metrics: Metrics) -> Metrics:
     """To so many digits, that the file stays small; what is no number as None."""
 
     def rounded(value: float | None) -> float | None:
@@ -357,7 +357,7 @@ def _rounded(figures: Figures) -> Figures:
 
     return {
         direction: {guess: {name: rounded(value) for name, value in it.items()} for guess, it in groups.items()}
-        for direction, groups in figures.items()
+        for direction, groups in metrics.items()
     }
 
 
@@ -381,7 +381,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", type=Path, metavar="FILE", help="what is found (default: OUT/STUDY.jsonl)")
     parser.add_argument("--minutes", type=float, help="of the machine for each run (default: the study's)")
     parser.add_argument("--seeds", type=int, metavar="N", help="0 to N - 1 (default: the study's)")
-    parser.add_argument("--size", type=int, help="side of the pictures in pixels (default: the study's)")
+    parser.add_argument("--size", type=int, help="side of the images in pixels (default: the study's)")
     parser.add_argument("--only", nargs="+", metavar="SETTING", help="these settings alone")
     parser.add_argument("--jobs", type=int, help="runs at once (default: on a CPU one for each core, else 1)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")

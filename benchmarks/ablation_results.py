@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 from benchmarks.ablation_study import Run, Study, changed_keys
 from unit.domains import Domain
-from unit.errors import ConfigError, printable
-from unit.evaluation.evaluate import Figures
-from unit.files import write_whole
+from unit.errors import ConfigError, escape
+from unit.evaluation.evaluate import Metrics
+from unit.files import atomic_write
 
 Key: TypeAlias = tuple[str, ...]
 
@@ -33,14 +33,14 @@ class Results:
     def add(self, *lines: dict[str, Any]) -> None:
         """Put them into the file, in one stroke."""
         self._lines.update({_key(line): line for line in lines})
-        write_whole(self.path, "".join(json.dumps(line) + "\n" for line in self._lines.values()).encode())
+        atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in self._lines.values()).encode())
 
     def speed(self, setting: str, size: int) -> dict[str, Any] | None:
         """How long a step takes, and on what it was measured; None: not yet."""
         return self._lines.get(("speed", setting, str(size)))
 
     def of(self, run: Run) -> dict[str, Any] | None:
-        """What became of a run, with "figures" or "failed"; None: nothing yet."""
+        """What became of a run, with "metrics" or "failed"; None: nothing yet."""
         return self._lines.get(("run", *map(str, asdict(run).values())))
 
     def require_same(self, study: Study, run: Run) -> None:
@@ -52,7 +52,7 @@ class Results:
             differ = sorted(key for key in config.keys() | wanted.keys() if config.get(key) != wanted.get(key))
             if differ:
                 raise ConfigError(
-                    f"{printable(self.path)}: setting {run.setting} was measured with another {', '.join(differ)}; "
+                    f"{escape(self.path)}: setting {run.setting} was measured with another {', '.join(differ)}; "
                     "call what is new by another name, or give another --results"
                 )
 
@@ -70,7 +70,7 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
             line = json.loads(text)
             _key(line)
         except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{printable(path)}: line {number} is none of this benchmark's; remove it") from error
+            raise ConfigError(f"{escape(path)}: line {number} is none of this benchmark's; remove it") from error
         yield line
 
 
@@ -84,7 +84,7 @@ def _key(line: dict[str, Any]) -> Key:
 
 @dataclass(frozen=True)
 class _Column:
-    """Of one figure: where it lies in `Figures`, how it is printed, and which way is better."""
+    """Of one metric: where it lies in `Metrics`, how it is printed, and which way is better."""
 
     label: str
     name: str
@@ -98,7 +98,7 @@ _PIXELS = _Column("pixels within 16, %", "pixel_accuracy", 100, 1)
 _COLUMNS = (_KID, _Column("PSNR, dB", "psnr", 1, 2), _Column("SSIM", "ssim", 1, 3), _PIXELS)
 _MEAN = "mean"
 Cell: TypeAlias = tuple[_Column, str]
-"""A figure and a direction, or `_MEAN` of both."""
+"""A metric and a direction, or `_MEAN` of both."""
 _CELLS: tuple[Cell, ...] = tuple(
     (it, way) for it in _COLUMNS for way in ("a2b", "b2a", *([_MEAN] if it is _KID else []))
 )
@@ -111,15 +111,15 @@ def tables(study: Study, runs: Sequence[Run], results: Results) -> str:
 
 
 def _table(study: Study, runs: Sequence[Run], results: Results) -> str:
-    records = [record for run in runs if (record := results.of(run)) and "figures" in record]
-    figures = [record["figures"][study.table] for record in records]
-    shared = any(it["a2b"]["real"]["psnr"] is not None for it in figures)
-    cells = [it for it in _CELLS if any(_value(each, "translated", it) is not None for each in figures)]
-    if shared:  # the figure of maps says little about streets
+    records = [record for run in runs if (record := results.of(run)) and "metrics" in record]
+    metrics = [record["metrics"][study.table] for record in records]
+    shared = any(it["a2b"]["real"]["psnr"] is not None for it in metrics)
+    cells = [it for it in _CELLS if any(_value(each, "translated", it) is not None for each in metrics)]
+    if shared:  # the metric of maps says little about streets
         cells = [it for it in cells if it[0] is not _PIXELS]
     rows, means = [], {}
     for setting in study.settings:
-        mine = [record["figures"][study.table] for record in records if record["setting"] == setting]
+        mine = [record["metrics"][study.table] for record in records if record["setting"] == setting]
         steps = next(run.steps for run in runs if run.setting == setting)
         speed = results.speed(setting, runs[0].size)
         means[setting] = [_mean(mine, "translated", cell) for cell in cells]
@@ -130,7 +130,7 @@ def _table(study: Study, runs: Sequence[Run], results: Results) -> str:
         if best:
             best[4 + cell] = f"**{best[4 + cell]}**"
     for label, guess in (("do nothing", "do_nothing"), ("ceiling" if shared else "real beside real", "real")):
-        numbers = [_number(_mean(figures, guess, cell), cell[0]) for cell in cells]
+        numbers = [_number(_mean(metrics, guess, cell), cell[0]) for cell in cells]
         rows.append([f"*{label}*", "", "", "", *numbers])
     heading = ["setting", "seeds", "steps", "s/step", *(f"{column.label} {way}" for column, way in cells)]
     notes = [note for run in runs for note in _notes(run, results.of(run))]
@@ -141,40 +141,40 @@ def _table(study: Study, runs: Sequence[Run], results: Results) -> str:
     )
 
 
-def _value(figures: Figures, guess: str, cell: Cell) -> float | None:
+def _value(metrics: Metrics, guess: str, cell: Cell) -> float | None:
     column, way = cell
     ways = [i.direction for i in Domain] if way == _MEAN else [way]
-    values = [figures[it][guess][column.name] for it in ways]
+    values = [metrics[it][guess][column.name] for it in ways]
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if len(known) == len(ways) else None
 
 
-def _share(figures: Figures, cell: Cell) -> float | None:
+def _share(metrics: Metrics, cell: Cell) -> float | None:
     """How far of the way from doing nothing to the ceiling the translation has come: 0 to 1, below 0 if it is worse."""
-    translated, nothing, ceiling = (_value(figures, guess, cell) for guess in ("translated", "do_nothing", "real"))
+    translated, nothing, ceiling = (_value(metrics, guess, cell) for guess in ("translated", "do_nothing", "real"))
     if translated is None or nothing is None or ceiling is None or ceiling == nothing:
         return None
     return (translated - nothing) / (ceiling - nothing)
 
 
-def _known(figures: Sequence[Figures], of: Callable[[Figures], float | None]) -> list[float]:
-    return [value for it in figures if (value := of(it)) is not None]
+def _known(metrics: Sequence[Metrics], of: Callable[[Metrics], float | None]) -> list[float]:
+    return [value for it in metrics if (value := of(it)) is not None]
 
 
-def _mean(figures: Sequence[Figures], guess: str, cell: Cell) -> float | None:
-    values = _known(figures, lambda it: _value(it, guess, cell))
+def _mean(metrics: Sequence[Metrics], guess: str, cell: Cell) -> float | None:
+    values = _known(metrics, lambda it: _value(it, guess, cell))
     return statistics.fmean(values) if values else None
 
 
-def _cell(figures: Sequence[Figures], cell: Cell, shared: bool) -> str:
+def _cell(metrics: Sequence[Metrics], cell: Cell, shared: bool) -> str:
     """Mean ± standard deviation over the seeds (share of the way)."""
-    values = _known(figures, lambda it: _value(it, "translated", cell))
+    values = _known(metrics, lambda it: _value(it, "translated", cell))
     if not values:
         return "–"
     text = _number(statistics.fmean(values), cell[0])
     if len(values) > 1:
         text += f" ± {_number(statistics.stdev(values), cell[0])}"
-    shares = _known(figures, lambda it: _share(it, cell)) if shared else []
+    shares = _known(metrics, lambda it: _share(it, cell)) if shared else []
     return text + (f" ({statistics.fmean(shares):.0%})" if shares else "")
 
 

@@ -14,24 +14,24 @@ import yaml
 from unit.config import NEVER_A_DIFFERENCE, Config
 from unit.config_file import parse_train_arguments
 from unit.data.datasets import HeldOut, open_datasets, open_held_out
-from unit.data.earth import write_earth
 from unit.domains import PerDomain
-from unit.errors import ConfigError, printable
-from unit.files import writing
+from unit.earth.tiles import write_earth
+from unit.errors import ConfigError, escape
+from unit.files import wrap_os_errors
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 DATA = {
     "streets": {},
     "earth": {
-        "data.root": "pictures/earth-{size}",
+        "data.root": "images/earth-{size}",
         "data.paired_test": "true",
         "data.name_a": "satellite",
         "data.name_b": "relief",
         "data.flip": "false",
     },
 }
-"""What each set of pictures needs in the configuration; paths lie in the folder of all runs."""
+"""What each set of images needs in the configuration; paths lie in the folder of all runs."""
 
 SCENES = ("select", "report")
 """To choose a recipe by, and to report it on. Streets: the run's own test scenes, and those of a town that no run
@@ -89,7 +89,7 @@ class Study:
     steps: int | None = None
     """of each run, instead of minutes"""
     size: int = 64
-    """side of the pictures in pixels"""
+    """side of the images in pixels"""
     table: str = "report"
     """the scenes that the table is of"""
 
@@ -147,9 +147,9 @@ def read_study(path: Path) -> Study:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return _study(path.stem, content)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{printable(path)}: can't be read ({error}); give a study file") from error
+        raise ConfigError(f"{escape(path)}: can't be read ({error}); give a study file") from error
     except (yaml.YAMLError, ConfigError) as error:
-        raise ConfigError(f"{printable(path)}: {printable(' '.join(str(error).split()))}") from error
+        raise ConfigError(f"{escape(path)}: {escape(' '.join(str(error).split()))}") from error
 
 
 def _study(name: str, content: Any) -> Study:
@@ -191,19 +191,19 @@ def _resolved(value: str, run: Run) -> str:
 
 def changed_keys(config: Config) -> dict[str, Any]:
     """What a run's result depends on, as far as it is no default; not its place, its seed or its size."""
-    apart = NEVER_A_DIFFERENCE - {"train.batch_size", "train.accumulation"}
+    apart = NEVER_A_DIFFERENCE - {"train.batch_size", "train.grad_accum_steps"}
     apart |= {"data.root", "train.seed", "data.load_size", "data.crop_size"}
     defaults = Config().to_flat_dict()
     return {key: it for key, it in config.to_flat_dict().items() if key not in apart and it != defaults[key]}
 
 
-def make_pictures(config: Config, out: Path) -> None:
+def make_images(config: Config, out: Path) -> None:
     """Write the tiles of the earth where they are missing; the streets draw themselves."""
     if config.data.root is None:
         return
     root, half_made = out / config.data.root, out / f"{config.data.root}.partial"
     if not root.exists():
-        with writing(root):
+        with wrap_os_errors(root):
             root.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(half_made, ignore_errors=True)
             write_earth(half_made, config.data.crop_size)
@@ -211,7 +211,7 @@ def make_pictures(config: Config, out: Path) -> None:
 
 
 def held_out(scenes: str, config: Config, out: Path) -> HeldOut:
-    """The test pictures of a run, to choose by or to report on; all are aligned pairs."""
+    """The test images of a run, to choose by or to report on; all are aligned pairs."""
     if config.data.root is None:
         return open_datasets(config.data, REPORT_TOWN if scenes == "report" else config.train.seed).test
     folders = {"select": "select", "report": "test"}

@@ -2,7 +2,7 @@
 
     python benchmarks/check.py --count 100000
 
-The folders hold a few dozen different pictures in the formats of cameras and the web, each under many names (links to
+The folders hold a few dozen different images in the formats of cameras and the web, each under many names (links to
 one file), so that making them is quick: reading comes from the memory's cache, as on a second run.
 """
 
@@ -68,8 +68,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100_000, help="files (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
-    figures = measure(arguments.count)
-    machine.show(figures, arguments.json)
+    metrics = measure(arguments.count)
+    machine.show(metrics, arguments.json)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How many pictures a second the loader gives, and how long a training step of known length would wait for them.
+"""How many images a second the loader gives, and how long a training step of known length would wait for them.
 
     python benchmarks/data.py --step_seconds 0.1
 
 The photos are JPEG files of 1280x720, some 200 KB each, in two folders: 24 different ones (drawings with noise of all
-sizes over them) under many names, linked to one file each, so the system reads them from its memory. Every picture is
+sizes over them) under many names, linked to one file each, so the system reads them from its memory. Every image is
 loaded twice, as in two epochs. `data_wait_fraction` is the share of the second epoch that is spent waiting, where each
 step takes `step_seconds` in which the processor is free, as with a GPU; without that, there is nothing but waiting.
 Where there is a GPU, batches are pinned and copied to it beside the steps, as in training; else each waits its turn.
@@ -31,9 +31,9 @@ from unit.config_file import read_config
 from unit.data.bad_images import BadImages
 from unit.data.batches import TrainingImages, training_batches
 from unit.data.folders import ImageFolder
-from unit.data.streets import Streets, Weather
 from unit.devices import resolve_device
 from unit.domains import Domain, PerDomain
+from unit.streets import Streets, Weather
 
 DIFFERENT = 24
 WIDTH, HEIGHT = 1280, 720
@@ -45,8 +45,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         os.environ["XDG_CACHE_HOME"] = str(Path(root, "cache"))
         folders = make_photos(Path(root), arguments.count)
-        figures = measure(folders, config, arguments.step_seconds, resolve_device("auto"))
-    machine.show(figures, arguments.json)
+        metrics = measure(folders, config, arguments.step_seconds, resolve_device("auto"))
+    machine.show(metrics, arguments.json)
 
 
 def make_photos(root: Path, count: int) -> PerDomain[Path]:
@@ -75,7 +75,7 @@ def _photo(drawing: Image.Image, seed: int) -> Image.Image:
 
 
 def measure(folders: PerDomain[Path], config: Config, step_seconds: float, device: torch.device) -> dict[str, object]:
-    """The figures by name."""
+    """The metrics by name."""
     sources = folders.map(ImageFolder.open)
     sizes = [path.stat().st_size for i in Domain for path in folders[i].iterdir()]
     images = TrainingImages(PerDomain(sources.a, sources.b), config.data, config.train.seed)
@@ -100,7 +100,7 @@ def measure(folders: PerDomain[Path], config: Config, step_seconds: float, devic
 def _epoch(
     images: TrainingImages, config: Config, epoch: int, step_seconds: float, device: torch.device
 ) -> tuple[float, float]:
-    """Pictures a second, and the share of the time spent waiting, both after the first batch, which starts workers."""
+    """Images a second, and the share of the time spent waiting, both after the first batch, which starts workers."""
     batch = config.train.batch_size
     count = len(images.sources.a) // batch
     steps = range(epoch * count, (epoch + 1) * count)

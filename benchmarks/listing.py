@@ -1,9 +1,9 @@
-"""How long it takes, and how much memory, until training knows its pictures: list, split, digest, order.
+"""How long it takes, and how much memory, until training knows its images: list, split, digest, order.
 
     python benchmarks/listing.py --count 1000000
 
 The files are empty, in folders of 1,000, and all but one are of domain A. Memory is what the process gains over what it
-has after importing torch; the order is that of one epoch, picture by picture, as the loader asks for it.
+has after importing torch; the order is that of one epoch, image by image, as the loader asks for it.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         make_files(Path(root), arguments.count)
-        figures = measure(DataConfig(root=root), arguments.count)
-    machine.show(figures, arguments.json)
+        metrics = measure(DataConfig(root=root), arguments.count)
+    machine.show(metrics, arguments.json)
 
 
 def make_files(root: Path, count: int) -> None:
@@ -54,7 +54,7 @@ def make_files(root: Path, count: int) -> None:
 
 
 def measure(config: DataConfig, count: int) -> dict[str, object]:
-    """The figures by name."""
+    """The metrics by name."""
     before = peak_memory(CPU) / 1e6
     datasets: list[Datasets] = []
     open_seconds = _seconds(lambda: datasets.append(open_datasets(config)))

@@ -37,9 +37,9 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def show(figures: dict[str, object], as_json: bool) -> None:
-    """Print figures by name, for people or as one JSON object."""
-    print(json.dumps(figures) if as_json else "\n".join(f"{name:<31} {_text(it)}" for name, it in figures.items()))
+def show(metrics: dict[str, object], as_json: bool) -> None:
+    """Print metrics by name, for people or as one JSON object."""
+    print(json.dumps(metrics) if as_json else "\n".join(f"{name:<31} {_text(it)}" for name, it in metrics.items()))
 
 
 def _text(value: object) -> str:

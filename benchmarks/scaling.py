@@ -23,36 +23,36 @@ from benchmarks import machine, step
 from unit.config import Config
 from unit.devices import configure, resolve_precision, synchronize
 from unit.domains import PerDomain
-from unit.training.distributed import ALONE, Ranks, joined
+from unit.training.distributed import SINGLE_PROCESS, Ranks, init_distributed
 from unit.training.trainer import Trainer
 
 
 def main() -> None:
     arguments = step.parser(__doc__.splitlines()[0], rounds=4).parse_args()
-    with joined() as ranks:
-        figures = measure(step.configured(arguments), arguments.rounds, ranks)
-        if ranks.first:
-            machine.show(figures, arguments.json)
+    with init_distributed() as ranks:
+        metrics = measure(step.configured(arguments), arguments.rounds, ranks)
+        if ranks.is_main:
+            machine.show(metrics, arguments.json)
 
 
 def measure(config: Config, rounds: int, ranks: Ranks) -> dict[str, object]:
-    """The figures by name; the slowest rank's times."""
+    """The metrics by name; the slowest rank's times."""
     device = ranks.device(config.train.device)
     precision = resolve_precision(config.train.precision, device)
     configure(device, config.train.deterministic)
     size, batch = config.data.crop_size, config.train.batch_size
     images = PerDomain.of(lambda _: torch.rand(batch, 3, size, size, device=device) * 2 - 1)
-    alone, together = (Trainer(config, device, precision, who) for who in (ALONE, ranks))
+    alone, together = (Trainer(config, device, precision, who) for who in (SINGLE_PROCESS, ranks))
     seconds: dict[str, list[float]] = {"alone": [], "each_for_itself": [], "together": []}
     for number in range(1 + rounds):
         for what, trainer in (("alone", alone), ("each_for_itself", alone), ("together", together)):
-            taken = _slowest(trainer, images, ranks, idle=what == "alone" and not ranks.first)
+            taken = _slowest(trainer, images, ranks, idle=what == "alone" and not ranks.is_main)
             if number:  # the first of each warms up
                 seconds[what].append(taken)
     medians = {what: statistics.median(values) for what, values in seconds.items()}
     parameters = [p for part in (together.networks, together.discriminators) for p in part.parameters()]
     return {
-        "ranks": ranks.count,
+        "ranks": ranks.world_size,
         **{f"{what}_seconds": value for what, value in medians.items()},
         "efficiency": medians["alone"] / medians["together"],
         "efficiency_of_communication": medians["each_for_itself"] / medians["together"],
@@ -68,14 +68,14 @@ def measure(config: Config, rounds: int, ranks: Ranks) -> dict[str, object]:
 
 def _slowest(trainer: Trainer, images: PerDomain[torch.Tensor], ranks: Ranks, idle: bool) -> float:
     """Seconds that a step takes on the slowest rank, all having begun together."""
-    if ranks.count > 1:
+    if ranks.world_size > 1:
         distributed.barrier()
     start = time.perf_counter()
     if not idle:
         trainer.step(images)
-        trainer.ranks.most(0, 0)  # as the loop asks whether to stop
+        trainer.ranks.all_reduce_max(0, 0)  # as the loop asks whether to stop
         synchronize(trainer.device)
-    return max(ranks.gathered(0.0 if idle else time.perf_counter() - start))
+    return max(ranks.all_gather(0.0 if idle else time.perf_counter() - start))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from unit.config import Config
 from unit.config_file import read_config
 from unit.devices import configure, peak_memory, resolve_device, resolve_precision
 from unit.domains import PerDomain
-from unit.training.compiling import compile_as_configured
+from unit.training.compilation import compile_as_configured
 from unit.training.trainer import Trainer
 
 WARM_UP = 3
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def measure(config: Config, rounds: int) -> dict[str, object]:
-    """The figures by name."""
+    """The metrics by name."""
     device = resolve_device(config.train.device)
     precision = resolve_precision(config.train.precision, device)
     configure(device, config.train.deterministic)
@@ -100,8 +100,8 @@ def parser(description: str, rounds: int) -> argparse.ArgumentParser:
     parser.add_argument(
         "--config", type=Path, default=preset, help="a preset or run's config.yaml (default: the paper's)"
     )
-    parser.add_argument("--size", type=int, help="side of the pictures (default: the configuration's)")
-    parser.add_argument("--batch_size", type=int, help="pictures of each domain (default: the configuration's)")
+    parser.add_argument("--size", type=int, help="side of the images (default: the configuration's)")
+    parser.add_argument("--batch_size", type=int, help="images of each domain (default: the configuration's)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))

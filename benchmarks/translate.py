@@ -3,8 +3,8 @@
     python benchmarks/translate.py --config configs/photos.yaml --count 40
 
 The photos are those of benchmarks/data.py, JPEG of 1280x720. The command runs as users run it, in a process of its own;
-`start_seconds` is how long it takes until the first picture lies there (imports, the model, one picture), and
-`images_per_second` counts the pictures after that. In between, the same network translates a picture that is there
+`start_seconds` is how long it takes until the first image lies there (imports, the model, one image), and
+`images_per_second` counts the images after that. In between, the same network translates an image that is there
 already, again and again, in this process. Medians of all rounds. Without a model its weights are those before training.
 """
 
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, object]:
-    """The figures by name."""
+    """The metrics by name."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         model = arguments.model or _untrained(arguments.config, root / "model.safetensors")
@@ -90,7 +90,7 @@ def _command(arguments: argparse.Namespace, model: Path, size: int, photos: PerD
 
 
 def _times(command: list[str]) -> list[float]:
-    """Seconds from the start to each picture, and to the end of the process."""
+    """Seconds from the start to each image, and to the end of the process."""
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout
@@ -99,7 +99,7 @@ def _times(command: list[str]) -> list[float]:
 
 
 def _network_rate(translator: Translator, photo: Path, size: int, count: int) -> float:
-    """Pictures a second through the network alone."""
+    """Images a second through the network alone."""
     x = to_tensor(resize_short_side(read_image(photo), size))[None].to(translator.device)
     translator.translate(x, Domain.A)
 

@@ -25,7 +25,7 @@ def _seeded() -> None:
 
 
 class Coarse:
-    """Features that take no time: the picture in 4 x 4 pixels. Programs that tests start use the real ones."""
+    """Features that take no time: the image in 4 x 4 pixels. Programs that tests start use the real ones."""
 
     name, dimension = "Coarse", 48
 

@@ -16,7 +16,7 @@ from PIL import Image
 from benchmarks import ablation, ablation_study
 from benchmarks.ablation import Bench, alarms, average_seconds, seconds_a_step, steps_for
 from benchmarks.ablation_results import Results, costly, tables
-from benchmarks.ablation_study import REPORT_TOWN, REPOSITORY, Run, changed_keys, held_out, make_pictures, read_study
+from benchmarks.ablation_study import REPORT_TOWN, REPOSITORY, Run, changed_keys, held_out, make_images, read_study
 from tests.tiny import TINY, tiny
 from unit.config_file import read_config, write_config
 from unit.data.datasets import open_datasets
@@ -67,8 +67,8 @@ def finished(setting: str, seed: int, kid: float, psnr: float, alarms: dict[str,
             "real": group(0, 30, 0.9),
         }
 
-    figures = {"a2b": ways(0), "b2a": ways(1)}
-    return run_line(setting, seed, figures={"report": figures, "select": figures}, alarms=alarms or {})
+    metrics = {"a2b": ways(0), "b2a": ways(1)}
+    return run_line(setting, seed, metrics={"report": metrics, "select": metrics}, alarms=alarms or {})
 
 
 # Studies
@@ -166,16 +166,16 @@ def test_the_earth_is_cut_once_and_its_bands_are_kept_apart(tmp_path: Path, monk
     monkeypatch.setattr(ablation_study, "write_earth", write)
     study = read_study(study_file(tmp_path, data=["earth"]))
     config = study.config(Run("plain", "earth", 16, 0, 2))
-    (tmp_path / "pictures" / "earth-16.partial" / "trainA").mkdir(parents=True)  # cut short
+    (tmp_path / "images" / "earth-16.partial" / "trainA").mkdir(parents=True)  # cut short
     for _ in range(2):
-        make_pictures(config, tmp_path)
+        make_images(config, tmp_path)
     assert cut == [16]
     for scenes, name in (("select", "select.png"), ("report", "test.png")):
         test = held_out(scenes, config, tmp_path)
         assert [test.images[i].name(0) for i in Domain] == [name, name]
         assert test.paired
     assert (
-        open_datasets(replace(config.data, root=str(tmp_path / "pictures" / "earth-16"))).train.a.name(0) == "train.png"
+        open_datasets(replace(config.data, root=str(tmp_path / "images" / "earth-16"))).train.a.name(0) == "train.png"
     )
 
 
@@ -239,7 +239,7 @@ def test_the_later_of_two_lines_counts(tmp_path: Path) -> None:
     results.add(finished("plain", 0, 50, 20))
     again = Results(tmp_path / "r.jsonl")
     assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 2
-    assert "figures" in (again.of(Run("plain", "streets", 16, 0, 2)) or {})
+    assert "metrics" in (again.of(Run("plain", "streets", 16, 0, 2)) or {})
     assert again.of(Run("plain", "streets", 16, 0, 3)) is None
     (tmp_path / "r.jsonl").write_text('{"kind": "cake"}\n')
     with pytest.raises(ConfigError, match="line 1"):
@@ -324,7 +324,7 @@ def test_an_ablation_trains_goes_on_and_tells_of_what_failed(
     table, lines = capsys.readouterr().out, found()
     assert lines.keys() == {(setting, seed) for setting in ("plain", "broken") for seed in (0, 1)}
     assert "not finite" in lines["broken", 0]["failed"]
-    plain, other = (lines["plain", seed]["figures"] for seed in (0, 1))
+    plain, other = (lines["plain", seed]["metrics"] for seed in (0, 1))
     assert plain["report"]["a2b"]["translated"] != other["report"]["a2b"]["translated"]
     assert plain["report"]["a2b"]["do_nothing"] == other["report"]["a2b"]["do_nothing"]
     assert plain["select"]["a2b"]["do_nothing"] != other["select"]["a2b"]["do_nothing"]
@@ -334,7 +334,7 @@ def test_an_ablation_trains_goes_on_and_tells_of_what_failed(
     assert run("--only", "plain") == 0
     assert "plain, seed 1: 2 steps" in caplog.text
     assert "plain, seed 0: 2 steps" not in caplog.text
-    assert found()["plain", 1]["figures"] == other
+    assert found()["plain", 1]["metrics"] == other
 
     shutil.rmtree(out / "small")
     capsys.readouterr()

@@ -36,10 +36,10 @@ PAPER = {
     "data.max_pixels": 200_000_000,
     "model.discriminator_scales": 3,
     "model.discriminator_layers": 4,
-    "model.average_decay": 0.999,
+    "model.ema_decay": 0.999,
 }
 PAPER |= {"loss.augmentation": "none", "model.downsampling": "strided", "model.spectral_norm": False}
-PAPER |= {"model.equal_start": False}
+PAPER |= {"model.same_init": False}
 LATER_WEIGHTS = ("r1", "feature_matching", "low_frequency", "patch_nce", "cycle_noise")
 PAPER |= {f"loss.{key}": 0 for key in LATER_WEIGHTS}
 FOLDERS = {"a": "x", "b": "y"}
@@ -76,7 +76,7 @@ def test_the_defaults_are_the_papers() -> None:
         *[(f"model.{key}", 0) for key in ("channels", "discriminator_channels")],
         *[(f"model.discriminator_{key}", 0) for key in ("scales", "layers")],
         *[(f"model.{key}", -1) for key in ("residual_blocks", "shared_blocks")],
-        *[(f"model.{key}", bad) for key in ("dropout", "average_decay") for bad in (-0.1, 1.0, float("nan"))],
+        *[(f"model.{key}", bad) for key in ("dropout", "ema_decay") for bad in (-0.1, 1.0, float("nan"))],
         ("model.shared_blocks", 5),
         *[(f"loss.lambda{i}", bad) for i in range(5) for bad in (-0.1, float("nan"), float("inf"))],
         *[(f"loss.{key}", bad) for key in LATER_WEIGHTS for bad in (-0.1, float("nan"), float("inf"))],
@@ -122,9 +122,9 @@ def test_what_lies_out_of_range_is_refused_by_its_key(key: str, bad: Any) -> Non
         ({"data__crop_size": 128, "data__load_size": 127}, "data.crop_size"),
         ({"model__residual_blocks": 2, "model__shared_blocks": 3}, "model.shared_blocks"),
         ({"model__normalization": "group", "model__channels": 7}, "model.channels"),
-        ({"model__normalization": "group", "model__channels": 6, "model__halvings": 1}, "model.channels"),
-        ({"model__halvings": 0}, "model.halvings"),
-        ({"model__halvings": 3, "data__crop_size": 132, "data__load_size": 140}, "data.crop_size"),
+        ({"model__normalization": "group", "model__channels": 6, "model__downsamples": 1}, "model.channels"),
+        ({"model__downsamples": 0}, "model.downsamples"),
+        ({"model__downsamples": 3, "data__crop_size": 132, "data__load_size": 140}, "data.crop_size"),
         *[({"loss__lambda0": 0.0, f"loss__{key}": 1.0}, f"loss.{key}") for key in ("r1", "feature_matching")],
         ({"loss__lambda0": 0.0, "loss__augmentation": "cutout"}, "loss.augmentation"),
         ({"loss__lambda3": 0.0, "loss__lambda4": 0.0, "loss__cycle_noise": 0.1}, "loss.cycle_noise"),
@@ -141,7 +141,7 @@ def test_the_ends_of_the_ranges_are_taken() -> None:
     DataConfig(**FOLDERS, load_size=8, crop_size=8, workers=0, max_pixels=1, streets_train=1, streets_test=1)
     DataConfig(root="r", paired_test=True)
     DataConfig(**FOLDERS, test_a="t", test_b="u", paired_test=True)
-    ModelConfig(channels=1, residual_blocks=0, shared_blocks=0, dropout=0.0, average_decay=0.0)
+    ModelConfig(channels=1, residual_blocks=0, shared_blocks=0, dropout=0.0, ema_decay=0.0)
     ModelConfig(residual_blocks=3, shared_blocks=3)
     OptimizerConfig(learning_rate_generator=0.0, beta1=0.0, decay_factor=1.0, decay_every=1, decay_start=1, decay_end=2)
     for device in ("auto", "cpu", "cuda", "cuda:0", "cuda:12", "mps"):
@@ -210,7 +210,7 @@ def test_a_rate_never_rises_nor_leaves_0_to_1(schedule: Any, start: int, length:
 
 IGNORED = ["train.steps", "train.max_minutes", "train.device", "train.keep_last", "data.workers", "train.log_every"]
 IGNORED += ["train.keep_every", "train.on_nonfinite", "data.on_bad_image"]
-IGNORED += ["train.checkpoint_activations", "data.cache", "train.batch_size", "train.accumulation"]
+IGNORED += ["train.checkpoint_activations", "data.cache", "train.batch_size", "train.grad_accum_steps"]
 IGNORED += ["train.check_sync_every", "train.compile"]
 IGNORED += ["data.name_a", "data.name_b", "train.sample_every", "train.checkpoint_every", "train.validate_every"]
 CHANGED: dict[str, Any] = {

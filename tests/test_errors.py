@@ -1,14 +1,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unit.errors import ConfigError, DataError, ImageError, ModelError, UserError, printable
+from unit.errors import ConfigError, DataError, ImageError, ModelError, UserError, escape
 
 
 @given(st.text())
 def test_printable_is_printable_and_leaves_the_printable(text: str) -> None:
-    assert printable(text).isprintable()
+    assert escape(text).isprintable()
     if text.isprintable():
-        assert printable(text) == text
+        assert escape(text) == text
 
 
 def test_exit_statuses() -> None:

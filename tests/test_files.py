@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from unit.errors import UserError
-from unit.files import write_whole, writing
+from unit.files import atomic_write, wrap_os_errors
 
 
 @pytest.mark.parametrize("sync", [True, False])
 def test_what_is_written_is_read_and_nothing_else_lies_there(tmp_path: Path, sync: bool) -> None:
     path = tmp_path / "new" / ("x" * 255)
     for content in (b"old", b"new and longer"):
-        write_whole(path, content, sync=sync)
+        atomic_write(path, content, sync=sync)
         assert path.read_bytes() == content
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
@@ -22,7 +22,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
     path = tmp_path / "x"
-    write_whole(path, b"old")
+    atomic_write(path, b"old")
 
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -32,7 +32,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside(
     else:
         monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(UserError, match=r"No space left on device\); 3 bytes are needed; \d+ bytes are free there"):
-        write_whole(path, b"new")
+        atomic_write(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -44,13 +44,13 @@ def test_the_file_is_synced_before_it_is_renamed_and_the_folder_after(
     sync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda number: (order.append("sync"), sync(number)))
     monkeypatch.setattr(Path, "replace", lambda self, target: (order.append("rename"), replace(self, target)))
-    write_whole(tmp_path / "x", b"content")
+    atomic_write(tmp_path / "x", b"content")
     assert order == (["sync", "rename", "sync"] if os.name == "posix" else ["sync", "rename"])
 
 
 def test_what_the_system_refuses_is_one_line_with_the_path(tmp_path: Path) -> None:
     path = tmp_path / "two\nlines" / "x"
-    with pytest.raises(UserError) as refused, writing(path):
+    with pytest.raises(UserError) as refused, wrap_os_errors(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     message = str(refused.value)
     assert message.isprintable()

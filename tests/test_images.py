@@ -1,4 +1,4 @@
-"""Every file comes out as the picture a person would see, or as one line that names it."""
+"""Every file comes out as the image a person would see, or as one line that names it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from unit import images
-from unit.errors import ImageError, UserError, printable
+from unit.errors import ImageError, UserError, escape
 from unit.images import (
     MAX_PIXELS,
     SUFFIXES,
@@ -64,7 +64,7 @@ def refusal(path: Path, max_pixels: int = MAX_PIXELS) -> str:
         read_image(path, max_pixels)
     message = str(caught.value)
     assert message.isprintable()
-    assert message.startswith(printable(path))
+    assert message.startswith(escape(path))
     return message
 
 
@@ -196,7 +196,7 @@ def test_the_first_frame_counts(tmp_path: Path, ending: str) -> None:
 def test_every_orientation_comes_out_upright(tmp_path: Path, ending: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    # How a camera held so stores the upright picture.
+    # How a camera held so stores the upright image.
     stored = {1: np.array, 2: np.fliplr, 3: lambda x: np.rot90(x, 2), 4: np.flipud}
     stored |= {5: lambda x: x.transpose(1, 0, 2), 6: np.rot90, 7: lambda x: np.rot90(x, 2).transpose(1, 0, 2)}
     stored |= {8: lambda x: np.rot90(x, -1)}
@@ -642,7 +642,7 @@ def test_values_that_are_not_finite_are_refused(value: float) -> None:
 @pytest.mark.parametrize(
     "tensor", [torch.zeros(1, 2, 2), torch.zeros(1, 3, 2, 2), torch.zeros(3, 2, 2, dtype=torch.uint8)]
 )
-def test_what_is_no_picture_is_refused(tensor: torch.Tensor) -> None:
+def test_what_is_no_image_is_refused(tensor: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="expected floats"):
         to_image(tensor)
     with pytest.raises(ValueError, match="expected an RGB"):

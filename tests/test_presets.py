@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unit.commands.train import PRESETS
+from unit.cli.train import PRESETS
 from unit.config import Config
 from unit.config_file import read_config
 from unit.domains import PerDomain

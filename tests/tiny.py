@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from unit.config import Config, DataConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig
 from unit.training import checkpoint
-from unit.training.distributed import ALONE
+from unit.training.distributed import SINGLE_PROCESS
 
 TINY = Config(
     data=DataConfig(load_size=20, crop_size=16, streets_train=5, streets_test=3, workers=0),
@@ -36,7 +36,7 @@ TINY = Config(
 
 
 OF_THE_PROCESS = ("perf/", "val/kid", "val/feature_distance")
-"""Tags of how fast it was, and of figures by features, which conftest.py makes coarse in the tests' own process."""
+"""Tags of how fast it was, and of metrics by features, which conftest.py makes coarse in the tests' own process."""
 
 
 def tiny(**sections: dict[str, Any]) -> Config:
@@ -46,7 +46,7 @@ def tiny(**sections: dict[str, Any]) -> Config:
 
 def places(steps: range, batch_size: int) -> list[range]:
     """The positions of each batch, as of one process alone."""
-    return [ALONE.positions(step, batch_size) for step in steps]
+    return [SINGLE_PROCESS.sample_indices(step, batch_size) for step in steps]
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 >>> from unit import Translator
 >>> translator = Translator.load("runs/streets")
->>> picture = translator(picture, "a2b")
+>>> image = translator(image, "a2b")
 """
 
 from __future__ import annotations

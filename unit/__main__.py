@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare_streams()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        status: int = importlib.import_module(f"unit.commands.{verb}").run(rest)
+        status: int = importlib.import_module(f"unit.cli.{verb}").run(rest)
         return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

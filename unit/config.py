@@ -42,7 +42,7 @@ def _fits(value: object, kind: Any) -> bool:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The two folders and how their pictures reach the networks."""
+    """The two folders and how their images reach the networks."""
 
     a: str | None = None
     """folder of domain A, or its WebDataset shards, e.g. 'sunny-{0000..0999}.tar'; nothing for A and B: the embedded
@@ -64,7 +64,7 @@ class DataConfig:
     load_size: int = 256
     """short side in pixels after resizing"""
     crop_size: int = 256
-    """side in pixels of the square that training cuts out, a multiple of 2ⁿ for n = model.halvings"""
+    """side in pixels of the square that training cuts out, a multiple of 2ⁿ for n = model.downsamples"""
     flip: bool = True
     """mirror half of the images"""
     workers: int | None = None
@@ -73,9 +73,9 @@ class DataConfig:
     """keep training photos as resized to load_size, some 400 kB each at 286: in memory, which all processes share
     (Linux), or on disk, in the user's folder for caches, for later runs too; helps only where the GPU waits for data"""
     max_pixels: int = 200_000_000
-    """refuse pictures of more pixels than this, before decoding"""
+    """refuse images of more pixels than this, before decoding"""
     on_bad_image: Literal["stop", "skip"] = "stop"
-    """what to do with a picture that can't be read: stop, or skip it (and stop when over 1 % can't be read)"""
+    """what to do with an image that can't be read: stop, or skip it (and stop when over 1 % can't be read)"""
     streets_train: int = 1000
     """embedded streets: scenes to train on, in each weather"""
     streets_test: int = 100
@@ -132,15 +132,15 @@ class ModelConfig:
 
     channels: int = 64
     """width of the first convolution; each halving doubles it"""
-    halvings: int = 2
-    """stride-2 convolutions in each encoder, and as many doublings in each generator: the latent space has 1/2ⁿ of the
+    downsamples: int = 2
+    """stride-2 convolutions in each encoder, and as many upsamples in each generator: the latent space has 1/2ⁿ of the
     image's height and width and 2ⁿ times `channels`. Two are the paper's; one suits small images"""
     residual_blocks: int = 4
     """residual blocks in each encoder and each generator"""
     shared_blocks: int = 1
     """how many of them both domains share: the encoders' last, the generators' first"""
     normalization: Literal["instance", "group"] = "instance"
-    """inside the residual blocks: instance (the paper's) or group (8 groups; keeps the picture's overall brightness)"""
+    """inside the residual blocks: instance (the paper's) or group (8 groups; keeps the image's overall brightness)"""
     upsampling: Literal["transposed", "nearest", "bilinear"] = "transposed"
     """in the generators: transposed convolutions (the paper's), or twice the size by nearest or bilinear, then a
     convolution, which leave no checkerboards"""
@@ -151,7 +151,7 @@ class ModelConfig:
     """after the second normalization of each residual block; the released street configurations had 0.5"""
     initialization: Literal["normal", "kaiming"] = "normal"
     """of the weights: normal N(0, 0.02) (the paper's) or kaiming (better for narrow networks)"""
-    equal_start: bool = False
+    same_init: bool = False
     """the domains' encoders begin with the same weights, and so do their generators: a translation begins as a
     reconstruction, and keeps what the discriminators do not object to, above all what is dark and what is light"""
     discriminator_channels: int | None = None
@@ -164,13 +164,13 @@ class ModelConfig:
     """draw codes from q(z|x) in training; without, take their mean, as translating always does (for ablations)"""
     spectral_norm: bool = False
     """divide the weights of each of the discriminators' convolutions by their largest singular value"""
-    average_decay: float = 0.999
+    ema_decay: float = 0.999
     """decay of the running average of encoders and generators that is sampled and exported; 0: none"""
 
     def __post_init__(self) -> None:
         _at_least("model", self, 1, "channels", "discriminator_channels", at_most=10_000)
         _at_least("model", self, 1, "discriminator_scales", "discriminator_layers", at_most=12)
-        _at_least("model", self, 1, "halvings", at_most=6)
+        _at_least("model", self, 1, "downsamples", at_most=6)
         _at_least("model", self, 0, "residual_blocks", "shared_blocks", at_most=1000)
         _require(
             self.shared_blocks <= self.residual_blocks,
@@ -178,12 +178,12 @@ class ModelConfig:
             f"is {self.shared_blocks}, but model.residual_blocks is only {self.residual_blocks}",
         )
         _require(
-            self.normalization != "group" or self.channels * 2**self.halvings % 8 == 0,
+            self.normalization != "group" or self.channels * 2**self.downsamples % 8 == 0,
             "model.channels",
-            f"times {2**self.halvings} must be a multiple of 8 for normalization: group, is {self.channels}",
+            f"times {2**self.downsamples} must be a multiple of 8 for normalization: group, is {self.channels}",
         )
         _require(0 <= self.dropout < 1, "model.dropout", f"must be in [0, 1), is {self.dropout}")
-        _require(0 <= self.average_decay < 1, "model.average_decay", f"must be in [0, 1), is {self.average_decay}")
+        _require(0 <= self.ema_decay < 1, "model.ema_decay", f"must be in [0, 1), is {self.ema_decay}")
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class LossConfig:
     """binary cross-entropy (the paper's), least squares (LSGAN), hinge, or relativistic (each real patch against the
     translated one at its place, R3GAN; wants r1)"""
     r1: float = 0.0
-    """weight of the penalty on the discriminators' gradients at real pictures, ½‖∇D(x)‖², not multiplied by lambda0"""
+    """weight of the penalty on the discriminators' gradients at real images, ½‖∇D(x)‖², not multiplied by lambda0"""
     r1_every: int = 16
     """compute that penalty in every so-many-th step only, and weigh it so many times as much"""
     augmentation: Literal[
@@ -218,17 +218,17 @@ class LossConfig:
         "color,translation,cutout",
     ] = "none"
     """what is changed at random in all that the discriminators see, real and translated (DiffAugment), for folders of
-    under some 5000 pictures; not color where the domains differ by it alone"""
+    under some 5000 images; not color where the domains differ by it alone"""
     feature_matching: float = 0.0
-    """weight of the difference between translated and real pictures in the means of the discriminators' layers"""
+    """weight of the difference between translated and real images in the means of the discriminators' layers"""
     low_frequency: float = 0.0
-    """weight of the difference between a picture and its translation, both averaged down to about 32 x 32 (L1): for
+    """weight of the difference between an image and its translation, both averaged down to about 32 x 32 (L1): for
     weather and time of day; too strong where shapes change"""
     patch_nce: float = 0.0
     """weight of the contrast between patches: each patch of a translation is to be closer to its own patch of the
-    picture than to others of it, in the encoders' features (PatchNCE of CUT)"""
+    image than to others of it, in the encoders' features (PatchNCE of CUT)"""
     cycle_noise: float = 0.0
-    """deviation of the noise added to a translation before the cycle encodes it again, e.g. 0.05 for pictures in
+    """deviation of the noise added to a translation before the cycle encodes it again, e.g. 0.05 for images in
     [-1, 1]: nothing can be hidden in a translation then"""
 
     def __post_init__(self) -> None:
@@ -331,7 +331,7 @@ class TrainConfig:
     """stop cleanly, with a checkpoint, after so many minutes"""
     batch_size: int = 1
     """images of each domain that a process (of those that torchrun starts) computes at once"""
-    accumulation: int = 1
+    grad_accum_steps: int = 1
     """add the gradients of so many batches before each update: one of a large batch, in the memory of a small one"""
     seed: int = 0
     """of the initial weights, the order, the augmentation and the noise"""
@@ -367,7 +367,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _at_least("train", self, 0, "steps", "max_minutes")
         _at_least("train", self, 0, "seed", at_most=2**63 - 1)
-        _at_least("train", self, 1, "batch_size", "accumulation", at_most=10**6)
+        _at_least("train", self, 1, "batch_size", "grad_accum_steps", at_most=10**6)
         _at_least("train", self, 1, "log_every", "sample_every", "checkpoint_every", "validate_every")
         _at_least("train", self, 1, "keep_last", "keep_every", "check_sync_every")
         _require(
@@ -390,13 +390,13 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
-        scale, crop = 2**self.model.halvings, self.data.crop_size
-        why = f"must be a multiple of {scale} with model.halvings: {self.model.halvings}, is {crop}"
+        scale, crop = 2**self.model.downsamples, self.data.crop_size
+        why = f"must be a multiple of {scale} with model.downsamples: {self.model.downsamples}, is {crop}"
         _require(crop % scale == 0, "data.crop_size", why)
 
     def global_batch(self, ranks: int) -> int:
         """Images of each domain in a step of so many processes."""
-        return self.train.batch_size * self.train.accumulation * ranks
+        return self.train.batch_size * self.train.grad_accum_steps * ranks
 
     @classmethod
     def from_dict(cls, sections: dict[str, dict[str, Any]]) -> Config:
@@ -428,12 +428,12 @@ class Config:
 NEVER_A_DIFFERENCE = frozenset(
     {"train.steps", "train.max_minutes", "train.device", "train.keep_last", "train.keep_every", "train.on_nonfinite"}
     | {"train.checkpoint_activations", "train.compile", "train.check_sync_every"}
-    | {"train.batch_size", "train.accumulation"}
+    | {"train.batch_size", "train.grad_accum_steps"}
     | {"data.workers", "data.cache", "data.name_a", "data.name_b", "data.on_bad_image"}
     | {f"train.{what}_every" for what in ("log", "sample", "checkpoint", "validate")}
 )
 """Keys that may change between two parts of one run: they say how long and how, not what is computed. The global batch,
-batch_size × ranks × accumulation, may not, which `differences` does not know."""
+batch_size × ranks × grad_accum_steps, may not, which `differences` does not know."""
 
 
 _FOLDERS = ("data.a", "data.b", "data.root", "data.test_a", "data.test_b")

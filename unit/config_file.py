@@ -15,8 +15,8 @@ import jsonargparse
 import yaml
 
 from unit.config import Config
-from unit.errors import ConfigError, printable
-from unit.files import write_whole
+from unit.errors import ConfigError, escape
+from unit.files import atomic_write
 
 _SECTIONS: dict[str, type] = get_type_hints(Config)
 _TYPES: dict[str, Any] = {
@@ -28,7 +28,7 @@ _PATHS = {"config": "FILE.yaml", "out": "DIR"}
 _SWITCHES = {
     "dry_run": "make a few steps, say what time, memory and disk the run would take, and stop",
     "print_config": "print the resolved configuration as YAML, and stop",
-    "start_anew": "begin at step 0; a run that is there already is kept as OUT.1",
+    "restart": "begin at step 0; a run that is there already is kept as OUT.1",
 }
 _PRESET_KEYS = ("data.a", "data.b", "data.root", "train.device")
 _MAX_BYTES = 100_000
@@ -47,7 +47,7 @@ class TrainArguments:
     out: Path | None
     dry_run: bool
     print_config: bool
-    start_anew: bool
+    restart: bool
 
 
 def parse_train_arguments(
@@ -76,7 +76,7 @@ def parse_train_arguments(
         out=Path(given["out"]) if "out" in given else None,
         dry_run="dry_run" in given,
         print_config="print_config" in given,
-        start_anew="start_anew" in given,
+        restart="restart" in given,
     )
 
 
@@ -102,12 +102,12 @@ def write_config(config: Config, path: Path) -> None:
     Raises:
         UserError: the file can't be written.
     """
-    write_whole(path, to_yaml(config).encode())
+    atomic_write(path, to_yaml(config).encode())
 
 
 def _refuse(message: str) -> NoReturn:
     """One line whatever names and values hold: line breaks and control characters are written as escapes."""
-    raise ConfigError(printable(message))
+    raise ConfigError(escape(message))
 
 
 def _config(values: Mapping[str, Any]) -> Config:
@@ -145,7 +145,7 @@ def _value(place: str, key: str, text: str, *, quoted: bool = False) -> Any:
         _refuse(f"{place}: must be {wanted}{' or null' if others else ''}, is {reprlib.repr(text)}")
 
 
-def _whole_number(text: str) -> int:
+def _integer(text: str) -> int:
     try:
         return int(text)
     except ValueError:
@@ -159,7 +159,7 @@ def _truth(text: str) -> bool:
 
 
 _READERS: dict[Any, tuple[str, Callable[[str], Any]]] = {
-    int: ("a whole number", _whole_number),
+    int: ("a whole number", _integer),
     float: ("a number", float),
     bool: ("true or false", _truth),
     str: ("text", str),

@@ -31,6 +31,6 @@ class ImageError(DataError):
     """One image file that can't be read."""
 
 
-def printable(path: str | os.PathLike[str]) -> str:
+def escape(path: str | os.PathLike[str]) -> str:
     r"""The path as text for one line of a message: line breaks, control and undecodable characters as ``\n``."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in os.fspath(path))

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from unit.errors import UserError, printable
+from unit.errors import UserError, escape
 
 
-def write_whole(path: Path, content: bytes | memoryview, *, sync: bool = True) -> None:
+def atomic_write(path: Path, content: bytes | memoryview, *, sync: bool = True) -> None:
     """Put `content` at `path` in one stroke: written beside it, then renamed; makes the folders it needs.
 
     With `sync` it is on the disk when this returns, so that also a power failure leaves the old file or the new one.
@@ -20,7 +20,7 @@ def write_whole(path: Path, content: bytes | memoryview, *, sync: bool = True) -
     Raises:
         UserError: it can't be written; what was there before is untouched.
     """
-    with writing(path, len(content)):
+    with wrap_os_errors(path, len(content)):
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_beside(path, content, sync)
         if sync and os.name == "posix":  # elsewhere a folder can't be opened, nor need it be
@@ -48,7 +48,7 @@ def _write_beside(path: Path, content: bytes | memoryview, sync: bool) -> None:
 
 
 @contextmanager
-def writing(path: Path, size: int | None = None) -> Iterator[None]:
+def wrap_os_errors(path: Path, size: int | None = None) -> Iterator[None]:
     """Turn what the system refuses while `size` bytes are written to `path` into one line.
 
     Raises:
@@ -62,4 +62,4 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
         with suppress(OSError):
             there = next(folder for folder in (path, *path.parents) if folder.is_dir())
             free = f"; {shutil.disk_usage(there).free} bytes are free there"
-        raise UserError(f"{printable(path)}: can't be written ({error.strerror or error}){needed}{free}") from error
+        raise UserError(f"{escape(path)}: can't be written ({error.strerror or error}){needed}{free}") from error

@@ -1,7 +1,7 @@
-"""Image file ↔ RGB picture ↔ float tensor (3, H, W) in [-1, 1].
+"""Image file ↔ RGB image ↔ float tensor (3, H, W) in [-1, 1].
 
 Whatever the file holds (16 bits, gray, CMYK, a palette, transparency, an ICC profile, a camera on its side) comes out
-as the upright 8-bit sRGB picture that a person sees in a viewer, or as one `ImageError` that names the file.
+as the upright 8-bit sRGB image that a person sees in a viewer, or as one `ImageError` that names the file.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from unit.errors import ImageError, UserError, printable
-from unit.files import write_whole
+from unit.errors import ImageError, UserError, escape
+from unit.files import atomic_write
 
 MAX_PIXELS = 200_000_000
-"""Larger pictures are refused from their header: 200 megapixels are 800 MB to Pillow, and up to 3 GB with alpha."""
+"""Larger images are refused from their header: 200 megapixels are 800 MB to Pillow, and up to 3 GB with alpha."""
 
 # EPS starts Ghostscript, and IPTC opens what it wraps as any format, so EPS too; WMF needs Windows; MPEG, GRIB, BUFR
-# and HDF5 are only recognised, not decoded; FITS holds physical quantities, no picture. PDF can't be read at all.
+# and HDF5 are only recognised, not decoded; FITS holds physical quantities, no image. PDF can't be read at all.
 _LEFT_OUT = {"EPS", "IPTC", "WMF", "MPEG", "GRIB", "BUFR", "HDF5", "FITS"}
 
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it logs as errors names no file; the `ImageError` does
@@ -71,13 +71,13 @@ _pillow_limit = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says about its picture before anything is decoded."""
+    """What a file says about its image before anything is decoded."""
 
     width: int
     """as stored, in pixels: before the turn that `orientation` asks for"""
     height: int
     mode: str
-    """Pillow's, of the stored picture: L, P, RGB, CMYK, I;16, …"""
+    """Pillow's, of the stored image: L, P, RGB, CMYK, I;16, …"""
     orientation: int
     """as in EXIF, 1 is upright"""
     transparent: bool
@@ -92,9 +92,9 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """What `read_image` would find, from the file's header alone: nothing is decoded, however large the picture.
+    """What `read_image` would find, from the file's header alone: nothing is decoded, however large the image.
 
-    EXIF that a PNG keeps behind its picture is not seen. Raises `ImageError` as `read_image` does, as far as that shows
+    EXIF that a PNG keeps behind its image is not seen. Raises `ImageError` as `read_image` does, as far as that shows
     without decoding, and but for the number of pixels.
     """
     with _one_line_errors(path):
@@ -115,10 +115,10 @@ def read_header(path: Path) -> Header:
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS, short_side: int | None = None) -> Image.Image:
-    """The file's first frame as an upright RGB picture of 8 bits, in sRGB, transparent parts over white.
+    """The file's first frame as an upright RGB image of 8 bits, in sRGB, transparent parts over white.
 
     A JPEG much larger than `short_side` (in pixels; None: never) is decoded at 1/2, 1/4 or 1/8 of its size, rounded up,
-    which is faster; its short side stays longer than that, and other formats and smaller pictures are as they are.
+    which is faster; its short side stays longer than that, and other formats and smaller images are as they are.
 
     Of 16-bit gray, 65535 becomes 255 (never clipped or stretched). Embedded ICC profiles are applied; a broken one, or
     one for other channels than the file has, is ignored. The result carries no metadata.
@@ -131,7 +131,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS, short_side: int | None 
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any picture as RGB of 8 bits in sRGB: what `read_image` makes of a file's content, but for the orientation.
+    """Any image as RGB of 8 bits in sRGB: what `read_image` makes of a file's content, but for the orientation.
 
     Raises `ImageError` for floats and integers outside 0 … 65535, which have no known white.
     """
@@ -148,12 +148,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
-    """An RGB picture as float32 (3, H, W), contiguous, on the CPU: ``v / 127.5 - 1``, so 0 … 255 is [-1, 1].
+    """An RGB image as float32 (3, H, W), contiguous, on the CPU: ``v / 127.5 - 1``, so 0 … 255 is [-1, 1].
 
-    Raises `ValueError` for a picture that is not RGB.
+    Raises `ValueError` for an image that is not RGB.
     """
     if image.mode != "RGB":
-        raise ValueError(f"expected an RGB picture, got {image.mode}")
+        raise ValueError(f"expected an RGB image, got {image.mode}")
     levels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     return levels.to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1)
 
@@ -167,13 +167,13 @@ def to_image(tensor: torch.Tensor) -> Image.Image:
         raise ValueError(f"expected floats of shape (3, H, W), got {tensor.dtype} {tuple(tensor.shape)}")
     values = tensor.detach().to("cpu", torch.float32)
     if not values.isfinite().all():
-        raise ValueError("a picture with values that are not finite")
+        raise ValueError("an image with values that are not finite")
     levels = values.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
 
 
 def resize_short_side(image: Image.Image, size: int) -> Image.Image:
-    """The picture scaled, antialiased (bicubic), so that its short side is `size`; itself if that is so already.
+    """The image scaled, antialiased (bicubic), so that its short side is `size`; itself if that is so already.
 
     The long side is rounded. Raises `ImageError` for a strip so thin that the result had more than `MAX_PIXELS`.
     """
@@ -183,13 +183,13 @@ def resize_short_side(image: Image.Image, size: int) -> Image.Image:
     width, height = (round(side * size / short) for side in image.size)
     if width * height > MAX_PIXELS:
         raise ImageError(
-            f"a picture of {image.width}x{image.height} is too thin to be scaled to a short side of {size}; crop it"
+            f"an image of {image.width}x{image.height} is too thin to be scaled to a short side of {size}; crop it"
         )
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def write_image(image: Image.Image, path: Path, quality: int | None = None) -> None:
-    """Write the picture in the format of the path's ending, all of it or nothing; makes the folders it needs.
+    """Write the image in the format of the path's ending, all of it or nothing; makes the folders it needs.
 
     `quality`, 1 … 100, is that of JPEG, WebP and AVIF, 95 by default; from 95 on JPEG keeps colour at full resolution.
     Raises `UserError`, one line with the file's name, when it can't be written.
@@ -198,7 +198,7 @@ def write_image(image: Image.Image, path: Path, quality: int | None = None) -> N
     form = _ENDINGS.get(suffix)
     if form is None or form not in Image.SAVE:
         raise UserError(
-            f"{printable(path)}: can't write {printable(suffix) or 'a file without an ending'}; use .png, .jpg or .webp"
+            f"{escape(path)}: can't write {escape(suffix) or 'a file without an ending'}; use .png, .jpg or .webp"
         )
     options: dict[str, int] = {}
     if form in _LOSSY:
@@ -211,8 +211,8 @@ def write_image(image: Image.Image, path: Path, quality: int | None = None) -> N
     try:
         image.save(content, format=form, **options)
     except Exception as error:  # encoders, too, raise anything
-        raise UserError(f"{printable(path)}: can't be written: {_detail(error)}") from error
-    write_whole(path, content.getvalue(), sync=False)
+        raise UserError(f"{escape(path)}: can't be written: {_detail(error)}") from error
+    atomic_write(path, content.getvalue(), sync=False)
 
 
 @contextmanager
@@ -224,7 +224,7 @@ def _one_line_errors(path: Path) -> Iterator[None]:
             warnings.filterwarnings("ignore", module=r"PIL\.")
             yield
     except Exception as error:  # damaged files make decoders raise anything
-        raise ImageError(f"{printable(path)}: {_why_unread(error)}") from error
+        raise ImageError(f"{escape(path)}: {_why_unread(error)}") from error
 
 
 def _require_content(path: Path) -> int:
@@ -250,10 +250,10 @@ def _read(path: Path, max_pixels: int, short_side: int | None) -> Image.Image:
             if short_side is not None:
                 _draft(image, short_side)
         _load(image)
-        upright = _UPRIGHT.get(_orientation(image))  # after loading: PNG may keep EXIF behind the picture
-        picture = to_rgb(image)
-    picture.info = {}  # a profile that has been applied must not be written out again
-    return picture if upright is None else picture.transpose(upright)
+        upright = _UPRIGHT.get(_orientation(image))  # after loading: PNG may keep EXIF behind the image
+        rgb = to_rgb(image)
+    rgb.info = {}  # a profile that has been applied must not be written out again
+    return rgb if upright is None else rgb.transpose(upright)
 
 
 def _open(file: BinaryIO) -> Image.Image:
@@ -265,7 +265,7 @@ def _open(file: BinaryIO) -> Image.Image:
             with _pillow_limit_of(None):
                 return Image.open(file, formats=[name for name in _FORMATS if name != "ICO"])
         except UnidentifiedImageError:  # an icon would be decoded here
-            raise ImageError("an icon that holds a giant picture; make it smaller") from error
+            raise ImageError("an icon that holds a giant image; make it smaller") from error
 
 
 def _draft(image: Image.Image, short_side: int) -> None:
@@ -280,7 +280,7 @@ def _load(image: Image.Image) -> None:
         image.load()
     except Image.DecompressionBombError as error:
         if image.format != "TIFF":
-            raise ImageError("holds a larger picture than it says; make it smaller") from error
+            raise ImageError("holds a larger image than it says; make it smaller") from error
         with _pillow_limit_of(None):
             image.load()
 
@@ -297,7 +297,7 @@ def _pillow_limit_of(pixels: int | None) -> Iterator[None]:
 
 
 def _require_few_scans(file: BinaryIO) -> None:
-    """Each scan of a JPEG goes over the whole picture, and may be a few bytes long: thousands of them take hours."""
+    """Each scan of a JPEG goes over the whole image, and may be a few bytes long: thousands of them take hours."""
     place = file.tell()
     file.seek(0)
     # Whatever stands around the scans (thumbnails, a film behind them) may hold this too: then they are counted one by
@@ -322,7 +322,7 @@ def _scans(jpeg: bytes) -> int:
 def _orientation(image: Image.Image, decoded: bool = True) -> int:
     """As in EXIF, 1 is upright. (Pillow's `exif_transpose` also rewrites the metadata, and fails where it's broken.)"""
     try:
-        # A PNG's own `getexif` decodes the picture to look behind it.
+        # A PNG's own `getexif` decodes the image to look behind it.
         exif = image.getexif() if decoded else Image.Image.getexif(image)
         return int(exif.get(ExifTags.Base.Orientation, 1))
     except Exception:  # broken EXIF is no reason to lose the photograph
@@ -340,7 +340,7 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _has_frames(image: Image.Image) -> bool:
-    """More than one frame or page; the second picture in a phone's JPEG (MPO) is no frame but, say, a depth map."""
+    """More than one frame or page; the second image in a phone's JPEG (MPO) is no frame but, say, a depth map."""
     with suppress(Exception):  # the first frame may be fine where the second is damaged
         return image.format != "MPO" and bool(getattr(image, "is_animated", False))
     return False
@@ -405,4 +405,4 @@ def _why_unread(error: Exception) -> str:
 def _detail(error: Exception) -> str:
     """The error's own words, in one printable line."""
     text = str(error.strerror) if isinstance(error, OSError) and error.strerror else str(error)
-    return printable(" ".join(text.split()))[:200] or type(error).__name__
+    return escape(" ".join(text.split()))[:200] or type(error).__name__

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unit.errors import DataError, printable
+from unit.errors import DataError, escape
 from unit.images import SUFFIXES
 
 
@@ -67,7 +67,7 @@ def listing_errors(folder: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise DataError(f"{printable(folder)}: can't be listed ({why}); grant access to it or leave it out") from error
+        raise DataError(f"{escape(folder)}: can't be listed ({why}); grant access to it or leave it out") from error
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -83,8 +83,8 @@ def require_folder(folder: Path) -> None:
         if folder.is_dir():
             return
         if folder.exists():
-            raise DataError(f"{printable(folder)}: is a file, not a folder; give the folder that holds the images")
-        raise DataError(f"{printable(folder)}: no such folder{_suggestion(folder)}")
+            raise DataError(f"{escape(folder)}: is a file, not a folder; give the folder that holds the images")
+        raise DataError(f"{escape(folder)}: no such folder{_suggestion(folder)}")
 
 
 def _suggestion(folder: Path) -> str:
@@ -98,16 +98,16 @@ def _suggestion(folder: Path) -> str:
         siblings = {}
     close = difflib.get_close_matches(missing.name.lower(), siblings, n=1)
     if close:
-        return f"; did you mean {printable(siblings[close[0]])}?"
-    return "; check the path" if missing == folder else f"; {printable(missing)} is missing already"
+        return f"; did you mean {escape(siblings[close[0]])}?"
+    return "; check the path" if missing == folder else f"; {escape(missing)} is missing already"
 
 
 def _no_images(folder: Path, others: Counter[str]) -> str:
     if not others:
-        return f"{printable(folder)}: no files in this folder (hidden ones don't count); put images there"
-    seen = ", ".join(printable(suffix) or "no ending" for suffix, _ in others.most_common(5))
+        return f"{escape(folder)}: no files in this folder (hidden ones don't count); put images there"
+    seen = ", ".join(escape(suffix) or "no ending" for suffix, _ in others.most_common(5))
     return (
-        f"{printable(folder)}: no images among {others.total()} files (seen: {shortened(seen)});"
+        f"{escape(folder)}: no images among {others.total()} files (seen: {shortened(seen)});"
         f" read are .jpg, .png, .webp, .tif and {len(SUFFIXES) - 4} more endings"
     )
 

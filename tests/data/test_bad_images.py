@@ -23,7 +23,7 @@ SKIP = DataConfig(load_size=8, crop_size=8, flip=False, on_bad_image="skip")
 
 
 class Gray:
-    """`count` pictures, number k all of gray level k mod 250; those of `bad` can't be read."""
+    """`count` images, number k all of gray level k mod 250; those of `bad` can't be read."""
 
     def __init__(self, count: int, bad: set[int] = frozenset()) -> None:  # type: ignore[assignment]
         self.count, self.bad = count, bad
@@ -48,7 +48,7 @@ def batches(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_picture_is_replaced_and_nothing_else_changes(workers: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bad_image_is_replaced_and_nothing_else_changes(workers: int, caplog: pytest.LogCaptureFixture) -> None:
     good, one_bad = (PerDomain(Gray(200), Gray(200, bad)) for bad in (set(), {17}))
     bad = BadImages(PerDomain(200, 200))
     expected = batches(good, BadImages(PerDomain(200, 200)), range(100))
@@ -61,16 +61,16 @@ def test_a_bad_picture_is_replaced_and_nothing_else_changes(workers: int, caplog
             was_bad = abs(float(image_before.mean()) - level_17) < 1e-4
             assert torch.equal(image_before, image_now) != was_bad
             changed += was_bad
-    assert changed == 2  # 400 pictures are two epochs of 200
+    assert changed == 2  # 400 images are two epochs of 200
     assert len(bad) == 1
-    assert caplog.text.count("folder/17.png: damaged; skipped, as 1 of the 200 pictures of domain b") == 1
+    assert caplog.text.count("folder/17.png: damaged; skipped, as 1 of the 200 images of domain b") == 1
 
 
 def test_over_one_percent_bad_stops() -> None:
     bad = BadImages(PerDomain(200, 200))
     for index in range(2):
         bad.note(Domain.A, f"{index}.png", ImageError(f"{index}.png: damaged"))
-    with pytest.raises(DataError, match=r"2\.png: damaged; 3 of the 200 pictures of domain a .* over 1%") as refused:
+    with pytest.raises(DataError, match=r"2\.png: damaged; 3 of the 200 images of domain a .* over 1%") as refused:
         bad.note(Domain.A, "2.png", ImageError("2.png: damaged"))
     assert refused.value.exit_status == 3
 
@@ -88,7 +88,7 @@ def test_a_folder_that_went_away_stops_at_once() -> None:
         batches(gone, BadImages(PerDomain(10_000, 10)), range(1))
 
 
-def test_without_skip_the_first_bad_picture_stops() -> None:
+def test_without_skip_the_first_bad_image_stops() -> None:
     with pytest.raises(ImageError, match=r"folder/3\.png: damaged"):
         batches(
             PerDomain(Gray(4, {3}), Gray(4)), BadImages(PerDomain(4, 4)), range(1), DataConfig(load_size=8, crop_size=8)

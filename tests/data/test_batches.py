@@ -10,14 +10,14 @@ from PIL import Image
 from tests.tiny import places
 from unit.config import DataConfig
 from unit.data.bad_images import BadImages
-from unit.data.batches import TrainingImages, center_crop, held_out_image, permuted, random_crop, training_batches
+from unit.data.batches import TrainingImages, center_crop, held_out_image, permute_index, random_crop, training_batches
 from unit.domains import Domain, PerDomain
 
 CPU = torch.device("cpu")
 
 
 class Plain:
-    """`count` pictures, picture k all of gray level k, wider than high."""
+    """`count` images, image k all of gray level k, wider than high."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -49,15 +49,15 @@ def levels(batch: torch.Tensor) -> list[int]:
 
 @given(st.integers(1, 3000), st.integers(0, 2**63 - 1))
 def test_permuted_is_a_permutation(count: int, key: int) -> None:
-    assert sorted(permuted(index, count, key) for index in range(count)) == list(range(count))
+    assert sorted(permute_index(index, count, key) for index in range(count)) == list(range(count))
 
 
 def test_permuted_mixes() -> None:
     """Neighbours, places and keys are as unrelated as in a shuffled list: within 5 sigma."""
     count, trials = 40, 2000
-    first = Counter(permuted(0, count, key) for key in range(trials))
+    first = Counter(permute_index(0, count, key) for key in range(trials))
     assert max(abs(first[place] - trials / count) for place in range(count)) < 5 * (trials / count) ** 0.5
-    steps = Counter((permuted(1, count, key) - permuted(0, count, key)) % count for key in range(trials))
+    steps = Counter((permute_index(1, count, key) - permute_index(0, count, key)) % count for key in range(trials))
     assert steps[0] == 0
     assert max(abs(steps[step] - trials / 39) for step in range(1, count)) < 5 * (trials / 39) ** 0.5
 
@@ -151,7 +151,7 @@ def test_a_test_image_is_resized_cropped_and_never_flipped() -> None:
     assert ((tensor[0, 0] + 1) * 127.5).round().tolist() == list(range(11, 19))
 
 
-def test_training_and_held_out_pictures_are_asked_for_as_large_as_needed() -> None:
+def test_training_and_held_out_images_are_asked_for_as_large_as_needed() -> None:
     asked: list[int | None] = []
 
     class Asked(Plain):

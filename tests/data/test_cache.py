@@ -1,4 +1,4 @@
-"""Whatever is kept, and whatever becomes of it, training sees the pictures that it sees without."""
+"""Whatever is kept, and whatever becomes of it, training sees the images that it sees without."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from unit.data.batches import TrainingImages, training_batches
 from unit.data.cache import CachedFolder, cached
 from unit.data.datasets import open_datasets
 from unit.data.folders import ImageFolder
-from unit.data.source import ImageSource, resized
 from unit.domains import Domain, PerDomain
 from unit.errors import ConfigError, ImageError
+from unit.image_source import ImageSource, resized
 
 SIZE = 20
 KINDS = pytest.mark.parametrize("kind", ["memory", "disk"])
@@ -61,7 +61,7 @@ def opened(photos: Path, kind: str = "none") -> ImageSource:
     return cached(ImageFolder.open(photos / "trainA"), config(photos, kind))
 
 
-def picture(source: ImageSource, index: int = 0) -> bytes:
+def make_image(source: ImageSource, index: int = 0) -> bytes:
     return resized(source, index, SIZE).tobytes()
 
 
@@ -90,13 +90,13 @@ def test_batches_are_bitwise_those_without_a_cache(photos: Path, kind: str, work
 
 
 @KINDS
-def test_a_picture_is_read_once_by_all_processes(photos: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_is_read_once_by_all_processes(photos: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, source = opened(photos), opened(photos, kind)
     copy = pickle.loads(pickle.dumps(source))  # as a loader process has it
-    expected = [picture(plain, k) for k in range(3)]
-    assert [picture(copy, k) for k in range(3)] == expected
+    expected = [make_image(plain, k) for k in range(3)]
+    assert [make_image(copy, k) for k in range(3)] == expected
     forbid_reading(monkeypatch)
-    assert [picture(source, k) for k in range(3)] == expected
+    assert [make_image(source, k) for k in range(3)] == expected
     assert [source.name(k) for k in range(len(source))] == ["0.jpg", "1.jpg", "2.png"]
 
 
@@ -107,21 +107,21 @@ def test_a_changed_photo_is_read_anew(photos: Path, kind: str) -> None:
     def seen(side: int, gray: int, date: int) -> bytes:
         Image.new("L", (side, side), gray).save(path, "BMP")
         os.utime(path, ns=(date, date))
-        assert picture(source, 2) == picture(opened(photos), 2)
-        return picture(source, 2)
+        assert make_image(source, 2) == make_image(opened(photos), 2)
+        return make_image(source, 2)
 
     assert len({seen(30, 1, 10**9), seen(30, 2, 2 * 10**9), seen(40, 3, 2 * 10**9)}) == 3
     path.unlink()
     with pytest.raises(ImageError, match=r"2\.png: no such file"):
-        picture(source, 2)
+        make_image(source, 2)
 
 
 @KINDS
-def test_what_a_picture_is_made_by_is_part_of_its_identity(
+def test_what_a_image_is_made_by_is_part_of_its_identity(
     photos: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = opened(photos, kind)
-    picture(source)
+    make_image(source)
     assert isinstance(source, CachedFolder)
     for changed in (
         CachedFolder(source.folder, SIZE + 1, source.store),
@@ -134,21 +134,21 @@ def test_what_a_picture_is_made_by_is_part_of_its_identity(
     assert source._identity(path) != before
 
 
-def test_pictures_of_another_size_come_from_the_folder(photos: Path) -> None:
+def test_images_of_another_size_come_from_the_folder(photos: Path) -> None:
     source = opened(photos, "disk")
-    picture(source)
+    make_image(source)
     assert source.image(0).tobytes() == opened(photos).image(0).tobytes()
     assert min(source.image(0, SIZE).size) == SIZE
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "side", "empty", "another", "folder"])
 def test_a_damaged_record_is_read_anew_and_replaced(photos: Path, caches: Path, damage: str) -> None:
-    expected = picture(opened(photos))
-    assert picture(opened(photos, "disk")) == expected
+    expected = make_image(opened(photos))
+    assert make_image(opened(photos, "disk")) == expected
     (record,) = records(caches)
     good = record.read_bytes()
     if damage == "another":
-        picture(opened(photos, "disk"), 1)
+        make_image(opened(photos, "disk"), 1)
         (other,) = set(records(caches)) - {record}
         shutil.copy(other, record)
     elif damage == "folder":
@@ -159,7 +159,7 @@ def test_a_damaged_record_is_read_anew_and_replaced(photos: Path, caches: Path, 
         longer = 16 if good[16] > good[20] else 20  # where it stands
         side = good[:longer] + b"\xff" + good[longer + 1 :]
         record.write_bytes({"cut": good[:-1], "bit": bit, "side": side, "empty": b""}[damage])
-    assert picture(opened(photos, "disk")) == expected
+    assert make_image(opened(photos, "disk")) == expected
     assert damage == "folder" or record.read_bytes() == good
 
 
@@ -170,14 +170,14 @@ def test_what_no_run_reads_for_two_months_is_dropped(
         os.utime(path, (time.time() - days * 86400,) * 2)
 
     source = opened(photos, "disk")
-    kept = [picture(source, k) for k in range(3)]
+    kept = [make_image(source, k) for k in range(3)]
     for record in records(caches):
         dated(record, 61)
     (caches / "00").mkdir(exist_ok=True)
     for name, days in {"left-by-a-kill.1": 61, "another": 59}.items():
         (caches / "00" / name).touch()
         dated(caches / "00" / name, days)
-    assert picture(source, 1) == kept[1]
+    assert make_image(source, 1) == kept[1]
     opened(photos, "disk")
     assert len(records(caches)) == 5  # looked through today
     dated(caches, 2)
@@ -187,7 +187,7 @@ def test_what_no_run_reads_for_two_months_is_dropped(
     opened(photos, "disk")
     assert time.time() - caches.stat().st_mtime < 3600
     forbid_reading(monkeypatch)
-    assert picture(source, 1) == kept[1]
+    assert make_image(source, 1) == kept[1]
 
 
 @KINDS
@@ -197,11 +197,11 @@ def test_a_full_store_is_said_once_and_training_goes_on(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os if kind == "memory" else cache, "pwrite" if kind == "memory" else "write_whole", full)
+    monkeypatch.setattr(os if kind == "memory" else cache, "pwrite" if kind == "memory" else "atomic_write", full)
     source, plain = opened(photos, kind), opened(photos)
-    assert [picture(source, k) for k in range(3)] == [picture(plain, k) for k in range(3)]
+    assert [make_image(source, k) for k in range(3)] == [make_image(plain, k) for k in range(3)]
     (line,) = caplog.messages
-    assert line.startswith(f"data.cache: no more pictures of {photos / 'trainA'} are kept (No space left on device)")
+    assert line.startswith(f"data.cache: no more images of {photos / 'trainA'} are kept (No space left on device)")
 
 
 @KINDS
@@ -209,9 +209,9 @@ def test_room_is_left_to_training(
     photos: Path, caches: Path, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = opened(photos, kind)
-    picture(source)
+    make_image(source)
     monkeypatch.setattr(cache, "_LEFT_FREE", 10**15)
-    assert [picture(source, k) for k in (0, 1, 2)] == [picture(opened(photos), k) for k in (0, 1, 2)]
+    assert [make_image(source, k) for k in (0, 1, 2)] == [make_image(opened(photos), k) for k in (0, 1, 2)]
     assert len(caplog.messages) == 1
     assert "GB left, the last 1000000.0 GB are for training" in caplog.messages[0]
     assert len(records(caches)) == (kind == "disk")
@@ -229,7 +229,7 @@ def test_loader_processes_say_once_together_that_it_is_full(
         list(training_batches(images, BadImages(PerDomain(2, 2)), places(range(20), 1), 2, torch.device("cpu")))
     finally:
         cache.log.removeHandler(handler)
-    assert 2 <= capfd.readouterr().err.count("no more pictures") <= 4  # of each domain; two processes may meet
+    assert 2 <= capfd.readouterr().err.count("no more images") <= 4  # of each domain; two processes may meet
     assert all(source._stopped for source in images.sources if isinstance(source, CachedFolder))
 
 
@@ -237,10 +237,10 @@ def test_a_strip_takes_no_place_of_others_in_memory(photos: Path, monkeypatch: p
     noise = np.random.default_rng(0).integers(0, 256, (20, 500, 3), np.uint8)
     Image.fromarray(noise).save(photos / "trainA" / "0.jpg")
     plain, source = opened(photos), opened(photos, "memory")
-    expected = [picture(plain, k) for k in (1, 0)]
-    assert [picture(source, k) for k in (1, 0)] == expected
+    expected = [make_image(plain, k) for k in (1, 0)]
+    assert [make_image(source, k) for k in (1, 0)] == expected
     forbid_reading(monkeypatch)
-    assert picture(source, 1) == expected[0]
+    assert make_image(source, 1) == expected[0]
 
 
 def test_nothing_is_left_of_the_memory_when_its_process_is_killed() -> None:

@@ -26,7 +26,7 @@ SIZES = DataConfig(load_size=40, crop_size=32)
 
 
 def photo(seed: int, width: int = 64, height: int = 48) -> Image.Image:
-    """A picture with structure of its own: bright and dark patches of a random place and colour."""
+    """An image with structure of its own: bright and dark patches of a random place and colour."""
     patches = np.random.default_rng(seed).integers(20, 236, (6, 8, 3), np.uint8)
     return Image.fromarray(patches).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -52,7 +52,7 @@ def opened(root: Path) -> tuple[Datasets, DataConfig]:
 
 
 def found(root: Path, decode: bool = True) -> list[tuple[str, str]]:
-    """Class and file's name, but for that there are few pictures."""
+    """Class and file's name, but for that there are few images."""
     report = inspect(*opened(root), decode=decode)
     return [(finding.kind, Path(finding.file).name) for finding in report.findings if finding.kind != "too-few"]
 
@@ -165,7 +165,7 @@ def test_the_header_tells_the_class(
 
 @pytest.mark.parametrize("level", ["error", "warning", "note"])
 def test_every_class_is_tried_here(level: str) -> None:
-    of_pictures = {
+    of_images = {
         "damaged",
         "leak",
         "in-both",
@@ -176,7 +176,7 @@ def test_every_class_is_tried_here(level: str) -> None:
         "blank",
         "brightness",
     }
-    tried = of_pictures | {"too-few", "sharpness"}.union(*(kinds for _, _, kinds in FILES))
+    tried = of_images | {"too-few", "sharpness"}.union(*(kinds for _, _, kinds in FILES))
     assert {name for name, kind in KINDS.items() if kind.level == level} <= tried
 
 
@@ -215,7 +215,7 @@ def test_headers_are_read_without_decoding(root: Path, monkeypatch: pytest.Monke
     assert found(root, decode=False) == [("palette", "x.gif")]
 
 
-def test_a_header_has_the_files_figures(tmp_path: Path) -> None:
+def test_a_header_has_the_files_metrics(tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
     photo(1, 50, 40).save(path, exif=turned(8))
     header = read_header(path)
@@ -255,7 +255,7 @@ def test_domains_of_different_sharpness(root: Path, side_a: int, side_b: int, bl
     assert names == ([blurred] if blurred else [])
 
 
-# Pictures
+# Images
 
 
 def test_a_file_cut_short_is_found_by_decoding_alone(root: Path) -> None:
@@ -277,14 +277,14 @@ def test_a_file_that_vanishes_while_it_is_compared_is_named(root: Path, monkeypa
     assert {kind for kind, _ in found(root)} == {"damaged"}
 
 
-def test_black_white_and_plain_pictures_are_found_but_no_night(root: Path) -> None:
+def test_black_white_and_plain_images_are_found_but_no_night(root: Path) -> None:
     night = Image.new("RGB", (64, 48), (3, 3, 5))
     for x in (8, 24, 40):
         night.paste((120, 110, 60), (x, 30, x + 8, 44))  # lamps, and their light on the street
-    pictures = {"dark": Image.new("RGB", (64, 48), (4, 4, 9)), "overexposed": Image.new("RGB", (64, 48), "white")}
-    pictures |= {"blank": Image.new("RGB", (64, 48), (90, 120, 200)), "night": night}
-    for name, picture in pictures.items():
-        picture.save(root / "testB" / f"{name}.png")
+    images = {"dark": Image.new("RGB", (64, 48), (4, 4, 9)), "overexposed": Image.new("RGB", (64, 48), "white")}
+    images |= {"blank": Image.new("RGB", (64, 48), (90, 120, 200)), "night": night}
+    for name, image in images.items():
+        image.save(root / "testB" / f"{name}.png")
     assert found(root) == [(kind, f"{kind}.png") for kind in ("dark", "overexposed", "blank")]
 
 
@@ -300,7 +300,7 @@ def test_domains_of_different_brightness(root: Path, factor: float, kinds: list[
 # Copies
 
 
-def test_copies_are_told_from_leaks_and_from_pictures_in_both_domains(root: Path) -> None:
+def test_copies_are_told_from_leaks_and_from_images_in_both_domains(root: Path) -> None:
     for source, copy in (
         ("trainA/0000.png", "trainA/sub/copy.png"),
         ("trainA/0001.png", "testA/leak.png"),
@@ -356,7 +356,7 @@ def test_what_is_held_out_is_compared_with_what_is_trained_on(tmp_path: Path) ->
     assert [Path(finding.file).name for finding in leaks] == [held]
 
 
-def test_a_single_picture_is_not_its_own_leak(tmp_path: Path) -> None:
+def test_a_single_image_is_not_its_own_leak(tmp_path: Path) -> None:
     for number, name in enumerate(("trainA", "trainB")):
         save(tmp_path / name, range(number, number + 1))
     assert found(tmp_path) == []
@@ -373,7 +373,7 @@ def thumbnails(images: list[Image.Image]) -> np.ndarray:
     return np.stack([np.asarray(image) for image in small])
 
 
-def test_plain_and_smooth_pictures_are_like_nothing() -> None:
+def test_plain_and_smooth_images_are_like_nothing() -> None:
     ramp = np.linspace(0, 40, 16)
     sky = np.stack([np.full((16, 16), 9.0), *(np.add.outer(ramp, np.full(16, base)) for base in (100, 120))])
     assert first_alike(np.repeat(sky, 2, axis=0).astype(np.uint8)) == [-1] * 6
@@ -409,7 +409,7 @@ def test_several_processes_find_what_one_does(root: Path, monkeypatch: pytest.Mo
     (root / "trainA" / "x\ud800.png".encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")).touch()
     shutil.copy(root / "trainA" / "0000.png", root / "testA" / "copy.png")
     alone = inspect(*opened(root))
-    monkeypatch.setattr(inspecting, "_MANY_PICTURES", 1)
+    monkeypatch.setattr(inspecting, "_MANY_IMAGES", 1)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert inspect(*opened(root)) == alone
     assert {finding.kind for finding in alone.findings} == {"unreadable", "too-few", "leak"}

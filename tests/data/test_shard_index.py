@@ -118,14 +118,14 @@ def test_folders_links_and_other_files_are_passed_over(tmp_path: Path) -> None:
     assert found(str(tmp_path / "x.tar")) == [("d/a.JPEG", b"abc"), ("b.webp", b"abc")]
 
 
-def test_of_a_sample_the_plain_picture_counts_and_of_a_name_the_last(tmp_path: Path) -> None:
+def test_of_a_sample_the_plain_image_counts_and_of_a_name_the_last(tmp_path: Path) -> None:
     members = [("1.depth.png", b"d"), ("1.jpg", b"p"), ("1.seg.png", b"s"), ("2.left.jpg", b"l"), ("v1.2/3.jpg", b"3")]
     expected = [("1.jpg", b"P"), ("2.left.jpg", b"l"), ("v1.2/3.jpg", b"3")]
     assert found(tar(tmp_path / "x.tar", [*members, ("1.jpg", b"P")])) == expected
 
 
 @pytest.mark.parametrize("names", [["1.jpg", "1.png"], ["x.1.jpg", "x.2.jpg"]])
-def test_several_pictures_in_a_sample_are_refused(tmp_path: Path, names: list[str]) -> None:
+def test_several_images_in_a_sample_are_refused(tmp_path: Path, names: list[str]) -> None:
     with pytest.raises(DataError, match=rf"x\.tar: {names[0]} and {names[1]} are one sample"):
         found(tar(tmp_path / "x.tar", [("0.jpg", b""), *((name, b"") for name in names)]))
 
@@ -136,7 +136,7 @@ def test_several_pictures_in_a_sample_are_refused(tmp_path: Path, names: list[st
         (b"", "is empty"),
         (b"\xff\xd8" + bytes(2000), "is no tar file"),
         (b"PK\3\4 short", "is no tar file"),
-        (bytes(1024), "holds no pictures, and 0 other members"),
+        (bytes(1024), "holds no images, and 0 other members"),
     ],
 )
 def test_what_is_no_shard_is_one_line(tmp_path: Path, content: bytes, words: str) -> None:
@@ -154,8 +154,8 @@ def test_a_compressed_shard_is_to_be_unpacked(tmp_path: Path) -> None:
         read_indexes([str(packed)], None)
 
 
-def test_a_shard_without_pictures_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no pictures, and 1 other members"):
+def test_a_shard_without_images_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no images, and 1 other members"):
         read_indexes([tar(tmp_path / "x.tar", [("a.json", b"")])], None)
 
 
@@ -237,7 +237,7 @@ def test_without_a_folder_to_keep_it_in_it_is_read_each_time(tmp_path: Path) -> 
 
 @given(st.lists(st.booleans(), min_size=6, max_size=6))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_choice_of_pictures(tmp_path: Path, chosen: list[bool]) -> None:
+def test_a_choice_of_images(tmp_path: Path, chosen: list[bool]) -> None:
     members = [(f"{'ä' * k}x{k}.jpg", b"x" * k) for k in range(6)]
     (index,) = read_indexes([tar(tmp_path / "x.tar", members)], None)
     part = index.only(np.array(chosen))
@@ -248,7 +248,7 @@ def test_a_choice_of_pictures(tmp_path: Path, chosen: list[bool]) -> None:
     assert [part.place(k) for k in range(len(part))] == [index.place(k) for k in range(6) if chosen[k]]
 
 
-def test_a_million_pictures_take_little_memory(tmp_path: Path) -> None:
+def test_a_million_images_take_little_memory(tmp_path: Path) -> None:
     names = [f"city/{k:012d}.jpg" for k in range(1000)]
     (index,) = read_indexes([tar(tmp_path / "x.tar", [(name, b"") for name in names], "ustar")], None)
     parts = (index.blocks, index.sizes, index.ends)

@@ -1,4 +1,4 @@
-"""What ``shards`` writes is what WebDataset reads: each picture of the folder once, byte for byte."""
+"""What ``shards`` writes is what WebDataset reads: each image of the folder once, byte for byte."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unit.data.shards import Shards
 pytestmark = pytest.mark.skipif(not hasattr(os, "pread"), reason="needs Linux or macOS")
 
 
-def pictures(folder: Path, *names: str) -> Path:
+def make_images(folder: Path, *names: str) -> Path:
     """Small ones, all different."""
     for number, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -45,9 +45,9 @@ def members(pattern: str) -> dict[str, bytes]:
 NAMES = ("1.jpg", "2.PNG", "x/1.jpg", "x/v1.2/3.final.webp", "ä/ö ü.png", f"{'long/' * 60}{'n' * 90}.jpg")
 
 
-def test_each_picture_is_there_once_byte_for_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = pictures(tmp_path / "sunny", *NAMES)
-    (folder / "notes.txt").write_text("no picture")
+def test_each_image_is_there_once_byte_for_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_images(tmp_path / "sunny", *NAMES)
+    (folder / "notes.txt").write_text("no image")
     status, out, err = run(capsys, folder, tmp_path / "out", "--per_shard", 4)
     assert (status, out, err) == (0, str(tmp_path / "out" / "sunny-{000000..000001}.tar"), "")
     renamed = {"2.PNG": "2.png", "x/v1.2/3.final.webp": "x/v1.2/3_final.webp"}
@@ -55,8 +55,8 @@ def test_each_picture_is_there_once_byte_for_byte(tmp_path: Path, capsys: pytest
     assert len(Shards.open(Path(out))) == len(NAMES)
 
 
-def test_webdataset_reads_the_same_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = pictures(tmp_path / "in", *NAMES)
+def test_webdataset_reads_the_same_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_images(tmp_path / "in", *NAMES)
     _, out, _ = run(capsys, folder, tmp_path / "out", "--per_shard", 3)
     code = (
         "import json, sys, webdataset; json.dump([[s.pop('__key__'), sorted(s), next(s[k].hex() for k in s if k[0] != "
@@ -73,7 +73,7 @@ def test_webdataset_reads_the_same_pictures(tmp_path: Path, capsys: pytest.Captu
 
 def test_names_that_would_be_one_sample_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ("a.b.jpg", "a.jpg", "a.png", "a_b-2.jpg", "a_b.jpg", "a_b.png")
-    _, out, _ = run(capsys, pictures(tmp_path / "in", *names), tmp_path / "out")
+    _, out, _ = run(capsys, make_images(tmp_path / "in", *names), tmp_path / "out")
     assert out == str(tmp_path / "out" / "in-000000.tar")
     found = members(out)
     keys = {name.partition(".")[0] for name in found}
@@ -82,8 +82,8 @@ def test_names_that_would_be_one_sample_are_told_apart(tmp_path: Path, capsys: p
     assert len(Shards.open(Path(out))) == len(names)
 
 
-def test_a_shard_ends_after_so_many_pictures_or_megabytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = pictures(tmp_path / "in", *(f"{k}.png" for k in range(10)))
+def test_a_shard_ends_after_so_many_images_or_megabytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_images(tmp_path / "in", *(f"{k}.png" for k in range(10)))
     for k in range(10):
         with (folder / f"{k}.png").open("ab") as file:
             file.write(bytes(400_000))
@@ -97,7 +97,7 @@ def test_a_shard_ends_after_so_many_pictures_or_megabytes(tmp_path: Path, capsys
 
 
 def test_neighbours_are_parted_by_a_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = pictures(tmp_path / "in", *(f"{k:03d}.png" for k in range(100)))
+    folder = make_images(tmp_path / "in", *(f"{k:03d}.png" for k in range(100)))
     orders, contents = [], []
     for number, seed in enumerate((0, 0, 1)):
         _, out, _ = run(capsys, folder, tmp_path / str(number), "--seed", seed)
@@ -113,28 +113,28 @@ def test_neighbours_are_parted_by_a_seed(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_folder_of_any_name_gives_a_pattern_that_works(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    folder = pictures(tmp_path / "in" / name, "1.png", "2.png")
+    folder = make_images(tmp_path / "in" / name, "1.png", "2.png")
     status, out, _ = run(capsys, folder, tmp_path / "out %d", "--per_shard", 1)
     assert status == 0
     assert len(Shards.open(Path(out))) == 2
 
 
 def test_shards_are_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder, out = pictures(tmp_path / "in", "1.png"), tmp_path / "out"
+    folder, out = make_images(tmp_path / "in", "1.png"), tmp_path / "out"
     run(capsys, folder, out)
     before = (out / "in-000000.tar").read_bytes()
-    pictures(folder, "2.png")
+    make_images(folder, "2.png")
     status, printed, err = run(capsys, folder, out)
     assert (status, printed) == (2, "")
     assert err == f"error: {out}: has in-000000.tar already; give another folder, or remove its shards\n"
     assert (out / "in-000000.tar").read_bytes() == before
-    assert run(capsys, pictures(tmp_path / "other", "1.png"), out)[0] == 0
+    assert run(capsys, make_images(tmp_path / "other", "1.png"), out)[0] == 0
 
 
-def test_a_picture_that_vanishes_leaves_nothing_behind(
+def test_a_image_that_vanishes_leaves_nothing_behind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = pictures(tmp_path / "in", "1.png", "2.png")
+    folder = make_images(tmp_path / "in", "1.png", "2.png")
     monkeypatch.setattr("unit.data.shard_writer.list_images", lambda _: ["1.png", "2.png", "3.png"])
     status, _, err = run(capsys, folder, tmp_path / "out", "--per_shard", 1)
     assert (status, err) == (3, f"error: {folder / '3.png'}: can't be read (No such file or directory); remove it\n")
@@ -147,7 +147,7 @@ def test_a_full_disk_leaves_nothing_behind(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    folder = pictures(tmp_path / "in", "1.png", "2.png")
+    folder = make_images(tmp_path / "in", "1.png", "2.png")
     monkeypatch.setattr(webdataset.ShardWriter, "write", full)
     status, _, err = run(capsys, folder, tmp_path / "out")
     assert status == 1
@@ -160,7 +160,7 @@ def test_a_missing_package_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "webdataset", None)
-    status, _, err = run(capsys, pictures(tmp_path / "in", "1.png"), tmp_path / "out")
+    status, _, err = run(capsys, make_images(tmp_path / "in", "1.png"), tmp_path / "out")
     assert (status, err) == (2, "error: shards: needs the package webdataset; pip install 'webdataset>=1.0'\n")
 
 
@@ -185,7 +185,7 @@ def test_mistakes_are_one_line(
 def test_check_says_that_it_does_not_look_into_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     patterns = []
     for name in ("sunny", "rainy"):
-        folder = pictures(tmp_path / name, "1.png", "2.png")
+        folder = make_images(tmp_path / name, "1.png", "2.png")
         patterns.append(run(capsys, folder, tmp_path / "out")[1])
     status = main(["check", "--a", patterns[0], "--b", patterns[1]])
     assert status == 2

@@ -1,4 +1,4 @@
-"""Shards are one more source: what holds of a folder's pictures holds of theirs."""
+"""Shards are one more source: what holds of a folder's images holds of theirs."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def photos(tmp_path: Path) -> Path:
         for k in range(count):
             path = tmp_path / "photos" / name / ("x" if k % 3 else "y.z") / f"{k}.{('jpg', 'PNG', 'webp')[k % 3]}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            picture = Image.fromarray(dice.integers(0, 256, (*dice.integers(22, 60, 2), 3), np.uint8))
-            exif = picture.getexif()
+            image = Image.fromarray(dice.integers(0, 256, (*dice.integers(22, 60, 2), 3), np.uint8))
+            exif = image.getexif()
             exif[0x0112] = 6 if k == 3 else 1
-            picture.save(path, exif=exif)
+            image.save(path, exif=exif)
     return tmp_path / "photos"
 
 
@@ -72,10 +72,10 @@ def names_of(source: object) -> list[str]:
     return [source.name(k) for k in range(len(source))]  # type: ignore[attr-defined, arg-type]
 
 
-# Pictures
+# Images
 
 
-def test_the_pictures_are_the_folders(photos: Path) -> None:
+def test_the_images_are_the_folders(photos: Path) -> None:
     for domain, name in zip(Domain, ("sunny", "rainy"), strict=True):
         folder, shards = ImageFolder.open(photos / name), Shards.open(Path(written(photos)[domain]))
         assert len(shards) == len(folder)
@@ -117,9 +117,9 @@ def test_few_files_are_open_at_once(tmp_path: Path) -> None:
     assert 1 <= sum(str(tmp_path) in path for path in opened) <= 64
 
 
-def test_a_bad_picture_is_named(tmp_path: Path) -> None:
+def test_a_bad_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "in" / "bad.jpg").write_bytes(b"no image")
     (tmp_path / "in" / "empty.jpg").write_bytes(b"")
     shards = Shards.open(Path(write_shards(tmp_path / "in", tmp_path / "out", 9, 1)))
     for k in range(2):
@@ -227,10 +227,10 @@ def test_what_domains_are_named_by(pattern: str, name: str) -> None:
     assert plain_path(Path(pattern)) == Path(name)
 
 
-# As the pictures of a run
+# As the images of a run
 
 
-def test_some_pictures_are_held_out_by_their_names(photos: Path) -> None:
+def test_some_images_are_held_out_by_their_names(photos: Path) -> None:
     datasets, patterns = open_datasets(config(written(photos))), written_again(photos)
     for i in Domain:
         train_names, test_names = held_out(names_of(Shards.open(Path(patterns[i]))))
@@ -254,7 +254,7 @@ def test_the_limit_on_pixels_reaches_the_reader(photos: Path) -> None:
             source.image(0)
 
 
-def test_a_single_picture_can_be_trained_on(tmp_path: Path) -> None:
+def test_a_single_image_can_be_trained_on(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "in" / "1.png")
     one, two = Shards.open(Path(write_shards(tmp_path / "in", tmp_path / "out", 1, 1))).split()
@@ -283,7 +283,7 @@ def test_no_shard_may_serve_twice(photos: Path) -> None:
     for a, b in ((patterns.a, patterns.a), (patterns.a, str(link)), (patterns.a, patterns.a.replace("sunny", "*"))):
         with pytest.raises(DataError, match="serve twice"):
             open_datasets(config(PerDomain(a, b), name_a="1", name_b="2"))
-    shutil.move(photos.parent / "shards", photos / "rainy" / "shards")  # shards among pictures are none of them
+    shutil.move(photos.parent / "shards", photos / "rainy" / "shards")  # shards among images are none of them
     inner = PerDomain(str(photos / "rainy" / "shards" / "sunny-*.tar"), str(photos / "rainy"))
     assert len(open_datasets(config(inner)).train.a)
 
@@ -291,7 +291,7 @@ def test_no_shard_may_serve_twice(photos: Path) -> None:
 def test_the_order_of_a_domain_goes_through_its_shards_and_every_epoch_is_whole(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unit.data.order._MIXED", 2)
+    monkeypatch.setattr("unit.data.permutation._MIXED", 2)
     settings = config(written(photos, 4))
     images = TrainingImages(open_datasets(settings).train, settings, 0)
     for i in Domain:
@@ -314,7 +314,12 @@ def test_ranks_share_an_epoch_without_overlap(photos: Path) -> None:
     images = TrainingImages(open_datasets(settings).train, settings, 0)
     count = len(images.sources.a)
     seen = [
-        {images.index(Domain.A, p) for step in range(count) for p in Ranks(rank, 2).positions(step, 3) if p < count}
+        {
+            images.index(Domain.A, p)
+            for step in range(count)
+            for p in Ranks(rank, 2).sample_indices(step, 3)
+            if p < count
+        }
         for rank in range(2)
     ]
     assert seen[0].isdisjoint(seen[1])
@@ -337,7 +342,7 @@ def test_batches_do_not_depend_on_workers_or_the_cache(photos: Path, workers: in
             assert all(torch.equal(one[i], two[i]) for i in Domain)
 
 
-def test_a_kept_picture_is_read_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kept_image_is_read_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = config(written(photos), cache="disk")
     source = cached(Shards.open(Path(settings.a or "")), settings)
     first = [source.image(k, 20).tobytes() for k in range(len(source))]
@@ -345,7 +350,7 @@ def test_a_kept_picture_is_read_once(photos: Path, monkeypatch: pytest.MonkeyPat
     assert [source.image(k, 20).tobytes() for k in range(len(source))] == first
 
 
-def test_a_kept_picture_is_read_anew_when_its_shard_changes(photos: Path) -> None:
+def test_a_kept_image_is_read_anew_when_its_shard_changes(photos: Path) -> None:
     settings = config(written(photos, 99), cache="disk")
     seen = []
     for _ in range(2):
@@ -360,8 +365,8 @@ def test_a_kept_picture_is_read_anew_when_its_shard_changes(photos: Path) -> Non
     assert all(one != two for one, two in zip(*seen, strict=True))
 
 
-def test_a_skipped_picture_is_replaced_by_another(photos: Path) -> None:
-    (photos / "rainy" / "x" / "bad.jpg").write_bytes(b"no picture")
+def test_a_skipped_image_is_replaced_by_another(photos: Path) -> None:
+    (photos / "rainy" / "x" / "bad.jpg").write_bytes(b"no image")
     settings = config(written(photos), on_bad_image="skip")
     images = TrainingImages(open_datasets(settings).train, settings, 0)
     items = [images[position] for position in range(len(images.sources.b))]

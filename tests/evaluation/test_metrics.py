@@ -1,4 +1,4 @@
-"""Figures against numbers worked out by hand, plain loops, closed forms and torchmetrics' own."""
+"""Metrics against numbers worked out by hand, plain loops, closed forms and torchmetrics' own."""
 
 import math
 
@@ -57,9 +57,9 @@ def test_ssim_by_hand() -> None:
 def test_figures_are_those_of_the_files_that_would_be_written() -> None:
     images, targets = noise(2), noise(2)
     rounded = [torch.round((x + 1) * 127.5) / 127.5 - 1 for x in (images, targets)]
-    for figure in (metrics.psnr, metrics.ssim, metrics.pixel_accuracy, metrics.identity_distance):
-        assert figure(images, targets) == pytest.approx(figure(*rounded), rel=1e-6)
-        assert figure(images * 1e9, targets) == pytest.approx(figure(images.sign(), targets), rel=1e-6)
+    for metric in (metrics.psnr, metrics.ssim, metrics.pixel_accuracy, metrics.identity_distance):
+        assert metric(images, targets) == pytest.approx(metric(*rounded), rel=1e-6)
+        assert metric(images * 1e9, targets) == pytest.approx(metric(images.sign(), targets), rel=1e-6)
     torch.testing.assert_close(metrics.written(images), rounded[0])
 
 
@@ -102,7 +102,7 @@ def test_spread_of_a_collapse_is_0_and_of_twice_the_contrast_2() -> None:
     assert metrics.spread(image, plain(3, 5)) == 1
 
 
-def test_spread_is_the_mean_square_distance_of_two_different_pictures() -> None:
+def test_spread_is_the_mean_square_distance_of_two_different_images() -> None:
     translations, inputs = metrics.thumbnails(noise(4)), metrics.thumbnails(noise(6))
 
     def mean_square(x: Tensor) -> float:
@@ -119,7 +119,7 @@ def test_feature_distance_is_the_mean_cosine_distance() -> None:
     assert metrics.feature_distance(features, targets) == pytest.approx((1 + (1 - math.sqrt(0.5)) + 0) / 3)
 
 
-def test_kid_is_the_mean_over_pairs_of_different_pictures() -> None:
+def test_kid_is_the_mean_over_pairs_of_different_images() -> None:
     x, y = normal(5), normal(7, 0.4)
 
     def mean_kernel(one: Tensor, other: Tensor) -> float:
@@ -145,7 +145,7 @@ def test_kid_is_torchmetrics_of_one_subset_of_all() -> None:
     assert metrics.kid(x, y) == pytest.approx(1000 * float(theirs.compute()[0]))
 
 
-def test_kid_has_no_bias_however_few_the_pictures() -> None:
+def test_kid_has_no_bias_however_few_the_images() -> None:
     """For x ~ N(μ, 1), y ~ N(ν, 1) in d dimensions, E[(x·y / d + 1)³] follows from the cumulants of x·y / d."""
     d, shift, x, y = 8, 0.5, normal(4 * 2000), normal(4 * 2000, 0.5)
 

@@ -18,12 +18,12 @@ from unit.config import Config
 from unit.config_file import write_config
 from unit.domains import Domain, PerDomain
 from unit.errors import ConfigError
-from unit.evaluation import figures, metrics
+from unit.evaluation import metric_table
 from unit.evaluation.held_out import load_held_out
 from unit.evaluation.report.curves import Chart, Curve, charts, rough, smoothed, thinned
 from unit.evaluation.report.drawing import drawn
+from unit.evaluation.report.images import Rated, evenly, rated, worst_and_best
 from unit.evaluation.report.page import element, text
-from unit.evaluation.report.pictures import Rated, evenly, rated, worst_and_best
 from unit.evaluation.report.run import Run
 from unit.evaluation.report.write import report_unless_it_fails, write_report
 from unit.model.networks import build_autoencoders
@@ -69,7 +69,7 @@ def make_run(run: Path, config: Config, names: PerDomain[str] = NAMES, step: int
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four folders of a few pictures, with names of all kinds, in a place with a hostile name."""
+    """Four folders of a few images, with names of all kinds, in a place with a hostile name."""
     root, random = tmp_path_factory.mktemp("photos") / "<script>hacked=1;'&", np.random.default_rng(0)
     for k, folder in enumerate(("trainA", "trainB", "testA", "testB")):
         (root / folder).mkdir(parents=True)
@@ -124,7 +124,7 @@ def opened(browser: Browser, path: Path) -> tuple[Page, list[str], list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["unpaired", "streets"])
-def test_in_a_browser_pictures_load_and_nothing_is_asked_for(
+def test_in_a_browser_images_load_and_nothing_is_asked_for(
     kind: str, browser: Browser, request: pytest.FixtureRequest
 ) -> None:
     run: Path = request.getfixturevalue(kind)
@@ -235,12 +235,12 @@ def test_how_a_run_ended_follows_from_its_steps(tmp_path: Path, steps: int, writ
 @pytest.mark.parametrize(
     ("gone", "missing"),
     [
-        (["model.safetensors"], {"pictures", "figures", "extremes"}),
+        (["model.safetensors"], {"images", "metrics", "extremes"}),
         (["metrics.jsonl"], {"curves"}),
         (["samples"], {"steps"}),
         (["environment.json"], {"environment"}),
         (["config.yaml"], set()),
-        (["config.yaml", "model.safetensors"], {"pictures", "figures", "extremes", "data", "configuration"}),
+        (["config.yaml", "model.safetensors"], {"images", "metrics", "extremes", "data", "configuration"}),
         (["metrics.jsonl", "samples", "environment.json", "config.yaml"], {"curves", "steps", "environment"}),
     ],
 )
@@ -263,31 +263,31 @@ def test_a_damaged_part_leaves_the_others(streets: Path, name: str, content: byt
 def test_without_the_folders_it_says_where_they_were(unpaired: Path, photos: Path) -> None:
     write_config(tiny(data={"root": str(photos / "moved")}), unpaired / "config.yaml")
     found = sections(report(unpaired))
-    assert {key for key, content in found.items() if "Not to be had" in content} == {"pictures", "figures", "extremes"}
-    assert text(photos / "moved") in found["pictures"]
+    assert {key for key, content in found.items() if "Not to be had" in content} == {"images", "metrics", "extremes"}
+    assert text(photos / "moved") in found["images"]
     assert text(photos / "moved") in found["data"]
 
 
-def test_a_picture_that_cannot_be_read_is_passed_over(tmp_path: Path, photos: Path) -> None:
+def test_a_image_that_cannot_be_read_is_passed_over(tmp_path: Path, photos: Path) -> None:
     shutil.copytree(photos, tmp_path / "photos")
     damaged = tmp_path / "photos" / "testA" / HOSTILE[0]
     damaged.write_bytes(b"none")
     (tmp_path / "photos" / "trainA" / HOSTILE[1]).write_bytes(b"none")
     found = sections(report(make_run(tmp_path / "run", tiny(data={"root": str(tmp_path / "photos")}))))
     assert not any("Not to be had" in content for content in found.values())
-    assert text(HOSTILE[0]) not in found["pictures"].partition("rainy")[0]
-    assert "3 pictures beside 4 real" in found["figures"]
+    assert text(HOSTILE[0]) not in found["images"].partition("rainy")[0]
+    assert "3 images beside 4 real" in found["metrics"]
 
 
 def test_the_figures_are_those_that_are_given(streets: Path) -> None:
-    group: dict[str, float | None] = dict.fromkeys(figures.NAMES)
+    group: dict[str, float | None] = dict.fromkeys(metric_table.NAMES)
     given = {
         i.direction: {
             guess: {**group, "kid": 100 * k + n} for n, guess in enumerate(("translated", "do_nothing", "real"))
         }
         for k, i in enumerate(Domain, 1)
     }
-    found = sections(report(streets, figures=given, features="Corners"))["figures"]
+    found = sections(report(streets, metrics=given, features="Corners"))["metrics"]
     rows = [re.sub("<[^>]*>", " ", row).split() for row in re.findall("<tr>(.*?)</tr>", found)]
     wanted = [["KID", "x", "1000,", "Corners", "lower", *(f"{100 * k + n}.0" for n in range(3))] for k in (1, 2)]
     assert [row for row in rows if row[0] == "KID"] == wanted
@@ -329,10 +329,10 @@ def test_at_a_runs_end_a_failure_is_one_line(
     assert "division by zero" in caplog.text
 
 
-# Pictures
+# Images
 
 
-def test_pairs_are_rated_by_the_real_picture_and_others_by_what_comes_back(streets: Path, unpaired: Path) -> None:
+def test_pairs_are_rated_by_the_real_image_and_others_by_what_comes_back(streets: Path, unpaired: Path) -> None:
     for run in (Run(streets, "cpu", "fp32"), Run(unpaired, "cpu", "fp32")):
         test, translator = run.datasets.test, run.translator
         images = load_held_out(test.images, range(5), run.data)
@@ -347,15 +347,15 @@ def test_pairs_are_rated_by_the_real_picture_and_others_by_what_comes_back(stree
                 assert rating.score == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
-def test_of_many_held_out_pictures_some_are_rated(streets: Path) -> None:
+def test_of_many_held_out_images_some_are_rated(streets: Path) -> None:
     write_config(tiny(data={"streets_test": 5}), streets / "config.yaml")
     run = Run(streets, "cpu", "fp32")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unit.evaluation.report.pictures._MOST_RATED", 2)
+        patch.setattr("unit.evaluation.report.images._MOST_RATED", 2)
         assert [rating.index for rating in rated(run).a] == [0, 3]
 
 
-def test_the_worst_come_first_and_no_picture_is_both() -> None:
+def test_the_worst_come_first_and_no_image_is_both() -> None:
     ratings = [Rated(k, score) for k, score in enumerate((0.5, 0.1, 0.9, 0.3, 0.7))]
     worst, best = worst_and_best(ratings, 12)
     assert [rating.index for rating in worst] == [1, 3]

@@ -21,16 +21,16 @@ def translator() -> Translator:
     return Translator(networks, CONFIG, PerDomain("sunny", "rainy"), 0, "cpu", "fp32")
 
 
-def test_sheets_show_as_many_rows_as_there_are_pictures(translator: Translator) -> None:
+def test_sheets_show_as_many_rows_as_there_are_images(translator: Translator) -> None:
     assert contact_sheet(translator, TEST, rows=2).shape == (3, 2 * 16 + 2, 2 * (3 * 16 + 2 * 2) + 12)
     few = open_datasets(tiny(data={"streets_test": 1}).data).test
     assert sample_grids(translator, few).a.shape == (3, 16, 4 * 16 + 3 * 2)
 
 
-def test_the_sheet_of_unpaired_pictures_shows_inputs_and_translations_alone(translator: Translator) -> None:
+def test_the_sheet_of_unpaired_images_shows_inputs_and_translations_alone(translator: Translator) -> None:
     sheet = contact_sheet(translator, replace(TEST, paired=False, redrawn=None), rows=2)
     assert sheet.shape == (3, 2 * 16 + 2, 2 * (2 * 16 + 2) + 12)
-    pictures = load_held_out(TEST.images, range(1), CONFIG.data)
+    images = load_held_out(TEST.images, range(1), CONFIG.data)
     second = 2 * 16 + 2 + 12
-    assert torch.equal(sheet[:, :16, :16], pictures.a[0])
-    assert torch.equal(sheet[:, :16, second : second + 16], pictures.b[0])
+    assert torch.equal(sheet[:, :16, :16], images.a[0])
+    assert torch.equal(sheet[:, :16, second : second + 16], images.b[0])

@@ -1,4 +1,4 @@
-"""Thousands of damaged and hostile images: each is a picture or one line, soon, and in little memory.
+"""Thousands of damaged and hostile images: each is an image or one line, soon, and in little memory.
 
 They are read in a process of its own, `python -m tests.faults.test_mutated_images`, so that a crash, a hang and the
 memory it takes are seen. Mutant number k is always the same.
@@ -29,7 +29,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
-from unit.errors import ImageError, printable
+from unit.errors import ImageError, escape
 from unit.images import MAX_PIXELS, read_header, read_image
 
 SECONDS = 10
@@ -304,7 +304,7 @@ def mutant(number: int, wholes: dict[str, list[bytes]]) -> tuple[str, bytes]:
 
 
 def attempt(path: Path, max_pixels: int) -> str:
-    """What reading gave: "read" or the reason; anything but a picture or a proper `ImageError` is an error."""
+    """What reading gave: "read" or the reason; anything but an image or a proper `ImageError` is an error."""
     try:
         header = read_header(path)
         assert header.width > 0
@@ -312,17 +312,17 @@ def attempt(path: Path, max_pixels: int) -> str:
     except ImageError as error:
         reason_of(error, path)
     try:
-        picture = read_image(path, max_pixels)
+        image = read_image(path, max_pixels)
     except ImageError as error:
         return reason_of(error, path)
-    assert picture.mode == "RGB"
-    assert 0 < picture.width * picture.height <= max_pixels
-    assert len(picture.tobytes()) == 3 * picture.width * picture.height
+    assert image.mode == "RGB"
+    assert 0 < image.width * image.height <= max_pixels
+    assert len(image.tobytes()) == 3 * image.width * image.height
     return "read"
 
 
 def reason_of(error: ImageError, path: Path) -> str:
-    message, name = str(error), f"{printable(path)}: "
+    message, name = str(error), f"{escape(path)}: "
     assert message.startswith(name), message
     assert message.isprintable(), message
     assert len(message) < len(name) + 400, message
@@ -474,8 +474,8 @@ def giant_gif() -> bytes:
 
 def giant_icon() -> bytes:
     """Pillow decodes it when it is opened."""
-    picture = png(60_000, 60_000, b"", depth=1, kind=0)
-    return struct.pack("<3H4B2H2L", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(picture), 22) + picture
+    image = png(60_000, 60_000, b"", depth=1, kind=0)
+    return struct.pack("<3H4B2H2L", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(image), 22) + image
 
 
 def gif_with(extra: Callable[[bytes], bytes]) -> bytes:
@@ -529,7 +529,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "giant.tif": (lambda: tiff(2**32 - 1, 2**32 - 1, b"", {}), "pixels; make it smaller"),
     "giant.webp": (giant_webp, "pixels; make it smaller"),
     "giant.gif": (giant_gif, "pixels; make it smaller"),
-    "giant.ico": (giant_icon, "an icon that holds a giant picture"),
+    "giant.ico": (giant_icon, "an icon that holds a giant image"),
     "giant.jpg": (giant_jpeg, "pixels; make it smaller"),
     "ztxt.png": (lambda: png(8, 8, ROW, chunk(b"zTXt", b"c\0\0" + ZEROS)), "too large"),
     "itxt.png": (lambda: png(8, 8, ROW, chunk(b"iTXt", b"c\0\1\0\0\0" + ZEROS)), "too large"),
@@ -576,8 +576,8 @@ def test_bombs(tmp_path: Path, capsys: pytest.CaptureFixture[str], long: bool) -
 
 def mac_icon(side: int) -> bytes:
     """Of 128x128, it says."""
-    picture = saved(Image.new("RGBA", (side, side)), "PNG")
-    return struct.pack(">4sL4sL", b"icns", 16 + len(picture), b"ic07", 8 + len(picture)) + picture
+    image = saved(Image.new("RGBA", (side, side)), "PNG")
+    return struct.pack(">4sL4sL", b"icns", 16 + len(image), b"ic07", 8 + len(image)) + image
 
 
 def test_an_icon_that_holds_more_than_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -586,7 +586,7 @@ def test_an_icon_that_holds_more_than_it_says(tmp_path: Path, monkeypatch: pytes
     path.write_bytes(mac_icon(128))
     assert read_image(path, 20_000).size == (128, 128)
     path.write_bytes(mac_icon(200))
-    assert "holds a larger picture than it says" in attempt(path, 20_000)
+    assert "holds a larger image than it says" in attempt(path, 20_000)
     assert Image.MAX_IMAGE_PIXELS == 10_000
 
 

@@ -27,11 +27,11 @@ from tests.tiny import TINY
 from unit.__main__ import main
 from unit.data.folders import ImageFolder
 from unit.domains import PerDomain
-from unit.errors import DataError, UserError, printable
+from unit.errors import DataError, UserError, escape
 from unit.images import read_image
 from unit.listing import list_images
 from unit.model.networks import build_autoencoders
-from unit.translation.pictures import find_pictures
+from unit.translation.image_files import find_images
 from unit.translation.translator import Translator
 
 pytestmark = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="needs names of arbitrary bytes")
@@ -216,7 +216,7 @@ def test_odd_names_that_are_not_there(here: Path, translate: Command) -> None:
         result = translate("--out", "out", *words)
         assert result.status == 1
         *lines, _ = result.lines
-        assert all(line.startswith(f"{printable(word)}: ") for line, word in zip(lines, words, strict=True))
+        assert all(line.startswith(f"{escape(word)}: ") for line, word in zip(lines, words, strict=True))
     for name in NAMES:
         with pytest.raises(DataError) as caught:
             list_images(Path("in", name))
@@ -243,7 +243,7 @@ def test_an_out_that_no_file_can_have(here: Path, translate: Command) -> None:
         assert snapshot(here) == before
 
 
-# What is no picture, among pictures
+# What is no image, among images
 
 ODD_THINGS: dict[str, Callable[[Path], object]] = {
     "folder": lambda path: path.mkdir(),
@@ -261,14 +261,14 @@ ODD_THINGS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", ODD_THINGS)
 @pytest.mark.parametrize("way", ["file", "folder", "pattern"])
-def test_what_is_no_picture(here: Path, translate: Command, kind: str, way: str) -> None:
+def test_what_is_no_image(here: Path, translate: Command, kind: str, way: str) -> None:
     put(here / "in/good.png")
     ODD_THINGS[kind](here / "in/x.jpg")
     before = snapshot(here / "in")
     result = translate(
         "--out", "out", *{"file": ["in/x.jpg", "in/good.png"], "folder": ["in"], "pattern": ["in/*"]}[way]
     )
-    ignored = os.path.isdir("in/x.jpg") and way != "file"  # noqa: PTH112 - holds no picture
+    ignored = os.path.isdir("in/x.jpg") and way != "file"  # noqa: PTH112 - holds no image
     assert result.counts == (1, 0, 0 if ignored else 1)
     assert result.status == (0 if ignored else 1)
     assert len(result.lines) == (1 if ignored else 2)
@@ -538,7 +538,7 @@ def test_any_tree(
             with suppress(OSError):  # something is there
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.symlink_to(here / target)
-        found, _ = find_pictures(inputs, Path(out))
+        found, _ = find_images(inputs, Path(out))
         read = {os.path.realpath(path) for path, _ in found if path.exists()}
         is_file = out.endswith(".png") and not Path(out).is_dir()
         allowed = Path(os.path.realpath(Path(out).parent), Path(out).name) if is_file else Path(os.path.realpath(out))

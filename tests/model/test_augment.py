@@ -1,4 +1,4 @@
-"""DiffAugment: each kind by hand, each picture by itself, gradients through all."""
+"""DiffAugment: each kind by hand, each image by itself, gradients through all."""
 
 import pytest
 import torch
@@ -9,17 +9,17 @@ ALL = ("color", "translation", "cutout")
 SEEDS = [2**62 + k for k in range(6)]
 
 
-def pictures(count: int = 6, height: int = 16, width: int = 24) -> torch.Tensor:
+def make_images(count: int = 6, height: int = 16, width: int = 24) -> torch.Tensor:
     return torch.rand(count, 3, height, width) * 2 - 1
 
 
 def test_without_kinds_nothing_happens() -> None:
-    x = pictures()
+    x = make_images()
     assert augmented(x, SEEDS, ()) is x
 
 
 def test_neutral_numbers_change_nothing() -> None:
-    x = pictures(1)
+    x = make_images(1)
     torch.testing.assert_close(colored(x, 0, 1, 1), x)
     assert torch.equal(moved(x, 0, 0), x)
 
@@ -51,8 +51,8 @@ def test_holed_by_hand() -> None:
     assert (holed(x, 0, 0) == 0).sum() == 1 * 2, "only what lies within"
 
 
-def test_what_becomes_of_a_picture_depends_on_its_seed_alone() -> None:
-    x = pictures()
+def test_what_becomes_of_a_image_depends_on_its_seed_alone() -> None:
+    x = make_images()
     together = augmented(x, SEEDS, ALL)
     for k, seed in enumerate(SEEDS):
         assert torch.equal(augmented(x[k : k + 1], [seed], ALL)[0], together[k])
@@ -61,7 +61,7 @@ def test_what_becomes_of_a_picture_depends_on_its_seed_alone() -> None:
         augmented(x[order], [SEEDS[k] for k in order], ("cutout", "color", "translation")), together[order]
     )
     same = augmented(x[:1].expand(6, -1, -1, -1), SEEDS, ALL)
-    assert len({picture.sum().item() for picture in same}) == 6
+    assert len({image.sum().item() for image in same}) == 6
 
 
 def test_a_kind_draws_the_same_whatever_else_is_done() -> None:
@@ -92,7 +92,7 @@ def test_the_numbers_keep_to_their_ranges_and_reach_their_ends() -> None:
 
 
 def test_gradients_pass_and_are_the_numbers_own() -> None:
-    x = pictures(3).double().requires_grad_()
+    x = make_images(3).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: augmented(x, SEEDS[:3], ALL), x, fast_mode=True)
     (gradient,) = torch.autograd.grad(augmented(x, SEEDS[:3], ["translation", "cutout"]).sum(), x)
     assert set(gradient.unique().tolist()) == {0, 1}

@@ -94,7 +94,7 @@ def test_r1_of_a_quadratic_is_its_gradients_square(patch: int) -> None:
     assert r1(x, [quadratic(x, patch)]).item() == pytest.approx((per_image / patches / 2).mean().item())
 
 
-def test_r1_adds_the_scales_and_does_not_grow_with_the_picture() -> None:
+def test_r1_adds_the_scales_and_does_not_grow_with_the_image() -> None:
     small = torch.ones(1, 3, 4, 4, requires_grad=True)
     large = torch.ones(1, 3, 16, 16, requires_grad=True)
     one = r1(small, [quadratic(small, 2)]).item()

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from unit.config import ModelConfig
 from unit.domains import Domain, PerDomain
-from unit.model.layers import HalfSize, Halving
+from unit.model.layers import BlurPool, Downsample
 from unit.model.networks import (
     Discriminator,
     build_autoencoders,
@@ -82,14 +82,14 @@ def test_the_shared_layers_run_once_for_both_domains() -> None:
     assert batches == [4, 4]
 
 
-@pytest.mark.parametrize("halvings", [1, 2, 3])
-def test_each_halving_halves_the_code_and_doubles_its_channels(halvings: int) -> None:
-    networks = build_autoencoders(ModelConfig(channels=4, residual_blocks=1, halvings=halvings))
-    x, scale = images(16, 24), 2**halvings
+@pytest.mark.parametrize("downsamples", [1, 2, 3])
+def test_each_halving_halves_the_code_and_doubles_its_channels(downsamples: int) -> None:
+    networks = build_autoencoders(ModelConfig(channels=4, residual_blocks=1, downsamples=downsamples))
+    x, scale = images(16, 24), 2**downsamples
     layers, mu = networks.encode_by_layer(x), networks.encode(x)
     assert networks.scale == scale
     assert mu.a.shape[1:] == networks.code_shape(16, 24) == (4 * scale, 16 // scale, 24 // scale)
-    strides = [1, *(2**n for n in range(1, halvings + 1)), scale]
+    strides = [1, *(2**n for n in range(1, downsamples + 1)), scale]
     assert [16 // f.shape[2] for f in layers.b] == list(networks.feature_strides) == strides
     assert [f.shape[1] for f in layers.b] == list(networks.feature_channels) == [4 * stride for stride in strides]
     assert networks.generator(Domain.B)(mu.a).shape == x.a.shape
@@ -117,7 +117,7 @@ def test_group_normalization_keeps_what_instance_normalization_removes() -> None
 
 @pytest.mark.parametrize("size", [8, 9, 16])
 def test_half_size_keeps_constants_and_ramps_and_rounds_up(size: int) -> None:
-    half = HalfSize()
+    half = BlurPool()
     assert torch.allclose(half(torch.full((1, 3, size, size), 0.7)), torch.tensor(0.7))
     ramp = torch.arange(float(size)).expand(1, 3, size, size)
     out = half(ramp)
@@ -128,10 +128,10 @@ def test_half_size_keeps_constants_and_ramps_and_rounds_up(size: int) -> None:
 def test_half_size_by_hand() -> None:
     x = torch.zeros(1, 1, 4, 4)
     x[0, 0, 2, 2] = 16.0
-    assert HalfSize()(x)[0, 0].tolist() == [[0.0, 0.0], [0.0, 4.0]]
+    assert BlurPool()(x)[0, 0].tolist() == [[0.0, 0.0], [0.0, 4.0]]
     x = torch.zeros(1, 1, 4, 4)
     x[0, 0, 1, 1] = 16.0  # half a pixel off the grid in both axes: a sixteenth to each of four
-    assert HalfSize()(x)[0, 0].tolist() == [[1.0, 1.0], [1.0, 1.0]]
+    assert BlurPool()(x)[0, 0].tolist() == [[1.0, 1.0], [1.0, 1.0]]
 
 
 def test_each_scale_of_a_discriminator_sees_half_the_size() -> None:
@@ -168,9 +168,9 @@ def test_dropout_is_off_unless_asked_for_and_off_in_evaluation() -> None:
 
 
 def test_kaiming_keeps_the_scale_through_a_transposed_convolution() -> None:
-    from unit.model.layers import initialize, up
+    from unit.model.layers import initialize, upsample
 
-    layer = up(64, 32, "transposed")
+    layer = upsample(64, 32, "transposed")
     initialize(layer, "kaiming")
     x = torch.randn(4, 64, 16, 16)
     assert layer(x).square().mean().item() == pytest.approx(x.square().mean().item(), rel=0.15)
@@ -186,7 +186,7 @@ def leave_no_numbers_in_memory() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 2), (3, 1), (2, 2), (5, 8)])
 def test_halving_and_its_gradients_are_those_of_the_convolution(size: tuple[int, int], precision: torch.dtype) -> None:
     """In bf16 torch's own gradient for a single column is garbage, seen as a loss that is no number at random times."""
-    layer, x = Halving(16, 24), torch.randn(2, 16, *size)
+    layer, x = Downsample(16, 24), torch.randn(2, 16, *size)
     layer, x = layer.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
     weight = layer.weight.detach().double().requires_grad_()
     expected = functional.conv2d(x.double(), weight, layer.bias.detach().double(), stride=2, padding=1)
@@ -233,8 +233,8 @@ def test_a_discriminators_layers_end_in_its_logits() -> None:
 def test_half_size_of_features_is_a_mean_of_means_of_neighbours(size: tuple[int, int]) -> None:
     x = torch.randn(2, 5, *size)
     means = functional.avg_pool2d(x, 2, stride=1, padding=1, count_include_pad=False)
-    torch.testing.assert_close(HalfSize()(x), functional.avg_pool2d(means, 2))
-    assert tuple(HalfSize()(x).shape[2:]) == tuple((side + 1) // 2 for side in size)
+    torch.testing.assert_close(BlurPool()(x), functional.avg_pool2d(means, 2))
+    assert tuple(BlurPool()(x).shape[2:]) == tuple((side + 1) // 2 for side in size)
 
 
 def test_blurred_networks_follow_a_shift_better() -> None:
@@ -261,11 +261,11 @@ def test_the_kind_of_halving_changes_no_size_nor_number_of_weights(kind: str) ->
     assert [tuple(scale.shape) for scale in logits.a] == [(2, 1, 2, 4), (2, 1, 1, 2), (2, 1, 1, 1)]
     assert build_autoencoders(config).encode(images()).a.shape == (2, 16, 4, 6)
     down = build_autoencoders(config).encoder(Domain.A).private[1]
-    assert any(isinstance(module, HalfSize) for module in down) == (kind == "blurred")
+    assert any(isinstance(module, BlurPool) for module in down) == (kind == "blurred")
 
 
 def test_with_an_equal_start_a_translation_begins_as_a_reconstruction() -> None:
-    networks, x = build_autoencoders(replace(SMALL, equal_start=True)), images()
+    networks, x = build_autoencoders(replace(SMALL, same_init=True)), images()
     decoded = networks.decode(networks.encode(x), own=True, other=True)
     assert decoded.own
     assert decoded.other
@@ -277,7 +277,7 @@ def test_an_equal_start_leaves_the_domains_their_own_weights() -> None:
     torch.manual_seed(1)
     plain = build_autoencoders(SMALL)
     torch.manual_seed(1)
-    equal = build_autoencoders(replace(SMALL, equal_start=True))
+    equal = build_autoencoders(replace(SMALL, same_init=True))
     assert parameter_count(equal) == parameter_count(plain)
     for i in Domain:
         assert all(
@@ -346,7 +346,7 @@ def test_spectral_norm_goes_on_bit_for_bit_from_its_state_and_rests_in_evaluatio
     assert all(torch.equal(one, two) for one, two in zip(first(x).a, first(x).a, strict=True))
 
 
-def test_spectral_norm_does_not_depend_on_the_pictures() -> None:
+def test_spectral_norm_does_not_depend_on_the_images() -> None:
     first = build_discriminators(SPECTRAL)
     second = copy.deepcopy(first)
     for _ in range(3):

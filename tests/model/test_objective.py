@@ -328,13 +328,13 @@ def seeds(purpose: str, domain: Domain) -> list[int]:
     return [seed_for(3, purpose, domain, place) for place in range(4)]
 
 
-def pictures() -> PerDomain[Tensor]:
+def make_images() -> PerDomain[Tensor]:
     return PerDomain.of(lambda _: torch.rand(4, 3, 16, 24) * 2 - 1)
 
 
 def test_without_later_terms_nothing_more_is_drawn() -> None:
     model = build_autoencoders(MODEL)
-    noise = draw_noise(model, pictures(), LossConfig(), seeds)
+    noise = draw_noise(model, make_images(), LossConfig(), seeds)
     for i in Domain:
         shape, device = model.code_shape(16, 24), torch.device("cpu")
         assert torch.equal(noise.code[i], gaussian_codes(shape, seeds("noise", i), device))
@@ -346,7 +346,7 @@ def test_without_later_terms_nothing_more_is_drawn() -> None:
 
 def test_all_that_is_drawn_differs_and_is_cut_into_parts() -> None:
     asked: list[tuple[str, Domain]] = []
-    noise = draw_noise(build_autoencoders(MODEL), pictures(), ALL, lambda *what: asked.append(what) or seeds(*what))
+    noise = draw_noise(build_autoencoders(MODEL), make_images(), ALL, lambda *what: asked.append(what) or seeds(*what))
     assert len(asked) == len(set(asked)) == 2 * 6, "each purpose has seeds of its own"
     assert [tuple(places.shape) for places in noise.patches.a] == [(4, n) for n in (256, 96, 24, 24)]
     drawn = [*noise.code, *noise.cycle, *noise.image, *noise.real, *noise.fake, *noise.patches.a, *noise.patches.b]
@@ -361,7 +361,7 @@ def test_all_that_is_drawn_differs_and_is_cut_into_parts() -> None:
 
 
 def test_the_translations_alone_are_those_of_a_pass() -> None:
-    model, x = build_autoencoders(MODEL), pictures()
+    model, x = build_autoencoders(MODEL), make_images()
     noise = draw_noise(model, x, ALL, seeds)
     alone = translations(model, x, noise)
     out = forward_pass(model, x, noise, ALL, build_patch_projector(model)).translation
@@ -385,7 +385,7 @@ def all_terms(
 def test_the_terms_of_a_batch_are_the_means_of_its_parts() -> None:
     model, judges = build_autoencoders(MODEL), build_discriminators(MODEL)
     projector = build_patch_projector(model)
-    x = pictures().map(Tensor.double)
+    x = make_images().map(Tensor.double)
     noise = draw_noise(model, x, ALL, seeds)
     for network in (model, judges, projector):
         network.double()
@@ -401,7 +401,7 @@ def test_the_terms_of_a_batch_are_the_means_of_its_parts() -> None:
 
 
 def test_patch_nce_equals_what_is_written_out() -> None:
-    model, x = build_autoencoders(MODEL), pictures()
+    model, x = build_autoencoders(MODEL), make_images()
     projector = build_patch_projector(model)
     weights = LossConfig(patch_nce=2.0)
     noise = draw_noise(model, x, weights, seeds)
@@ -423,7 +423,7 @@ def test_patch_nce_equals_what_is_written_out() -> None:
 
 
 def test_patch_nce_moves_the_heads_and_the_networks() -> None:
-    model, x = build_autoencoders(MODEL), pictures()
+    model, x = build_autoencoders(MODEL), make_images()
     projector = build_patch_projector(model)
     weights = LossConfig(0, 1, 0, 0, 0, patch_nce=1.0)
     out = forward_pass(model, x, draw_noise(model, x, weights, seeds), weights, projector)
@@ -434,16 +434,16 @@ def test_patch_nce_moves_the_heads_and_the_networks() -> None:
         assert all(p.grad is not None and p.grad.norm() > 0 for n, p in network.named_parameters() if "weight" in n)
 
 
-def test_what_e_and_g_learn_from_frozen_discriminators_leaves_the_real_pictures_alone() -> None:
+def test_what_e_and_g_learn_from_frozen_discriminators_leaves_the_real_images_alone() -> None:
     judges = build_discriminators(MODEL).requires_grad_(False)
-    shown = Shown(pictures().map(Tensor.requires_grad_), pictures().map(Tensor.requires_grad_))
+    shown = Shown(make_images().map(Tensor.requires_grad_), make_images().map(Tensor.requires_grad_))
     total(judged_terms(judges, shown, ALL)).backward()
     assert all(x.grad is None for x in shown.real)
     assert all(x.grad.norm() > 0 for x in shown.fake)
 
 
 def test_r1_is_in_fp32_under_autocast_too() -> None:
-    judges, x = build_discriminators(MODEL), pictures()
+    judges, x = build_discriminators(MODEL), make_images()
     exact = r1_terms(judges, x, ALL)
     with torch.autocast("cpu", torch.bfloat16):
         judges(x)

@@ -12,18 +12,18 @@ from tests.tiny import tiny
 from unit.config import Config
 from unit.domains import PerDomain
 from unit.errors import DataError, UserError
-from unit.training.distributed import Ranks, joined
+from unit.training.distributed import Ranks, init_distributed
 from unit.training.heartbeat import PeerError
 from unit.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
 
-def config(batch_size: int, accumulation: int = 1) -> Config:
+def config(batch_size: int, grad_accum_steps: int = 1) -> Config:
     """With the paper's normalization and initial weights. Kaiming's amplify the rounding in which kernels differ that
     torch picks for one image and for two, from 1e-7 of the gradient to 1e-5."""
     model = {"normalization": "instance", "initialization": "normal"}
-    return tiny(train={"batch_size": batch_size, "accumulation": accumulation}, model=model)
+    return tiny(train={"batch_size": batch_size, "grad_accum_steps": grad_accum_steps}, model=model)
 
 
 def trained(config: Config, ranks: Ranks, steps: int) -> Trainer:
@@ -31,7 +31,7 @@ def trained(config: Config, ranks: Ranks, steps: int) -> Trainer:
     trainer = Trainer(config, CPU, "fp32", ranks)
     dtype = torch.get_default_dtype()
     for step in range(steps):
-        places = ranks.positions(step, config.train.batch_size * config.train.accumulation)
+        places = ranks.sample_indices(step, config.train.batch_size * config.train.grad_accum_steps)
         trainer.step(PerDomain(images(places, 1, dtype), images(places, 2, dtype)))
     return trainer
 
@@ -58,26 +58,26 @@ def last_weights(config: Config, ranks: Ranks) -> Tensor:
         trainer = trained(config, ranks, 10)
     finally:
         torch.set_default_dtype(torch.float32)
-    parts = (trainer.networks, trainer.discriminators, trainer.average)
+    parts = (trainer.networks, trainer.discriminators, trainer.ema)
     return torch.cat([p.detach().flatten() for part in parts for p in part.parameters()])
 
 
 def digests(ranks: Ranks) -> list[list[str]]:
     """Of all ranks, after each of a few steps."""
-    return [ranks.gathered(trained(config(1), ranks, steps).digest()) for steps in (0, 1, 3)]
+    return [ranks.all_gather(trained(config(1), ranks, steps).digest()) for steps in (0, 1, 3)]
 
 
 def agreement(ranks: Ranks) -> dict[str, Any]:
     """What the ranks make of values of their own."""
     found: dict[str, Any] = {
-        "most": ranks.most(ranks.rank, 5 - ranks.rank),
-        "least": ranks.least(torch.tensor([ranks.rank, -ranks.rank])),
-        "mean": ranks.mean({"x": float(ranks.rank), "y": 3.0}),
-        "gathered": ranks.gathered(f"rank {ranks.rank}"),
-        "from_first": ranks.from_first(["first", "second"][ranks.rank]),
-        "positions": [list(places) for places in ranks.gathered(ranks.positions(3, 2))],
+        "most": ranks.all_reduce_max(ranks.rank, 5 - ranks.rank),
+        "least": ranks.all_reduce_min(torch.tensor([ranks.rank, -ranks.rank])),
+        "mean": ranks.all_reduce_mean({"x": float(ranks.rank), "y": 3.0}),
+        "gathered": ranks.all_gather(f"rank {ranks.rank}"),
+        "from_first": ranks.broadcast(["first", "second"][ranks.rank]),
+        "positions": [list(places) for places in ranks.all_gather(ranks.sample_indices(3, 2))],
     }
-    found["errors"] = ranks.gathered([_error(ranks, failing) for failing in (None, 0, 1)])
+    found["errors"] = ranks.all_gather([_error(ranks, failing) for failing in (None, 0, 1)])
     try:
         ranks.require_same({"torch": "2", "train.seed": ranks.rank})
     except UserError as error:
@@ -96,7 +96,7 @@ def _error(ranks: Ranks, failing: int | None) -> tuple[str, str] | None:
 
 
 def main() -> None:
-    with joined() as ranks:
+    with init_distributed() as ranks:
         found = {
             "gradients": first_gradients(config(1), ranks),
             "accumulated": first_gradients(config(1, 2), ranks),
@@ -104,7 +104,7 @@ def main() -> None:
             "digests": digests(ranks),
             "agreement": agreement(ranks),
         }
-        if ranks.first:
+        if ranks.is_main:
             torch.save(found, sys.argv[1])
     assert not torch.distributed.is_initialized()
 

@@ -16,8 +16,8 @@ from unit.data.bad_images import BadImages
 from unit.domains import Domain, PerDomain
 from unit.model.networks import Autoencoders, Discriminators, Encoder, Generator
 from unit.training.alarms import ALARMS, Alarms
+from unit.training.diagnostics import diagnostics, probe_batch
 from unit.training.setup import Setup
-from unit.training.vital_signs import handful, vital_signs
 from unit.translation.translator import Translator
 
 SIZE = 32
@@ -27,15 +27,15 @@ CHECKS = 50
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     held_out: PerDomain[Tensor]
     training: PerDomain[Tensor]
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+def make_images(tmp_path_factory: pytest.TempPathFactory) -> Images:
     datasets = Setup.of(CONFIG, tmp_path_factory.mktemp("alarms") / "run").datasets
-    return Pictures(handful(datasets.test.images, CONFIG.data), handful(datasets.train, CONFIG.data))
+    return Images(probe_batch(datasets.test.images, CONFIG.data), probe_batch(datasets.train, CONFIG.data))
 
 
 class Apply(nn.Module):
@@ -54,7 +54,7 @@ def same(x: Tensor) -> Tensor:
 def networks(
     to_b: Callable[[Tensor], Tensor], from_b: Callable[[Tensor], Tensor], to_a: Callable[[Tensor], Tensor] = same
 ) -> Autoencoders:
-    """The code is the picture of domain a, its pixels put behind each other."""
+    """The code is the image of domain a, its pixels put behind each other."""
 
     def encoder(read: Callable[[Tensor], Tensor]) -> Encoder:
         return Encoder(Apply(lambda x: functional.pixel_unshuffle(read(x), 4)), nn.Identity())
@@ -76,7 +76,7 @@ def by_brightness(_: Domain, x: Tensor) -> Tensor:
 
 
 def knowing(known: PerDomain[Tensor]) -> Discriminators:
-    """Certain of pictures that it has seen, and of all others."""
+    """Certain of images that it has seen, and of all others."""
 
     def judge(i: Domain, x: Tensor) -> Tensor:
         seen = (x[:, None] == known[i][None]).flatten(2).all(dim=2).any(dim=1)
@@ -106,7 +106,7 @@ def coarse(x: Tensor) -> Tensor:
 
 
 def hide(x: Tensor) -> Tensor:
-    """The coarse picture, darker; what else there is in x, is there at four levels of 255."""
+    """The coarse image, darker; what else there is in x, is there at four levels of 255."""
     return 0.7 * coarse(x) - 0.2 + 0.03 * (x - coarse(x))
 
 
@@ -116,10 +116,10 @@ def unhide(y: Tensor) -> Tensor:
 
 
 def signs(
-    pictures: Pictures, autoencoders: Autoencoders | None = None, discriminators: Discriminators | None = None
+    images: Images, autoencoders: Autoencoders | None = None, discriminators: Discriminators | None = None
 ) -> dict[str, float]:
     translator = Translator(autoencoders or networks(darken, brighten), CONFIG, NAMES, 0, "cpu", "fp32")
-    return vital_signs(translator, discriminators or judging(by_brightness), pictures.held_out, pictures.training)
+    return diagnostics(translator, discriminators or judging(by_brightness), images.held_out, images.training)
 
 
 def fired(run: Path, seen: dict[str, float], checks: int = CHECKS) -> set[str]:
@@ -130,15 +130,15 @@ def fired(run: Path, seen: dict[str, float], checks: int = CHECKS) -> set[str]:
     return {tag.removeprefix("alarm/") for check in raised for tag, value in check.items() if value}
 
 
-def test_a_healthy_pair_raises_no_alarm(tmp_path: Path, pictures: Pictures) -> None:
-    assert fired(tmp_path, signs(pictures)) == set()
+def test_a_healthy_pair_raises_no_alarm(tmp_path: Path, images: Images) -> None:
+    assert fired(tmp_path, signs(images)) == set()
 
 
 ILL: dict[str, tuple[Autoencoders, set[str]]] = {
     "identity": (networks(same, same), {"identity_collapse_a2b", "identity_collapse_b2a"}),
     "identity, blurred": (networks(coarse, same, coarse), {"identity_collapse_a2b", "identity_collapse_b2a"}),
     "identity, where reconstructions are worse": (networks(same, same, coarse), {"identity_collapse_a2b"}),
-    "one picture": (networks(plain, brighten), {"mode_collapse_a2b"}),
+    "one image": (networks(plain, brighten), {"mode_collapse_a2b"}),
     "inverted": (networks(lambda x: -x, lambda y: -y), {"inverted_colours_a2b", "inverted_colours_b2a"}),
     "no code": (networks(darken, torch.zeros_like), {"posterior_collapse_b"}),
     "hidden": (networks(hide, unhide), {"hidden_code_a2b"}),
@@ -146,14 +146,14 @@ ILL: dict[str, tuple[Autoencoders, set[str]]] = {
 
 
 @pytest.mark.parametrize("illness", ILL)
-def test_an_ill_translator_raises_its_alarm_and_no_other(tmp_path: Path, pictures: Pictures, illness: str) -> None:
+def test_an_ill_translator_raises_its_alarm_and_no_other(tmp_path: Path, images: Images, illness: str) -> None:
     autoencoders, expected = ILL[illness]
-    assert fired(tmp_path, signs(pictures, autoencoders)) == expected
+    assert fired(tmp_path, signs(images, autoencoders)) == expected
 
 
-def test_distances_are_in_levels_and_nothing_where_nothing_changes(pictures: Pictures) -> None:
-    nothing = signs(pictures, networks(same, same))
-    lighter = signs(pictures, networks(lambda x: (x + 2 / 127.5).clamp(max=1), same))
+def test_distances_are_in_levels_and_nothing_where_nothing_changes(images: Images) -> None:
+    nothing = signs(images, networks(same, same))
+    lighter = signs(images, networks(lambda x: (x + 2 / 127.5).clamp(max=1), same))
     for name in ("identity", "reconstruction"):
         assert nothing[f"vital/{name}_distance_a2b"] == 0
     assert 1.5 < lighter["vital/identity_distance_a2b"] <= 2.01
@@ -161,42 +161,42 @@ def test_distances_are_in_levels_and_nothing_where_nothing_changes(pictures: Pic
     assert 1.5 < lighter["vital/reconstruction_distance_b2a"] <= 2.01
 
 
-def test_jpeg_costs_a_picture_some_levels_and_no_more(pictures: Pictures) -> None:
-    """From a plain picture nothing comes back, so it can lose nothing; a reconstruction loses what JPEG takes."""
-    assert 0.05 < signs(pictures, networks(plain, brighten))["vital/hidden_code_a2b"] < 0.3
+def test_jpeg_costs_a_image_some_levels_and_no_more(images: Images) -> None:
+    """From a plain image nothing comes back, so it can lose nothing; a reconstruction loses what JPEG takes."""
+    assert 0.05 < signs(images, networks(plain, brighten))["vital/hidden_code_a2b"] < 0.3
 
 
-def test_a_discriminator_that_is_never_wrong_raises_its_alarm_and_no_other(tmp_path: Path, pictures: Pictures) -> None:
-    known = PerDomain.of(lambda i: torch.cat([pictures.held_out[i], pictures.training[i]]))
+def test_a_discriminator_that_is_never_wrong_raises_its_alarm_and_no_other(tmp_path: Path, images: Images) -> None:
+    known = PerDomain.of(lambda i: torch.cat([images.held_out[i], images.training[i]]))
     expected = {"discriminator_saturated_a", "discriminator_saturated_b"}
-    assert fired(tmp_path, signs(pictures, discriminators=knowing(known))) == expected
+    assert fired(tmp_path, signs(images, discriminators=knowing(known))) == expected
 
 
-def test_a_discriminator_that_knows_the_training_pictures_raises_its_alarm_and_no_other(
-    tmp_path: Path, pictures: Pictures
+def test_a_discriminator_that_knows_the_training_images_raises_its_alarm_and_no_other(
+    tmp_path: Path, images: Images
 ) -> None:
-    found = signs(pictures, discriminators=knowing(pictures.training))
+    found = signs(images, discriminators=knowing(images.training))
     assert fired(tmp_path, found) == {"overfitting_a", "overfitting_b"}
 
 
-def test_each_discriminator_is_shown_the_translations_into_its_domain(pictures: Pictures) -> None:
-    """Of pictures into b there is but one, plain all over."""
+def test_each_discriminator_is_shown_the_translations_into_its_domain(images: Images) -> None:
+    """Of images into b there is but one, plain all over."""
     judges = judging(lambda _, x: (x.flatten(2).std(dim=2) < 1e-6).all(dim=1).float()[:, None, None, None])
-    found = signs(pictures, networks(plain, brighten), judges)
+    found = signs(images, networks(plain, brighten), judges)
     assert found["vital/discriminator_accuracy_b"] == 0
     assert found["vital/discriminator_accuracy_a"] == 0.5
 
 
 @pytest.mark.parametrize("verdict", [0.0, -3.0, 100.0])
 def test_a_discriminator_that_says_one_thing_raises_its_alarm_and_no_other(
-    tmp_path: Path, pictures: Pictures, verdict: float
+    tmp_path: Path, images: Images, verdict: float
 ) -> None:
     dead = judging(lambda i, x: torch.full_like(by_brightness(i, x), verdict) if i is Domain.A else by_brightness(i, x))
-    assert fired(tmp_path, signs(pictures, discriminators=dead)) == {"discriminator_dead_a"}
+    assert fired(tmp_path, signs(images, discriminators=dead)) == {"discriminator_dead_a"}
 
 
-def test_an_illness_has_to_last(tmp_path: Path, pictures: Pictures) -> None:
-    healthy, ill = signs(pictures), signs(pictures, networks(same, same))
+def test_an_illness_has_to_last(tmp_path: Path, images: Images) -> None:
+    healthy, ill = signs(images), signs(images, networks(same, same))
     alarms = Alarms(NAMES, tmp_path)
     needed = next(alarm.checks for alarm in ALARMS if alarm.name == "identity_collapse")
     course = [ill] * (needed - 1) + [healthy] + [ill] * (needed + 2) + [healthy]
@@ -211,7 +211,7 @@ BLURRED = {"identity_distance": 25.0, "reconstruction_distance": 24.0, "colour_c
     ("other", "collapsed"),
     [({}, True), ({"spread": 0.2}, False), ({"colour_correlation": 0.7}, False), ({"identity_distance": 40.0}, False)],
 )
-def test_pictures_that_are_as_grey_there_as_here_are_no_identity_yet(
+def test_images_that_are_as_grey_there_as_here_are_no_identity_yet(
     tmp_path: Path, other: dict[str, float], collapsed: bool
 ) -> None:
     seen = {f"vital/{name}_b2a": value for name, value in (BLURRED | other).items()}
@@ -224,12 +224,12 @@ def test_what_is_not_measured_is_not_ill(tmp_path: Path) -> None:
 
 
 def test_an_alarm_is_said_once_with_the_users_names_the_figure_and_advice(
-    tmp_path: Path, pictures: Pictures, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, images: Images, caplog: pytest.LogCaptureFixture
 ) -> None:
     alarms = Alarms(NAMES, tmp_path)
     with caplog.at_level(logging.WARNING):
         for check in range(20):
-            alarms.check(check * 250, signs(pictures, networks(plain, brighten)) if check else signs(pictures))
+            alarms.check(check * 250, signs(images, networks(plain, brighten)) if check else signs(images))
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("step 2500, sunny to rainy: mode collapse. ")
     assert "0.000 of the inputs' spread" in line
@@ -248,9 +248,9 @@ def test_advice_names_keys_that_exist(alarm) -> None:  # type: ignore[no-untyped
 
 @pytest.mark.parametrize("every", [1, 3, 7])
 def test_a_run_in_parts_has_the_alarms_of_a_run_in_one(
-    tmp_path: Path, pictures: Pictures, every: int, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, images: Images, every: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    healthy, ill = signs(pictures), signs(pictures, networks(plain, lambda y: -y))
+    healthy, ill = signs(images), signs(images, networks(plain, lambda y: -y))
     course = [healthy] * 2 + [ill] * 14 + [healthy] + [ill] * 12
     whole, said = [], []
     for part in (len(course), every):
@@ -276,10 +276,10 @@ def test_a_healthy_run_raises_no_alarm(tmp_path: Path) -> None:
     config = replace(CONFIG, train=replace(CONFIG.train, steps=150, batch_size=4))
     setup = Setup.of(config, tmp_path / "run")
     trainer, alarms, raised = setup.trainer(), Alarms(NAMES, tmp_path), set()
-    test, train = handful(setup.datasets.test.images, config.data), handful(setup.datasets.train, config.data)
+    test, train = probe_batch(setup.datasets.test.images, config.data), probe_batch(setup.datasets.train, config.data)
     for images in setup.batches(range(config.train.steps), BadImages(setup.datasets.train.map(len))):
         trainer.step(images)
         if trainer.steps_done % 6 == 0:
-            seen = vital_signs(setup.translator(trainer), trainer.discriminators, test, train)
+            seen = diagnostics(setup.translator(trainer), trainer.discriminators, test, train)
             raised |= {tag for tag, value in alarms.check(trainer.steps_done, seen).items() if value}
     assert raised == set()

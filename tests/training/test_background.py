@@ -6,11 +6,11 @@ from unit.training.background import Background
 
 
 def test_work_is_done_beside_and_one_piece_after_the_other() -> None:
-    background, go_on, done = Background("test"), threading.Event(), []
-    background.start(lambda: done.append(go_on.wait(10)))
+    background, run, done = Background("test"), threading.Event(), []
+    background.start(lambda: done.append(run.wait(10)))
     background.check()
     assert done == []
-    go_on.set()
+    run.set()
     background.start(lambda: done.append("second"))
     background.finish()
     assert done == [True, "second"]

@@ -28,7 +28,7 @@ from unit.config_file import to_yaml
 from unit.domains import Domain
 from unit.errors import UserError
 from unit.training import checkpoint
-from unit.training.distributed import ALONE, Ranks
+from unit.training.distributed import SINGLE_PROCESS, Ranks
 from unit.training.loop import train
 
 T = TypeVar("T")
@@ -75,25 +75,27 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_two_ranks_have_the_gradient_of_one_with_twice_the_batch(two_ranks: dict[str, Any]) -> None:
-    one = work.first_gradients(work.config(2), ALONE)
+    one = work.first_gradients(work.config(2), SINGLE_PROCESS)
     assert difference(two_ranks["gradients"], one) <= 1e-5
-    assert difference(work.first_gradients(work.config(1), ALONE), one) > 1e-2  # or there would be nothing to see
+    assert (
+        difference(work.first_gradients(work.config(1), SINGLE_PROCESS), one) > 1e-2
+    )  # or there would be nothing to see
 
 
 def test_after_ten_steps_the_weights_are_those_of_one_rank(two_ranks: dict[str, Any]) -> None:
-    assert difference(two_ranks["weights"], work.last_weights(work.config(2), ALONE)) <= 1e-10
+    assert difference(two_ranks["weights"], work.last_weights(work.config(2), SINGLE_PROCESS)) <= 1e-10
 
 
 def test_accumulated_batches_are_one_batch(two_ranks: dict[str, Any]) -> None:
     """Alone and on two ranks."""
-    one = work.first_gradients(work.config(4), ALONE)
-    assert difference(work.first_gradients(work.config(1, 4), ALONE), one) <= 1e-5
-    assert difference(work.first_gradients(work.config(2, 2), ALONE), one) <= 1e-5
+    one = work.first_gradients(work.config(4), SINGLE_PROCESS)
+    assert difference(work.first_gradients(work.config(1, 4), SINGLE_PROCESS), one) <= 1e-5
+    assert difference(work.first_gradients(work.config(2, 2), SINGLE_PROCESS), one) <= 1e-5
     assert difference(two_ranks["accumulated"], one) <= 1e-5
 
 
 def test_accumulated_steps_end_at_the_same_weights() -> None:
-    whole, in_parts = (work.last_weights(work.config(*sizes), ALONE) for sizes in ((4, 1), (1, 4)))
+    whole, in_parts = (work.last_weights(work.config(*sizes), SINGLE_PROCESS) for sizes in ((4, 1), (1, 4)))
     assert difference(in_parts, whole) <= 1e-10
 
 
@@ -123,13 +125,13 @@ def test_what_fails_on_one_rank_fails_on_all(two_ranks: dict[str, Any]) -> None:
 
 
 def test_one_rank_alone_is_its_own_agreement() -> None:
-    assert ALONE.first
-    assert ALONE.most(3, 4) == [3, 4]
-    assert ALONE.gathered("x") == ["x"]
-    assert ALONE.from_first("x") == "x"
-    assert ALONE.positions(3, 2) == range(6, 8)
-    ALONE.require_same({"x": 1})
-    with pytest.raises(ValueError, match="as it is"), ALONE.all_or_none():
+    assert SINGLE_PROCESS.first
+    assert SINGLE_PROCESS.all_reduce_max(3, 4) == [3, 4]
+    assert SINGLE_PROCESS.all_gather("x") == ["x"]
+    assert SINGLE_PROCESS.broadcast("x") == "x"
+    assert SINGLE_PROCESS.sample_indices(3, 2) == range(6, 8)
+    SINGLE_PROCESS.require_same({"x": 1})
+    with pytest.raises(ValueError, match="as it is"), SINGLE_PROCESS.all_or_none():
         raise ValueError("as it is")
 
 
@@ -151,7 +153,7 @@ class Diverged(Ranks):
     def mean(self, numbers: dict[str, float]) -> dict[str, float]:
         return numbers
 
-    def sum_later(self, values: torch.Tensor) -> Callable[[], object]:
+    def all_reduce_async(self, values: torch.Tensor) -> Callable[[], object]:
         return lambda: values.mul_(2)
 
 
@@ -206,11 +208,11 @@ def test_two_machines_train_and_one_goes_on(tmp_path: Path) -> None:
 
 
 def test_another_global_batch_is_another_run(tmp_path: Path) -> None:
-    config = tiny(train={"batch_size": 1, "accumulation": 2, "steps": 2})
+    config = tiny(train={"batch_size": 1, "grad_accum_steps": 2, "steps": 2})
     train(config, tmp_path / "run")
     done = run(torchrun(*written(config, tmp_path)))
     assert done.returncode != 0
-    assert "train.batch_size × train.accumulation × ranks: 2 before, 4 now" in done.stderr
+    assert "train.batch_size × train.grad_accum_steps × ranks: 2 before, 4 now" in done.stderr
 
 
 def long_run() -> Config:
@@ -277,7 +279,7 @@ def test_a_signal_to_torchrun_saves_the_step(tmp_path: Path, number: signal.Sign
     assert f"{number.name}: finishing this step and saving" in log
 
 
-def test_a_picture_that_one_rank_cannot_read_ends_all_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_image_that_one_rank_cannot_read_ends_all_and_loses_nothing(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for i in Domain:
         (tmp_path / i).mkdir()

@@ -47,7 +47,7 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("domain", ["a", "b"])
-def test_pictures_that_are_no_numbers_change_nothing(domain: str) -> None:
+def test_images_that_are_no_numbers_change_nothing(domain: str) -> None:
     trainer = Trainer(TINY, torch.device("cpu"), "fp32")
     trainer.step(batch(0))
     before, good = weights(trainer), batch(1)

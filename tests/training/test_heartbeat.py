@@ -13,7 +13,7 @@ import pytest
 from tests.training.test_distributed import free_port
 from unit.errors import ConfigError, UserError
 from unit.training import distributed, heartbeat
-from unit.training.distributed import is_first, joined
+from unit.training.distributed import init_distributed, is_first
 from unit.training.heartbeat import Heartbeat
 
 STORE = """
@@ -68,14 +68,17 @@ def test_a_store_that_gives_no_answer_is_as_good_as_lost(
 def test_a_rank_that_never_starts_is_not_waited_for(port: int, monkeypatch: pytest.MonkeyPatch, store: object) -> None:
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     monkeypatch.setattr(distributed, "_START", timedelta(seconds=2))
-    with pytest.raises(UserError, match="rank 0: rank 1 of 2 did not start within 2 s"), joined():
+    with pytest.raises(UserError, match="rank 0: rank 1 of 2 did not start within 2 s"), init_distributed():
         pytest.fail("rank 1 is not there")
 
 
 @pytest.mark.parametrize("missing", ["RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"])
 def test_an_environment_that_is_not_torchruns(port: int, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     monkeypatch.delenv(missing)
-    with pytest.raises(ConfigError, match=r"^WORLD_SIZE is 2 .*start several processes with torchrun"), joined():
+    with (
+        pytest.raises(ConfigError, match=r"^WORLD_SIZE is 2 .*start several processes with torchrun"),
+        init_distributed(),
+    ):
         pytest.fail("nobody is there")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.tiny import TINY, tiny
 from unit.errors import UserError
-from unit.training.lock import locked, set_aside
+from unit.training.lock import archive_run, locked
 from unit.training.loop import train
 
 HOLDER = "import sys, time; from pathlib import Path; from unit.training.lock import locked\n"
@@ -29,9 +29,9 @@ def holder(tmp_path: Path) -> subprocess.Popen[str]:
 
 def test_a_second_process_is_refused_with_the_first_ones_number(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     before = sorted((tmp_path / "run").iterdir())
-    for start_anew in (False, True):
+    for restart in (False, True):
         with pytest.raises(UserError, match=rf"run: process {holder.pid} is training there") as refused:
-            train(TINY, tmp_path / "run", start_anew=start_anew)
+            train(TINY, tmp_path / "run", restart=restart)
         assert refused.value.exit_status == 1
     assert sorted((tmp_path / "run").iterdir()) == before
 
@@ -78,19 +78,19 @@ def test_what_is_no_run_is_not_set_aside_nor_where_one_stands(tmp_path: Path, mo
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "x.jpg").touch()
     with pytest.raises(UserError, match="is no run's folder"):
-        set_aside(tmp_path / "photos")
+        archive_run(tmp_path / "photos")
     with locked(tmp_path / "run"):
         pass
     monkeypatch.chdir(tmp_path / "run")
     with pytest.raises(UserError, match="from within"):
-        set_aside(Path())
+        archive_run(Path())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "run"]
 
 
 def test_set_aside_takes_the_first_free_name(tmp_path: Path) -> None:
-    assert set_aside(tmp_path / "run") is None
+    assert archive_run(tmp_path / "run") is None
     (tmp_path / "run.1").mkdir()
     with locked(tmp_path / "run"):
         (tmp_path / "run" / "x").write_text("kept")
-    assert set_aside(tmp_path / "run") == tmp_path / "run.2"
+    assert archive_run(tmp_path / "run") == tmp_path / "run.2"
     assert (tmp_path / "run.2" / "x").read_text() == "kept"

@@ -74,16 +74,16 @@ def test_the_best_model_is_kept_also_over_a_stop(tmp_path: Path, whole: Path) ->
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         return {line["step"]: mean_kid(line) for line in lines if "val/kid_a2b" in line}
 
-    figures = logged(whole)
-    best = min(figures, key=lambda step: figures[step])
+    metrics = logged(whole)
+    best = min(metrics, key=lambda step: metrics[step])
     assert Translator.load(whole / "best.safetensors").step == best
     often = tiny(train={"validate_every": 1})
     for steps in (3, 6):
         result = train(tiny(train={"validate_every": 1, "steps": steps}), tmp_path / "parts")
     train(often, tmp_path / "once")
-    figures = logged(tmp_path / "once")
-    assert len(figures) == 6
-    assert result.best == min(figures.items(), key=lambda item: item[1])
+    metrics = logged(tmp_path / "once")
+    assert len(metrics) == 6
+    assert result.best == min(metrics.items(), key=lambda item: item[1])
     ends = [load_file(tmp_path / run / "best.safetensors") for run in ("parts", "once")]
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
 
@@ -93,14 +93,14 @@ def test_a_run_that_ends_leaves_a_report(tmp_path: Path, monkeypatch: pytest.Mon
     train(tiny(train={"steps": 2}), tmp_path / "run")
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "sunny" in page
-    assert "Coarse" in page  # the figures are the run's own
+    assert "Coarse" in page  # the metrics are the run's own
 
 
 def test_the_run_says_how_it_ended(tmp_path: Path) -> None:
     result = train(TINY, tmp_path / "run")
     assert (result.step, result.exit_status) == (6, 0)
-    assert result.figures is not None
-    assert result.figures["a2b"].keys() == {"translated", "do_nothing", "real"}
+    assert result.metrics is not None
+    assert result.metrics["a2b"].keys() == {"translated", "do_nothing", "real"}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -171,7 +171,7 @@ def test_a_run_that_explodes_stops_and_none_of_it_is_saved(tmp_path: Path) -> No
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, step: int, rollbacks: int) -> None:
-    """Let the pictures of domain B be no numbers in one step, unless the run was rolled back so often."""
+    """Let the images of domain B be no numbers in one step, unless the run was rolled back so often."""
     good = Trainer.step
 
     def spoiled(self: Trainer, images: PerDomain[torch.Tensor]) -> object:
@@ -235,12 +235,12 @@ def test_two_folders_smaller_than_a_batch_train_and_translate(tmp_path: Path) ->
     config = tiny(data={"a": a, "b": b}, train={"batch_size": 7, "steps": 2})
     result = train(config, tmp_path / "run")
     assert result.step == 2
-    assert result.figures is not None
-    assert result.figures["a2b"]["translated"]["psnr"] is None  # of one picture each, which are no pair
-    assert result.figures["a2b"]["translated"]["images"] == 1
-    picture = Translator.load(tmp_path / "run")(Image.new("RGB", (65, 63)), "sunny2rainy")
-    assert isinstance(picture, Image.Image)
-    assert picture.size == (65, 63)
+    assert result.metrics is not None
+    assert result.metrics["a2b"]["translated"]["psnr"] is None  # of one image each, which are no pair
+    assert result.metrics["a2b"]["translated"]["images"] == 1
+    image = Translator.load(tmp_path / "run")(Image.new("RGB", (65, 63)), "sunny2rainy")
+    assert isinstance(image, Image.Image)
+    assert image.size == (65, 63)
 
 
 def test_a_changed_folder_is_said_and_training_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -265,7 +265,7 @@ def test_what_a_header_tells_is_said_before_the_first_step(
 ) -> None:
     a, b = folders(tmp_path, count=210)
     opened = open_datasets(tiny(data={"a": a, "b": b}).data)
-    (Path(a) / opened.train.a.name(0)).write_bytes(b"no picture")
+    (Path(a) / opened.train.a.name(0)).write_bytes(b"no image")
     config = tiny(data={"a": a, "b": b, "on_bad_image": policy}, train={"steps": 1})
     if policy == "stop":
         with pytest.raises(DataError, match=rf"^{a}/.*: can't be read; replace or remove"):
@@ -313,7 +313,7 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_bad_picture_is_named_in_one_line_and_costs_no_steps(tmp_path: Path, workers: int) -> None:
+def test_a_bad_image_is_named_in_one_line_and_costs_no_steps(tmp_path: Path, workers: int) -> None:
     a, b = folders(tmp_path, count=5)
     config = tiny(data={"a": a, "b": b, "workers": workers}, train={"checkpoint_every": 1000, "batch_size": 1})
     train(replace(config, train=replace(config.train, steps=1)), tmp_path / "run")
@@ -326,7 +326,7 @@ def test_a_bad_picture_is_named_in_one_line_and_costs_no_steps(tmp_path: Path, w
     assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] >= 1
 
 
-def test_a_bad_picture_late_in_the_run_costs_no_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_image_late_in_the_run_costs_no_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def batches(*arguments: object) -> Iterator[PerDomain[torch.Tensor]]:
         for number, batch in enumerate(training_batches(*arguments)):  # type: ignore[arg-type]
             if number == 3:
@@ -339,7 +339,7 @@ def test_a_bad_picture_late_in_the_run_costs_no_steps(tmp_path: Path, monkeypatc
     assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == 3
 
 
-def test_a_picture_that_vanishes_is_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_that_vanishes_is_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = folders(tmp_path, count=250)
     config = tiny(data={"a": a, "b": b, "on_bad_image": "skip", "workers": 2}, train={"batch_size": 50})
     read = []
@@ -347,7 +347,7 @@ def test_a_picture_that_vanishes_is_skipped_and_counted(tmp_path: Path, monkeypa
 
     def vanish(*arguments: object) -> Iterator[PerDomain[torch.Tensor]]:
         (Path(a) / opened.train.a.name(0)).unlink()
-        (Path(b) / opened.test.images.b.name(0)).unlink()  # and one of the sample pictures
+        (Path(b) / opened.test.images.b.name(0)).unlink()  # and one of the sample images
         read.append(True)
         yield from training_batches(*arguments)  # type: ignore[arg-type]
 
@@ -436,16 +436,16 @@ def test_a_run_without_its_checkpoints_begins_anew_only_when_told_to(tmp_path: P
     with pytest.raises(UserError, match="no checkpoint is left, so the training up to step 4 is lost") as refused:
         train(TINY, run)
     assert refused.value.exit_status == 1
-    assert "--start_anew" in str(refused.value)
+    assert "--restart" in str(refused.value)
     assert {path: path.read_bytes() for path in run.rglob("*") if path in before and path.is_file()} == before
-    assert train(TINY, run, start_anew=True).step == 6
+    assert train(TINY, run, restart=True).step == 6
     assert (tmp_path / "run.1" / told_by).exists()
     assert [line["step"] for line in metrics(run)] == [0, 1, 2, 3, 3, 3, 4, 5, 6, 6, 6]
 
 
 def test_starting_anew_twice_keeps_both(tmp_path: Path) -> None:
     for steps in (1, 2, 3):
-        train(tiny(train={"steps": steps}), tmp_path / "run", start_anew=True)
+        train(tiny(train={"steps": steps}), tmp_path / "run", restart=True)
     assert [metrics(tmp_path / name)[-1]["step"] for name in ("run.1", "run.2", "run")] == [1, 2, 3]
 
 
@@ -477,7 +477,7 @@ def test_the_last_and_every_m_th_checkpoint_are_kept(tmp_path: Path) -> None:
     assert [step for step, _ in checkpoint.available(tmp_path / "run" / "checkpoints")] == [6, 4]
 
 
-def test_a_test_picture_that_vanishes_costs_no_steps_and_what_was_due_is_made_up_for(tmp_path: Path) -> None:
+def test_a_test_image_that_vanishes_costs_no_steps_and_what_was_due_is_made_up_for(tmp_path: Path) -> None:
     a, b = folders(tmp_path, count=30)
     split = open_datasets(tiny(data={"a": a, "b": b}).data)
     test_a, test_b = (tmp_path / name for name in ("testA", "testB"))
@@ -491,12 +491,12 @@ def test_a_test_picture_that_vanishes_costs_no_steps_and_what_was_due_is_made_up
     )
     train(config, tmp_path / "whole")
     train(replace(config, train=replace(config.train, steps=1)), tmp_path / "run")
-    picture = (test_b / "2.jpg").read_bytes()
-    (test_b / "2.jpg").write_bytes(picture[: len(picture) * 3 // 4])
+    image = (test_b / "2.jpg").read_bytes()
+    (test_b / "2.jpg").write_bytes(image[: len(image) * 3 // 4])
     with pytest.raises(ImageError, match=r"2\.jpg"):
         train(config, tmp_path / "run")
     assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == 3
-    (test_b / "2.jpg").write_bytes(picture)
+    (test_b / "2.jpg").write_bytes(image)
     train(config, tmp_path / "run")
     samples = [{p.name: p.read_bytes() for p in (tmp_path / run / "samples").iterdir()} for run in ("whole", "run")]
     assert samples[0] == samples[1]
@@ -506,7 +506,7 @@ def test_a_test_picture_that_vanishes_costs_no_steps_and_what_was_due_is_made_up
 
 
 @pytest.mark.parametrize("bad", [{16}, set(range(8)), set(range(16))])
-def test_skip_passes_over_any_test_pictures(tmp_path: Path, bad: set[int]) -> None:
+def test_skip_passes_over_any_test_images(tmp_path: Path, bad: set[int]) -> None:
     a, b = folders(tmp_path, count=17)
     config = tiny(
         data={"a": a, "b": b, "test_a": a + "T", "test_b": b + "T", "paired_test": True, "on_bad_image": "skip"}
@@ -516,7 +516,7 @@ def test_skip_passes_over_any_test_pictures(tmp_path: Path, bad: set[int]) -> No
     for number in bad:
         name = sorted(path.name for path in Path(a).iterdir())[number]
         (Path(a + "T") / name).write_bytes((Path(a) / name).read_bytes()[:-200])
-    assert train(config, tmp_path / "run").figures
+    assert train(config, tmp_path / "run").metrics
 
 
 def test_the_figures_at_the_end_are_logged_whatever_else_is_due(tmp_path: Path) -> None:
@@ -569,9 +569,9 @@ def test_a_checkpoint_under_another_ones_name_is_passed_over(whole: Path, tmp_pa
     assert_same_run(whole, run)
 
 
-def test_a_run_may_not_lie_among_its_pictures(tmp_path: Path) -> None:
+def test_a_run_may_not_lie_among_its_images(tmp_path: Path) -> None:
     a, b = folders(tmp_path)
-    with pytest.raises(ConfigError, match="lies among the pictures"):
+    with pytest.raises(ConfigError, match="lies among the images"):
         train(tiny(data={"a": a, "b": b}), Path(a) / "run")
     assert not (Path(a) / "run").exists()
 
@@ -661,5 +661,5 @@ def test_torchruns_restart_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """What failed is not begun anew a second time."""
     train(tiny(train={"steps": 2}), tmp_path / "run")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert train(tiny(train={"steps": 3}), tmp_path / "run", start_anew=True).step == 3
+    assert train(tiny(train={"steps": 3}), tmp_path / "run", restart=True).step == 3
     assert not (tmp_path / "run.1").exists()

@@ -49,7 +49,7 @@ SCALARS = {
     *(f"vital/{sign}_{i}" for sign in SIGNS_OF_A_DOMAIN for i in Domain),
     *(f"alarm/{illness}_{i.direction}" for illness in ILLNESSES for i in Domain),
     *(f"alarm/{illness}_{i}" for illness in ILLNESSES_OF_A_DOMAIN for i in Domain),
-    *(f"val/{figure}_{i.direction}" for figure in FIGURES for i in Domain),
+    *(f"val/{metric}_{i.direction}" for metric in FIGURES for i in Domain),
     "perf/images_per_second",
     "perf/data_wait_fraction",
 }
@@ -114,7 +114,7 @@ def test_the_configuration_is_there_as_text(run: Path) -> None:
 
 
 def test_the_first_grid_shows_the_held_out_images_as_they_are(run: Path) -> None:
-    """The leftmost column of the grid is the input; the picture file is the grids of both directions side by side."""
+    """The leftmost column of the grid is the input; the image file is the grids of both directions side by side."""
     from unit.data.batches import held_out_image
     from unit.data.datasets import open_datasets
     from unit.images import to_image
@@ -165,9 +165,9 @@ def test_sample_colours_are_never_stretched(tmp_path: Path) -> None:
     monitor = Monitor(tmp_path, None)
     monitor.samples(5, PerDomain(torch.full((3, 4, 4), -0.5), torch.full((3, 4, 4), 0.25)))
     monitor.close()
-    picture = Image.open(tmp_path / "samples" / "step-00000005.png")
-    assert picture.getpixel((0, 0)) == (64, 64, 64)
-    assert picture.getpixel((0, picture.height - 1)) == (159, 159, 159)
+    image = Image.open(tmp_path / "samples" / "step-00000005.png")
+    assert image.getpixel((0, 0)) == (64, 64, 64)
+    assert image.getpixel((0, image.height - 1)) == (159, 159, 159)
     content = board(tmp_path).Images("samples/a2b")[0].encoded_image_string
     (tmp_path / "one.png").write_bytes(content)
     assert Image.open(tmp_path / "one.png").getpixel((0, 0)) in ((63, 63, 63), (64, 64, 64))
@@ -224,7 +224,7 @@ def test_the_page_shows_scalars_and_images(tensorboard: str) -> None:
         for tag in ("loss/generator_total", "optimizer/learning_rate_generator", "val/psnr_a2b"):
             page.locator("scalar-card").filter(has_text=tag).first.wait_for(timeout=60_000)
         for tag in ("samples/a2b", "samples/b2a"):
-            picture = page.locator("image-card").filter(has_text=tag).locator("img")
-            picture.wait_for(timeout=60_000)
-            assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0, tag
+            image = page.locator("image-card").filter(has_text=tag).locator("img")
+            image.wait_for(timeout=60_000)
+            assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0, tag
         browser.close()

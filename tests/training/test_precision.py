@@ -19,7 +19,7 @@ from unit.model.losses import kl
 from unit.training.trainer import Trainer
 
 STEPS, BESIDE_EVERY, WINDOW = 200, 20, 50
-BATCH, PICTURES = 2, 8
+BATCH, IMAGES = 2, 8
 # Powers of two, so that a term keeps what shows the number format it was computed in
 WEIGHTS = {"lambda0": 1.0, "lambda1": 2**-6, "lambda2": 16.0, "lambda3": 2**-6, "lambda4": 4.0}
 BANDS = {
@@ -49,12 +49,12 @@ class Record:
         return torch.stack([terms[name] for terms in self.terms]).view(-1, WINDOW).mean(1)
 
 
-def pictures(seed: int) -> PerDomain[Tensor]:
+def make_images(seed: int) -> PerDomain[Tensor]:
     """Soft blots, bluish in A, reddish in B."""
     generator = torch.Generator().manual_seed(seed)
 
     def blots(i: Domain) -> Tensor:
-        coarse = torch.rand(PICTURES, 3, 4, 4, generator=generator) * 1.6 - 0.8
+        coarse = torch.rand(IMAGES, 3, 4, 4, generator=generator) * 1.6 - 0.8
         tint = torch.tensor([-0.2, 0.0, 0.2] if i == Domain.A else [0.2, 0.0, -0.2]).view(3, 1, 1)
         return functional.interpolate(coarse, (16, 16), mode="bilinear") + tint
 
@@ -62,9 +62,9 @@ def pictures(seed: int) -> PerDomain[Tensor]:
 
 
 def batches(seed: int) -> Iterator[PerDomain[Tensor]]:
-    images = pictures(seed)
+    images = make_images(seed)
     for step in range(STEPS):
-        first = step * BATCH % PICTURES
+        first = step * BATCH % IMAGES
         yield images.map(lambda x: x[first : first + BATCH])  # noqa: B023
 
 

@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from unit.training.progress import Progress, in_words
+from unit.training.progress import Progress, format_duration
 
 CPU = torch.device("cpu")
 
@@ -47,4 +47,4 @@ def test_without_a_terminal_there_are_lines_and_not_too_many(
     ("minutes", "words"), [(0.5, "less than a minute"), (7, "7 min"), (150, "2.5 h"), (3 * 1440, "3.0 days")]
 )
 def test_timesin_words(minutes: float, words: str) -> None:
-    assert in_words(minutes) == words
+    assert format_duration(minutes) == words

@@ -26,7 +26,7 @@ def batch(step: int, size: int = 2) -> PerDomain[Tensor]:
 
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:
-    parts = (trainer.networks, trainer.discriminators, trainer.average)
+    parts = (trainer.networks, trainer.discriminators, trainer.ema)
     return {f"{n}.{name}": t.clone() for n, part in enumerate(parts) for name, t in part.state_dict().items()}
 
 
@@ -70,7 +70,7 @@ def test_steps_equal_the_papers_written_out() -> None:
     for part in (trainer, reference):
         part.networks.double()
         part.discriminators.double()
-        part.average.double()
+        part.ema.double()
     for step in range(4):
         x = batch(step).map(torch.Tensor.double)
         trainer.step(x)
@@ -161,21 +161,21 @@ def test_a_state_put_into_another_trainer_goes_on_bit_for_bit() -> None:
 
 
 def test_the_average_by_hand() -> None:
-    trainer = make(tiny(model={"average_decay": 0.25}))
+    trainer = make(tiny(model={"ema_decay": 0.25}))
     name = "encoders.a.private.0.0.weight"
     expected = trainer.networks.state_dict()[name].clone()
     for step in range(4):  # (1 + n) / (10 + n) is 2/11, 3/12, 4/13, 5/14: the last two give way to 0.25
         trainer.step(batch(step))
         decay = (2 / 11, 0.25, 0.25, 0.25)[step]
         expected = decay * expected + (1 - decay) * trainer.networks.state_dict()[name]
-    torch.testing.assert_close(trainer.average.state_dict()[name], expected)
+    torch.testing.assert_close(trainer.ema.state_dict()[name], expected)
 
 
 def test_without_an_average_the_weights_themselves_are_kept() -> None:
-    trainer = make(tiny(model={"average_decay": 0.0}))
+    trainer = make(tiny(model={"ema_decay": 0.0}))
     trainer.step(batch(0))
     for name, tensor in trainer.networks.state_dict().items():
-        torch.testing.assert_close(trainer.average.state_dict()[name], tensor)
+        torch.testing.assert_close(trainer.ema.state_dict()[name], tensor)
 
 
 def test_the_gradients_of_the_discriminators_come_from_their_own_terms_alone() -> None:
@@ -226,7 +226,7 @@ def test_bf16_is_for_convolutions_alone() -> None:
 
 
 @pytest.mark.slow
-def test_training_converges_on_one_pair_of_pictures() -> None:
+def test_training_converges_on_one_pair_of_images() -> None:
     """Reconstruction and cycle fall to a third within 150 steps on a fixed batch."""
     trainer = make(tiny(loss={"lambda0": 0.1}))
     x = batch(0).map(lambda t: functional.interpolate(functional.avg_pool2d(t, 8), scale_factor=8.0, mode="bilinear"))

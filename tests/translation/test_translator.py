@@ -139,10 +139,10 @@ def test_a_name_that_is_no_text_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "size", [(1, 1), (1, 2), (3, 3), (4, 4), (4, 1), (5, 4), (3, 500), (63, 65), (64, 64), (17, 18)]
 )
-@pytest.mark.parametrize("halvings", [1, 2, 3])
+@pytest.mark.parametrize("downsamples", [1, 2, 3])
 @pytest.mark.parametrize("norm", ["instance", "group"])
-def test_the_output_has_the_inputs_size(size: tuple[int, int], norm: str, halvings: int) -> None:
-    translator = make(tiny(model={"normalization": norm, "halvings": halvings}))
+def test_the_output_has_the_inputs_size(size: tuple[int, int], norm: str, downsamples: int) -> None:
+    translator = make(tiny(model={"normalization": norm, "downsamples": downsamples}))
     for seed in (None, 0):
         out = translator.translate(noise(2, 3, *size), Domain.A, seed)
         assert out.shape == (2, 3, *size)
@@ -290,14 +290,14 @@ def test_numbers_without_a_known_white_are_refused() -> None:
 # Memory
 
 
-def test_a_picture_too_large_for_the_memory_is_refused_before_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_too_large_for_the_memory_is_refused_before_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000_000))
     translator = make()
     translator.translate(noise(1, 3, 100, 100), Domain.A)
     with pytest.raises(UserError, match=r"640x480 pixels .* --size N") as caught:
         translator.translate(torch.empty(1, 3, 480, 640), Domain.A)
     assert "batch_size" not in str(caught.value)
-    with pytest.raises(UserError, match=r"32 pictures of 100x100.*--size N.*--batch_size"):
+    with pytest.raises(UserError, match=r"32 images of 100x100.*--size N.*--batch_size"):
         translator.translate(torch.empty(32, 3, 100, 100), Domain.A)
 
 

@@ -1,4 +1,4 @@
-"""Training pictures that can't be read, where `data.on_bad_image` says to skip them."""
+"""Training images that can't be read, where `data.on_bad_image` says to skip them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from unit.errors import DataError, ImageError
 log = logging.getLogger(__name__)
 
 _MOST = 0.01
-"""The share of a domain's pictures that may be bad; beyond it, the disk may have gone away."""
+"""The share of a domain's images that may be bad; beyond it, the disk may have gone away."""
 
 
 class BadImages:
-    """The pictures found bad so far, by name, out of `counts` in each domain."""
+    """The images found bad so far, by name, out of `counts` in each domain."""
 
     def __init__(self, counts: PerDomain[int]) -> None:
         self._counts = counts
@@ -25,14 +25,14 @@ class BadImages:
         return sum(self._names.map(len))
 
     def note(self, domain: Domain, name: str, error: ImageError) -> None:
-        """Log and count a picture, each once; raises `DataError` when over 1 % of the domain's are bad."""
+        """Log and count an image, each once; raises `DataError` when over 1 % of the domain's are bad."""
         names, count = self._names[domain], self._counts[domain]
         if name not in names:
             names.add(name)
-            log.warning("%s; skipped, as %d of the %d pictures of domain %s so far", error, len(names), count, domain)
+            log.warning("%s; skipped, as %d of the %d images of domain %s so far", error, len(names), count, domain)
         if len(names) > _MOST * count:
             raise DataError(
-                f"{error}; {len(names)} of the {count} pictures of domain {domain} can't be read, which is over "
+                f"{error}; {len(names)} of the {count} images of domain {domain} can't be read, which is over "
                 f"{_MOST:.0%}: look at the folder, and remove or replace them"
             )
 

@@ -21,16 +21,16 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from unit.config import DataConfig
 from unit.data.bad_images import BadImages
 from unit.data.cache import cached
-from unit.data.order import permuted
+from unit.data.permutation import permute_index
 from unit.data.shards import Shards
-from unit.data.source import ImageSource, resized
 from unit.domains import Domain, PerDomain
 from unit.errors import ImageError, UserError
+from unit.image_source import ImageSource, resized
 from unit.images import to_tensor
 from unit.seeds import seed_for
 
 _ATTEMPTS = 20
-"""Pictures to try for one place; of a folder with a hundredth bad, so many never are."""
+"""Images to try for one place; of a folder with a hundredth bad, so many never are."""
 _LONGEST_WAIT = 300
 """Seconds for a batch."""
 _FAILURES = {
@@ -45,12 +45,12 @@ _GRACE = 20
 
 
 def order_of(source: ImageSource) -> Callable[[int, int], int]:
-    """Where (place, key) leads: all pictures mixed, or those of a few shards at a time."""
-    return source.order.permuted if isinstance(source, Shards) else partial(_anywhere, len(source))
+    """Where (place, key) leads: all images mixed, or those of a few shards at a time."""
+    return source.order.permute_index if isinstance(source, Shards) else partial(_anywhere, len(source))
 
 
 def _anywhere(count: int, place: int, key: int) -> int:
-    return permuted(place, count, key)
+    return permute_index(place, count, key)
 
 
 def random_crop(image: Image.Image, size: int, flip: bool, seed: int) -> Image.Image:
@@ -70,7 +70,7 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class Item:
-    """One picture of each domain, and what could not be read on the way to them."""
+    """One image of each domain, and what could not be read on the way to them."""
 
     images: PerDomain[Tensor]
     """(3, crop, crop) in [-1, 1]; of a batch (B, 3, crop, crop)"""
@@ -87,7 +87,7 @@ class TrainingImages(Dataset[Item | ImageError]):
 
     An image that can't be read makes its item the error: raised in a loader process, it would come with a traceback.
     Where `data.on_bad_image` is "skip", another of the domain takes its place, always the same one. `data.cache` keeps
-    pictures from here on; raises `ConfigError` where that can't be.
+    images from here on; raises `ConfigError` where that can't be.
     """
 
     def __init__(self, sources: PerDomain[ImageSource], config: DataConfig, seed: int) -> None:
@@ -131,7 +131,7 @@ def training_batches(
     """A batch (B, 3, crop, crop) of each domain, on `device`, of the B positions in each item of `places`.
 
     Raises:
-        ImageError: a picture of the batch can't be read.
+        ImageError: an image of the batch can't be read.
         DataError: too many were skipped; those that were are in `bad`.
         UserError: a loader process died or hangs.
     """

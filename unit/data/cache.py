@@ -27,9 +27,9 @@ from PIL import Image
 from unit.config import DataConfig
 from unit.data.folders import ImageFolder
 from unit.data.shards import Shards
-from unit.data.source import ImageSource, resized
-from unit.errors import ConfigError, UserError, printable
-from unit.files import write_whole
+from unit.errors import ConfigError, UserError, escape
+from unit.files import atomic_write
+from unit.image_source import ImageSource, resized
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _HEAD = struct.Struct("<16sIII")
 _LEFT_FREE = 2 * 2**30
 """Bytes of memory or disk that are left to the rest of training: checkpoints, growing processes."""
 _LONGEST = 8
-"""In memory, pictures of at most so many times their short side; longer ones are read each time."""
+"""In memory, images of at most so many times their short side; longer ones are read each time."""
 _PAGE = 4096
 _DAY = 24 * 3600.0
 _KEPT = 60 * _DAY
@@ -48,7 +48,7 @@ _KEPT = 60 * _DAY
 
 
 def cached(source: ImageSource, config: DataConfig) -> ImageSource:
-    """The source, with its pictures kept as `data.cache` says. The embedded streets remember theirs by themselves.
+    """The source, with its images kept as `data.cache` says. The embedded streets remember theirs by themselves.
 
     Raises:
         ConfigError: memory is asked for where there is no Linux, or disk where no folder for caches is known.
@@ -73,7 +73,7 @@ class _Store(Protocol):
 
 
 class CachedFolder:
-    """A folder or shards as a source that keeps the pictures, scaled to a short side of `size`, in a store."""
+    """A folder or shards as a source that keeps the images, scaled to a short side of `size`, in a store."""
 
     def __init__(self, folder: ImageFolder | Shards, size: int, store: _Store) -> None:
         self.folder, self.size, self.store = folder, size, store
@@ -93,12 +93,12 @@ class CachedFolder:
         identity = self._identity(path, self.folder.file(index) if isinstance(self.folder, Shards) else None)
         if identity is None or short_side != self.size:
             return self.folder.image(index, short_side)
-        picture = _unpacked(self.store.read(index, path), identity, self.size)
-        if picture is None:
-            picture = resized(self.folder, index, self.size)
+        image = _unpacked(self.store.read(index, path), identity, self.size)
+        if image is None:
+            image = resized(self.folder, index, self.size)
             if not self._stopped:
-                self._keep(index, path, _packed(picture, identity))
-        return picture
+                self._keep(index, path, _packed(image, identity))
+        return image
 
     def _identity(self, path: str, shard: str | None = None) -> bytes | None:
         """16 bytes that change with the photo or its shard and with what is made of it; None where there is no file."""
@@ -116,8 +116,8 @@ class CachedFolder:
         except (OSError, UserError) as error:
             self._stopped.fill_(True)
             why = (error.strerror if isinstance(error, OSError) else None) or error
-            root = printable(self.folder.root)
-            log.warning("data.cache: no more pictures of %s are kept (%s); the others are read each time", root, why)
+            root = escape(self.folder.root)
+            log.warning("data.cache: no more images of %s are kept (%s); the others are read each time", root, why)
 
 
 class _Memory:
@@ -180,7 +180,7 @@ class _Disk:
         _require_room(shutil.disk_usage(self.folder).free, len(record), str(self.folder))
         file = self._file(path)
         beside = file.with_name(f"{file.name}.{os.getpid()}")  # two runs may keep the same photo at once
-        write_whole(beside, record, sync=False)
+        atomic_write(beside, record, sync=False)
         beside.replace(file)
 
     def _file(self, path: str) -> Path:
@@ -222,9 +222,9 @@ def _hash(*facts: object) -> bytes:
     return blake2b("\0".join(map(str, facts)).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _packed(picture: Image.Image, identity: bytes) -> bytes:
-    pixels = picture.tobytes()
-    return _HEAD.pack(identity, *picture.size, zlib.crc32(pixels)) + pixels
+def _packed(image: Image.Image, identity: bytes) -> bytes:
+    pixels = image.tobytes()
+    return _HEAD.pack(identity, *image.size, zlib.crc32(pixels)) + pixels
 
 
 def _length(head: bytes) -> int:
@@ -234,7 +234,7 @@ def _length(head: bytes) -> int:
 
 
 def _unpacked(record: bytes, identity: bytes, size: int) -> Image.Image | None:
-    """The picture, or None where the record is not this photo's, or damaged."""
+    """The image, or None where the record is not this photo's, or damaged."""
     head, pixels = record[: _HEAD.size], record[_HEAD.size :]
     if len(head) < _HEAD.size or len(record) != _length(head):
         return None

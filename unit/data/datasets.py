@@ -1,4 +1,4 @@
-"""What the keys of `data` mean: the training and test pictures of both domains, and their names."""
+"""What the keys of `data` mean: the training and test images of both domains, and their names."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from unit.config import DataConfig
 from unit.data.cache import cache_folder
 from unit.data.folders import ImageFolder, default_names, digest, held_out, split_root
 from unit.data.shards import Shards, is_shards, plain_path, shard_files
-from unit.data.source import ImageSource
-from unit.data.streets import Streets, Weather
 from unit.domains import Domain, PerDomain
-from unit.errors import ConfigError, DataError, printable
+from unit.errors import ConfigError, DataError, escape
+from unit.image_source import ImageSource
 from unit.images import MAX_PIXELS
+from unit.streets import Streets, Weather
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Pictures that training never saw."""
+    """Images that training never saw."""
 
     images: PerDomain[ImageSource]
     paired: bool
-    """picture k of A and of B show the same scene"""
+    """image k of A and of B show the same scene"""
     redrawn: PerDomain[ImageSource] | None = None
     """embedded streets: the same scenes with other clouds and streaks, the best that a translator can reach"""
 
 
 @dataclass(frozen=True)
 class Datasets:
-    """The pictures of a run."""
+    """The images of a run."""
 
     train: PerDomain[ImageSource]
     test: HeldOut
@@ -39,7 +39,7 @@ class Datasets:
     """what the user calls the domains"""
 
     def digest(self) -> str:
-        """Changes when a training picture is added, removed or renamed."""
+        """Changes when a training image is added, removed or renamed."""
         return digest(f"{i}/{self.train[i].name(k)}" for i in Domain for k in range(len(self.train[i])))
 
     def describe(self) -> str:
@@ -51,7 +51,7 @@ class Datasets:
 
 
 def open_datasets(config: DataConfig, seed: int = 0) -> Datasets:
-    """List the folders or shards, or lay out the embedded streets; no picture is read yet.
+    """List the folders or shards, or lay out the embedded streets; no image is read yet.
 
     Raises:
         DataError: a folder or shard is missing, empty or not what the configuration says.
@@ -60,10 +60,10 @@ def open_datasets(config: DataConfig, seed: int = 0) -> Datasets:
 
 
 def open_held_out(folders: PerDomain[Path], paired: bool, max_pixels: int = MAX_PIXELS) -> HeldOut:
-    """Two folders, or shards, of test pictures.
+    """Two folders, or shards, of test images.
 
     Raises:
-        DataError: a folder is missing or empty, or `paired` and they hold different numbers of pictures.
+        DataError: a folder is missing or empty, or `paired` and they hold different numbers of images.
     """
     images = folders.map(lambda folder: _opened(folder, max_pixels))
     a, b = images.map(len)
@@ -111,7 +111,7 @@ def _folders(config: DataConfig) -> Datasets:
         test = open_held_out(test_folders, config.paired_test, config.max_pixels)
         return Datasets(_sources(folders), test, names)
     if config.paired_test:
-        raise DataError(f"{config.root}: data.paired_test needs testA and testB in it; pictures held out are no pairs")
+        raise DataError(f"{config.root}: data.paired_test needs testA and testB in it; images held out are no pairs")
     split = folders.map(_split)
     train, held = split.map(lambda parts: parts[0]), split.map(lambda parts: parts[1])
     return Datasets(_sources(train), HeldOut(_sources(held), paired=False), names)
@@ -138,20 +138,20 @@ def _folder(path: str) -> Path:
 
 
 def _refuse_overlap(train: PerDomain[Path], test: PerDomain[Path] | None) -> None:
-    """No picture may be in both domains, nor be trained on and tested with."""
+    """No image may be in both domains, nor be trained on and tested with."""
     others = [(train.a, train.b), (train.b, train.a)]
     if test is not None:
         others += [(test[i], train[j]) for i in Domain for j in Domain]
     for inner, outer in others:
         if _inside(inner, outer):
             raise DataError(
-                f"{printable(inner)}: is or lies inside {printable(outer)}, so its pictures would serve twice; "
+                f"{escape(inner)}: is or lies inside {escape(outer)}, so its images would serve twice; "
                 "give separate folders"
             )
 
 
 def _inside(inner: Path, outer: Path) -> bool:
-    """Whether all, or a shard, of `inner` belongs to `outer`. Shards in a folder are none of its pictures."""
+    """Whether all, or a shard, of `inner` belongs to `outer`. Shards in a folder are none of its images."""
     if is_shards(inner) and is_shards(outer):
         shards = [{os.path.realpath(file) for file in shard_files(pattern)} for pattern in (inner, outer)]
         return not shards[0].isdisjoint(shards[1])

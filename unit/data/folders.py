@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from unit.domains import Domain, PerDomain
-from unit.errors import DataError, printable
+from unit.errors import DataError, escape
 from unit.images import MAX_PIXELS, read_image
 from unit.listing import list_images, listing_errors, require_folder, shortened
 
@@ -52,7 +52,7 @@ def held_out(
     So a file added later never moves another from training to test (at most one leaves the test, at a limit), and two
     folders with the same names hold out the same. The number is `share` of the names on average, not exactly.
 
-    One name is left to training at least; a single name is in both, so that one picture can be trained on.
+    One name is left to training at least; a single name is in both, so that one image can be trained on.
     """
     if len(names) < 2:
         return list(names), list(names)
@@ -73,9 +73,9 @@ def split_root(root: Path) -> PerDomain[tuple[Path, Path | None]]:
         folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
     missing = [f"train{domain.upper()}" for domain in Domain if f"train{domain}" not in folders]
     if missing:
-        found = ", ".join(sorted(printable(path.name) for path in folders.values())) or "no folders"
+        found = ", ".join(sorted(escape(path.name) for path in folders.values())) or "no folders"
         raise DataError(
-            f"{printable(root)}: {' and '.join(missing)} missing, found {shortened(found)};"
+            f"{escape(root)}: {' and '.join(missing)} missing, found {shortened(found)};"
             " expected the folders trainA, trainB and, if you have them, testA, testB"
         )
     return PerDomain.of(lambda domain: (folders[f"train{domain}"], folders.get(f"test{domain}")))
@@ -94,7 +94,7 @@ def default_names(a: Path, b: Path) -> PerDomain[str]:
         if names.a and names.b and names.a.casefold() != names.b.casefold():
             return names
     raise DataError(
-        f"{printable(a)} and {printable(b)}: no two different names follow from these folders;"
+        f"{escape(a)} and {escape(b)}: no two different names follow from these folders;"
         " set data.name_a and data.name_b"
     )
 

@@ -1,4 +1,4 @@
-"""What would go wrong in training, seen beforehand: from the files' headers, then from the pictures themselves."""
+"""What would go wrong in training, seen beforehand: from the files' headers, then from the images themselves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from unit.config import DataConfig
 from unit.data.datasets import Datasets
 from unit.data.folders import ImageFolder
 from unit.domains import Domain, PerDomain
-from unit.errors import ImageError, UserError, printable
+from unit.errors import ImageError, UserError, escape
 from unit.images import MAX_PIXELS, read_header, read_image
 
 T = TypeVar("T")
@@ -53,35 +53,33 @@ KINDS = {
     "too-thin": Kind("error", "too thin to be scaled to data.load_size", "crop or remove them"),
     "too-few": Kind(
         "warning",
-        "few pictures to learn from",
+        "few images to learn from",
         "the discriminators learn so few by heart; add more, some hundreds at best",
         of_folder=True,
     ),
     "sharpness": Kind(
         "warning",
         "one domain must be enlarged, the other not",
-        "the networks would take blur for a mark of the domain; lower data.load_size, or find larger pictures",
+        "the networks would take blur for a mark of the domain; lower data.load_size, or find larger images",
         of_folder=True,
     ),
     "too-small": Kind(
         "warning", "smaller than the crop", "they are enlarged and stay blurred; remove them, or lower data.crop_size"
     ),
     "aspect": Kind(
-        "warning", "a strip beyond 4:1", "training cuts squares out of pictures, and of these sees little; crop them"
+        "warning", "a strip beyond 4:1", "training cuts squares out of images, and of these sees little; crop them"
     ),
     "leak": Kind(
         "warning",
-        "test pictures that are in training too",
+        "test images that are in training too",
         "remove one of each pair, or the test shows what was learnt by heart",
     ),
     "in-both": Kind(
-        "warning", "in both domains", "keep each picture in one domain; it says nothing about what tells them apart"
+        "warning", "in both domains", "keep each image in one domain; it says nothing about what tells them apart"
     ),
-    "duplicate": Kind(
-        "warning", "copies of another file", "remove them; each copy is trained on like one picture more"
-    ),
+    "duplicate": Kind("warning", "copies of another file", "remove them; each copy is trained on like one image more"),
     "near-duplicate": Kind(
-        "warning", "nearly the same as another picture", "thin out bursts, film frames and resized copies"
+        "warning", "nearly the same as another image", "thin out bursts, film frames and resized copies"
     ),
     "dark": Kind("warning", "nearly black", "remove them; there is nothing in them to translate"),
     "overexposed": Kind("warning", "nearly white", "remove them; there is nothing in them to translate"),
@@ -94,7 +92,7 @@ KINDS = {
     ),
     "misnamed": Kind("note", "of another format than the ending says", "nothing to do here: the content decides"),
     "rotated": Kind("note", "turned by EXIF", "nothing to do: they are read upright"),
-    "gray": Kind("note", "gray", "fine if their domain is gray; else its pictures come out partly gray"),
+    "gray": Kind("note", "gray", "fine if their domain is gray; else its images come out partly gray"),
     "alpha": Kind("note", "with transparency", "transparent parts become white; if that is wrong, fill them yourself"),
     "palette": Kind("note", "with a palette", "they are read as they look; originals of more colours are better"),
     "cmyk": Kind("note", "in the inks of print (CMYK)", "converted by their profile, without one roughly; better: RGB"),
@@ -111,7 +109,7 @@ class Finding:
     """Something about a file, or about a training folder."""
 
     file: str
-    """its path, as the system has it: `printable` makes it text"""
+    """its path, as the system has it: `escape` makes it text"""
     kind: str
     """one of `KINDS`"""
     detail: str = ""
@@ -125,14 +123,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class FolderFacts:
-    """What the pictures of one domain and purpose are like."""
+    """What the images of one domain and purpose are like."""
 
     path: Path
     images: int
     short_side: int | None = None
-    """median, in pixels; None: no picture could be read"""
+    """median, in pixels; None: no image could be read"""
     brightness: tuple[float, float] | None = None
-    """mean and standard deviation over the pictures of their mean gray, 0 … 255; None: not decoded"""
+    """mean and standard deviation over the images of their mean gray, 0 … 255; None: not decoded"""
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ class Report:
 
     @property
     def usable(self) -> bool:
-        """Training would not stop at a picture."""
+        """Training would not stop at an image."""
         return all(finding.level != "error" for finding in self.findings)
 
 
@@ -159,12 +157,12 @@ _NEARLY_ALL = 0.9  # of the cells
 _BLACK, _WHITE, _PLAIN = 16, 245, 8  # gray levels: darker, brighter, less between the darkest and brightest cell
 
 # Of differences between neighbouring cells. A thousand streets, and 1,384 tiles of satellite images and photographs,
-# had no two different ones above 0.88; copies at JPEG quality 30 or at half the size stayed above 0.95. Smooth pictures
+# had no two different ones above 0.88; copies at JPEG quality 30 or at half the size stayed above 0.95. Smooth images
 # (a sky, the sea at night) resemble each other up to 0.98, so those of little contrast are left out.
 _ALIKE = 0.95  # correlation
 _LEAST_CONTRAST = 4.0  # gray levels between neighbouring cells, root mean square
 
-_MANY_HEADERS, _MANY_PICTURES = 20_000, 500  # for these the seconds that processes take to start are well spent
+_MANY_HEADERS, _MANY_IMAGES = 20_000, 500  # for these the seconds that processes take to start are well spent
 
 
 def inspect_headers(datasets: Datasets, config: DataConfig, limit: int | None = None) -> list[Finding]:
@@ -180,7 +178,7 @@ def inspect_headers(datasets: Datasets, config: DataConfig, limit: int | None = 
 
 
 def inspect(datasets: Datasets, config: DataConfig, decode: bool = True) -> Report:
-    """Look at the headers of all files and, with `decode`, at all pictures, on all cores. Depends on the files alone.
+    """Look at the headers of all files and, with `decode`, at all images, on all cores. Depends on the files alone.
 
     Raises:
         UserError: a process was killed, mostly for want of memory.
@@ -192,9 +190,9 @@ def inspect(datasets: Datasets, config: DataConfig, decode: bool = True) -> Repo
         for name, folder in folders.items()
     }
     if decode:
-        pictures, damaged = _decode(looks, config, processes)
-        findings += damaged + _odd_light(pictures) + _copies(folders, pictures)
-        facts = {name: replace(facts[name], brightness=_brightness(folders[name], pictures)) for name in folders}
+        images, damaged = _decode(looks, config, processes)
+        findings += damaged + _odd_light(images) + _copies(folders, images)
+        facts = {name: replace(facts[name], brightness=_brightness(folders[name], images)) for name in folders}
         findings += _difference_in_brightness(facts)
     return Report(facts, _sorted(findings))
 
@@ -209,7 +207,7 @@ def describe(findings: Sequence[Finding], named: int = 5) -> str:
         count = "" if kind.of_folder else f" ({len(group):,} file{'s' * (len(group) > 1)})"
         lines.append(f"{kind.level}: {kind.title}{count}: {kind.advice}")
         shown = [] if kind.level == "note" and len(group) > 1 else group[:named]
-        lines += [f"    {printable(finding.file)}{finding.detail and ': ' + finding.detail}" for finding in shown]
+        lines += [f"    {escape(finding.file)}{finding.detail and ': ' + finding.detail}" for finding in shown]
         if shown and len(group) > len(shown):
             lines.append(f"    and {len(group) - len(shown):,} more")
     return "\n".join(lines)
@@ -311,7 +309,7 @@ def _look(config: DataConfig, file: str) -> _Look:
 
 
 def _unread(file: str, kind: str, error: ImageError) -> Finding:
-    return Finding(file, kind, str(error).removeprefix(f"{printable(file)}: "))
+    return Finding(file, kind, str(error).removeprefix(f"{escape(file)}: "))
 
 
 def _median_short_side(folder: _Folder, looks: dict[str, _Look]) -> int | None:
@@ -320,7 +318,7 @@ def _median_short_side(folder: _Folder, looks: dict[str, _Look]) -> int | None:
 
 
 def _difference_in_sharpness(folders: dict[str, _Folder], looks: dict[str, _Look], config: DataConfig) -> list[Finding]:
-    """A picture shrunk to `load_size` is sharp whatever its size; one enlarged has so much of that sharpness."""
+    """An image shrunk to `load_size` is sharp whatever its size; one enlarged has so much of that sharpness."""
     sides = {name: _median_short_side(folder, looks) for name, folder in folders.items() if not folder.test}
     sharpness = {name: min(1, side / config.load_size) for name, side in sides.items() if side is not None}
     if len(sharpness) < 2 or max(sharpness.values()) < _SHARPNESS_RATIO * min(sharpness.values()):
@@ -331,14 +329,14 @@ def _difference_in_sharpness(folders: dict[str, _Folder], looks: dict[str, _Look
     return [Finding(str(folders[blurred].root), "sharpness", detail)]
 
 
-# Pictures
+# Images
 
 Thumbnail = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
-    """What comparing needs of one picture."""
+class _ImageRef:
+    """What comparing needs of one image."""
 
     file: str
     thumbnail: bytes
@@ -347,20 +345,20 @@ class _Picture:
     """of the file's content; None where no other file has its size"""
 
 
-def _decode(looks: dict[str, _Look], config: DataConfig, processes: int) -> tuple[dict[str, _Picture], list[Finding]]:
-    """The pictures of all files that can be read, and what was found in the others."""
+def _decode(looks: dict[str, _Look], config: DataConfig, processes: int) -> tuple[dict[str, _ImageRef], list[Finding]]:
+    """The images of all files that can be read, and what was found in the others."""
     sizes = Counter(look.bytes for look in looks.values())
     tasks = [(look.file, sizes[look.bytes] > 1) for look in looks.values() if look.readable]
-    pictures, damaged = {}, []
-    for result in _mapped(partial(_picture, config), tasks, processes, _MANY_PICTURES):
-        if isinstance(result, _Picture):
-            pictures[result.file] = result
+    images, damaged = {}, []
+    for result in _mapped(partial(_image, config), tasks, processes, _MANY_IMAGES):
+        if isinstance(result, _ImageRef):
+            images[result.file] = result
         else:
             damaged.append(result)
-    return pictures, damaged
+    return images, damaged
 
 
-def _picture(config: DataConfig, task: tuple[str, bool]) -> _Picture | Finding:
+def _image(config: DataConfig, task: tuple[str, bool]) -> _ImageRef | Finding:
     file, has_twin = task
     try:
         image = read_image(Path(file), config.max_pixels)
@@ -370,7 +368,7 @@ def _picture(config: DataConfig, task: tuple[str, bool]) -> _Picture | Finding:
     except OSError as error:  # it vanished in between
         return Finding(file, "damaged", f"can't be read ({error.strerror})")
     thumbnail = image.convert("L").resize((_CELLS, _CELLS), Image.Resampling.BOX)
-    return _Picture(file, thumbnail.tobytes(), digest)
+    return _ImageRef(file, thumbnail.tobytes(), digest)
 
 
 def _digest(file: str) -> bytes:
@@ -378,10 +376,10 @@ def _digest(file: str) -> bytes:
         return hashlib.file_digest(content, "blake2b").digest()
 
 
-def _odd_light(pictures: dict[str, _Picture]) -> list[Finding]:
+def _odd_light(images: dict[str, _ImageRef]) -> list[Finding]:
     findings = []
-    for file, picture in pictures.items():
-        cells = np.frombuffer(picture.thumbnail, np.uint8)
+    for file, image in images.items():
+        cells = np.frombuffer(image.thumbnail, np.uint8)
         if (cells < _BLACK).mean() > _NEARLY_ALL:
             findings.append(Finding(file, "dark"))
         elif (cells > _WHITE).mean() > _NEARLY_ALL:
@@ -391,8 +389,8 @@ def _odd_light(pictures: dict[str, _Picture]) -> list[Finding]:
     return findings
 
 
-def _brightness(folder: _Folder, pictures: dict[str, _Picture]) -> tuple[float, float] | None:
-    means = [np.frombuffer(pictures[file].thumbnail, np.uint8).mean() for file in folder.files if file in pictures]
+def _brightness(folder: _Folder, images: dict[str, _ImageRef]) -> tuple[float, float] | None:
+    means = [np.frombuffer(images[file].thumbnail, np.uint8).mean() for file in folder.files if file in images]
     return (float(np.mean(means)), float(np.std(means))) if means else None
 
 
@@ -409,8 +407,8 @@ def _difference_in_brightness(facts: dict[str, FolderFacts]) -> list[Finding]:
 # Copies
 
 
-def _copies(folders: dict[str, _Folder], pictures: dict[str, _Picture]) -> list[Finding]:
-    """Same content in both domains and, within one, same content or nearly the same picture."""
+def _copies(folders: dict[str, _Folder], images: dict[str, _ImageRef]) -> list[Finding]:
+    """Same content in both domains and, within one, same content or nearly the same image."""
     findings = []
     owners: PerDomain[dict[bytes, str]] = PerDomain({}, {})
     for i in Domain:
@@ -419,25 +417,25 @@ def _copies(folders: dict[str, _Folder], pictures: dict[str, _Picture]) -> list[
             for folder in folders.values()  # training first, so that a copy in the test is the one that is named
             if folder.domain is i
             for file in folder.files
-            if file in pictures
+            if file in images
         }
         originals = []
         for file, is_test in files.items():
-            digest = pictures[file].digest
+            digest = images[file].digest
             owner = owners[i].setdefault(digest, file) if digest else file
             if owner == file:
                 originals.append(file)
             else:
                 leaks = is_test and not files[owner]
-                findings.append(Finding(file, "leak" if leaks else "duplicate", f"same file as {printable(owner)}"))
-        thumbnails = np.frombuffer(b"".join(pictures[file].thumbnail for file in originals), np.uint8)
+                findings.append(Finding(file, "leak" if leaks else "duplicate", f"same file as {escape(owner)}"))
+        thumbnails = np.frombuffer(b"".join(images[file].thumbnail for file in originals), np.uint8)
         for file, k in zip(originals, first_alike(thumbnails.reshape(-1, _CELLS, _CELLS)), strict=True):
             if k >= 0:
                 leaks = files[file] and not files[originals[k]]
-                detail = f"looks like {printable(originals[k])}"
+                detail = f"looks like {escape(originals[k])}"
                 findings.append(Finding(file, "leak" if leaks else "near-duplicate", detail))
     findings += [
-        Finding(owners.b[digest], "in-both", f"same file as {printable(owners.a[digest])}")
+        Finding(owners.b[digest], "in-both", f"same file as {escape(owners.a[digest])}")
         for digest in owners.a.keys() & owners.b.keys()
     ]
     return sorted(findings, key=lambda finding: finding.file)

@@ -1,4 +1,4 @@
-"""Which pictures lie where in a shard (a tar file of WebDataset's kind), from its headers; kept for the next time."""
+"""Which images lie where in a shard (a tar file of WebDataset's kind), from its headers; kept for the next time."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from unit.errors import DataError, UserError, printable
-from unit.files import write_whole
+from unit.errors import DataError, UserError, escape
+from unit.files import atomic_write
 from unit.images import SUFFIXES
 
 _FORM = 1
 """To be raised whenever an index would come out otherwise than before."""
 _RECORD = struct.Struct("<16sIQI")
-"""Of a kept index: the shard's identity, pictures, bytes of their names, checksum of what follows."""
+"""Of a kept index: the shard's identity, images, bytes of their names, checksum of what follows."""
 _THREADS = 8
 _BLOCK = 512
 _LONGEST = 2**20
@@ -39,12 +39,12 @@ Numbers = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True, eq=False)
 class ShardIndex:
-    """The pictures of one shard, in the order in which they lie there: for each, 12 bytes and those of its name."""
+    """The images of one shard, in the order in which they lie there: for each, 12 bytes and those of its name."""
 
     stamp: tuple[int, int]
     """the shard's bytes and its date in ns, when it was read"""
     blocks: Numbers
-    """where each picture begins, in blocks of 512 bytes"""
+    """where each image begins, in blocks of 512 bytes"""
     sizes: Numbers
     """in bytes"""
     ends: Numbers
@@ -55,16 +55,16 @@ class ShardIndex:
         return len(self.blocks)
 
     def name(self, number: int) -> str:
-        """The name of picture `number` in the shard."""
+        """The name of image `number` in the shard."""
         start = int(self.ends[number - 1]) if number else 0
         return self.names[start : int(self.ends[number])].decode("utf-8", "surrogateescape")
 
     def place(self, number: int) -> tuple[int, int]:
-        """Offset and size in bytes of picture `number`."""
+        """Offset and size in bytes of image `number`."""
         return int(self.blocks[number]) * _BLOCK, int(self.sizes[number])
 
     def only(self, chosen: npt.NDArray[np.bool_]) -> ShardIndex:
-        """Of the pictures those that are chosen."""
+        """Of the images those that are chosen."""
         lengths = np.diff(self.ends, prepend=np.uint32(0))
         names = np.frombuffer(self.names, np.uint8)[np.repeat(chosen, lengths)].tobytes()
         ends = lengths[chosen].cumsum(dtype=np.uint32)
@@ -75,7 +75,7 @@ def read_indexes(files: Sequence[str], keep: Path | None) -> list[ShardIndex]:
     """The index of each shard; below `keep` they are kept, for as long as a shard stays as it is.
 
     Raises:
-        DataError: a shard can't be read, is damaged, compressed or no tar file, or holds no pictures.
+        DataError: a shard can't be read, is damaged, compressed or no tar file, or holds no images.
     """
     pool = ThreadPoolExecutor(_THREADS)  # they wait for the disk, or the network, together
     try:
@@ -94,13 +94,13 @@ def _read_index(keep: Path | None, file: str) -> ShardIndex:
         record = keep / identity.hex()[:2] / identity.hex()[2:] if keep else None
         index = _kept(record, identity, stamp) if record else None
         if index is None:
-            index = _index(stamp, _pictures(file, stamp[0]))
+            index = _index(stamp, _images(file, stamp[0]))
             if record:
                 _keep(record, identity, index)
     except OSError as error:
-        raise DataError(f"{printable(file)}: can't be read ({error.strerror or error}); look at the disk") from error
+        raise DataError(f"{escape(file)}: can't be read ({error.strerror or error}); look at the disk") from error
     except _ShardError as damage:
-        raise DataError(f"{printable(file)}: {damage}") from damage
+        raise DataError(f"{escape(file)}: {damage}") from damage
     return index
 
 
@@ -117,7 +117,7 @@ def _keep(record: Path, identity: bytes, index: ShardIndex) -> None:
     with suppress(OSError, UserError):  # without it the next start takes longer, and no more
         record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         beside = record.with_name(f"{record.name}.{os.getpid()}")  # two runs may read the same shard at once
-        write_whole(beside, head + content, sync=False)
+        atomic_write(beside, head + content, sync=False)
         beside.replace(record)
 
 
@@ -145,18 +145,18 @@ Member = tuple[bytes, int, int]
 """Name, offset and size in bytes."""
 
 
-def _index(stamp: tuple[int, int], pictures: Sequence[Member]) -> ShardIndex:
-    names, offsets, sizes = zip(*pictures, strict=True)
+def _index(stamp: tuple[int, int], images: Sequence[Member]) -> ShardIndex:
+    names, offsets, sizes = zip(*images, strict=True)
     if max(sizes) >= 2**32 or max(offsets) >= 2**32 * _BLOCK:
-        raise _ShardError("holds a picture of over 4 GB, or more than 2 TB; make smaller ones")
+        raise _ShardError("holds an image of over 4 GB, or more than 2 TB; make smaller ones")
     ends = np.cumsum([len(name) for name in names], dtype=np.uint32)
     blocks = np.array(offsets, np.int64) // _BLOCK
     return ShardIndex(stamp, blocks.astype(np.uint32), np.array(sizes, np.uint32), ends, b"".join(names))
 
 
-def _pictures(file: str, size: int) -> list[Member]:
-    """The picture of each sample (a run of members whose names are equal up to the last part's first dot), if any."""
-    pictures: dict[bytes, Member] = {}  # by name, of which the last counts, as in every tar file
+def _images(file: str, size: int) -> list[Member]:
+    """The image of each sample (a run of members whose names are equal up to the last part's first dot), if any."""
+    images: dict[bytes, Member] = {}  # by name, of which the last counts, as in every tar file
     sample: list[Member] = []
     key, others = b"", 0
     for member in _members(file, size):
@@ -166,13 +166,13 @@ def _pictures(file: str, size: int) -> list[Member]:
             continue
         name = folder + slash + base.partition(b".")[0]
         if name != key:
-            pictures |= _picture_of(sample)
+            images |= _image_of(sample)
             key, sample = name, []
         sample.append(member)
-    pictures |= _picture_of(sample)
-    if not pictures:
-        raise _ShardError(f"holds no pictures, and {others} other members; leave it out, or write it anew")
-    return list(pictures.values())
+    images |= _image_of(sample)
+    if not images:
+        raise _ShardError(f"holds no images, and {others} other members; leave it out, or write it anew")
+    return list(images.values())
 
 
 def _hidden(name: bytes) -> bool:
@@ -182,17 +182,17 @@ def _hidden(name: bytes) -> bool:
     )
 
 
-def _picture_of(sample: list[Member]) -> dict[bytes, Member]:
-    """Its picture by name: of several, ``x.jpg`` and not ``x.depth.png``."""
+def _image_of(sample: list[Member]) -> dict[bytes, Member]:
+    """Its image by name: of several, ``x.jpg`` and not ``x.depth.png``."""
     plain = (
         sample if len(sample) < 2 else [member for member in sample if member[0].rpartition(b"/")[2].count(b".") == 1]
     )
     if len(plain) == min(len(sample), 1):
         return {member[0]: member for member in plain}
-    names = [printable(os.fsdecode(name)) for name, *_ in (plain or sample)[:2]]
+    names = [escape(os.fsdecode(name)) for name, *_ in (plain or sample)[:2]]
     raise _ShardError(
         f"{' and '.join(names)} are one sample to WebDataset, which reads names up to their first dot; "
-        "leave one picture in each sample, or write the shards with python -m unit shards"
+        "leave one image in each sample, or write the shards with python -m unit shards"
     )
 
 

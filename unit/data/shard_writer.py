@@ -1,4 +1,4 @@
-"""A folder's pictures, byte for byte, in WebDataset shards."""
+"""A folder's images, byte for byte, in WebDataset shards."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from unit.data.order import permuted
-from unit.errors import ConfigError, ImageError, printable
-from unit.files import writing
+from unit.data.permutation import permute_index
+from unit.errors import ConfigError, ImageError, escape
+from unit.files import wrap_os_errors
 from unit.listing import list_images
 from unit.seeds import seed_for
 
 
-def write_shards(folder: Path, out: Path, pictures: int, megabytes: int, seed: int = 0) -> str:
-    """Write all images below `folder` to shards in `out`, each ended by so many pictures or megabytes of them.
+def write_shards(folder: Path, out: Path, images: int, megabytes: int, seed: int = 0) -> str:
+    """Write all images below `folder` to shards in `out`, each ended by so many images or megabytes of them.
 
     Their order follows from `seed`, so that neighbours in the folder, such as frames of one film, lie apart. Returns
     the pattern that names the shards. They appear in `out` all together, at the end.
@@ -33,16 +33,16 @@ def write_shards(folder: Path, out: Path, pictures: int, megabytes: int, seed: i
     writer = _webdataset().ShardWriter
     names = list_images(folder)
     stem = re.sub(r"[^\w.-]+", "-", folder.resolve().name).strip(".-") or "shards"
-    with writing(out):
+    with wrap_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         there = [path.name for path in out.iterdir() if re.fullmatch(re.escape(stem) + r"-[0-9]{6,}\.tar", path.name)]
         if there:
-            raise ConfigError(f"{printable(out)}: has {min(there)} already; give another folder, or remove its shards")
+            raise ConfigError(f"{escape(out)}: has {min(there)} already; give another folder, or remove its shards")
         with tempfile.TemporaryDirectory(prefix=f".{stem}-", dir=out) as beside:
             pattern = f"{os.path.abspath(beside)}/{stem}".replace("%", "%%") + "-%06d.tar"  # noqa: PTH100
-            # mtime: the same pictures make the same shards; pax: names of any length and letters.
+            # mtime: the same images make the same shards; pax: names of any length and letters.
             options = {"encoder": False, "mtime": 0, "format": "PAX_FORMAT", "verbose": 0}
-            with writer(pattern, maxcount=pictures, maxsize=megabytes * 1e6, **options) as shards:
+            with writer(pattern, maxcount=images, maxsize=megabytes * 1e6, **options) as shards:
                 for sample in _samples(folder, names, seed):
                     shards.write(sample)
             written = sorted(Path(beside).iterdir())
@@ -63,12 +63,12 @@ def _webdataset() -> Any:
 def _samples(folder: Path, names: Sequence[str], seed: int) -> Iterator[dict[str, Any]]:
     keys, count, key = _keys(names), len(names), seed_for(seed, "shards")
     places = tqdm(range(count), unit="file", leave=False, disable=not sys.stderr.isatty())
-    for index in (permuted(place, count, key) for place in places):
+    for index in (permute_index(place, count, key) for place in places):
         path = folder / names[index]
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise ImageError(f"{printable(path)}: can't be read ({error.strerror or error}); remove it") from error
+            raise ImageError(f"{escape(path)}: can't be read ({error.strerror or error}); remove it") from error
         yield {"__key__": keys[index], path.suffix[1:].lower(): content}
 
 

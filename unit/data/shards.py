@@ -1,4 +1,4 @@
-"""WebDataset shards as a source: tar files of pictures, for folders beyond one disk or of too many files."""
+"""WebDataset shards as a source: tar files of images, for folders beyond one disk or of too many files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from unit.data.folders import held_out
-from unit.data.order import ShardOrder
+from unit.data.permutation import ShardOrder
 from unit.data.shard_index import ShardIndex, read_indexes
-from unit.errors import DataError, ImageError, printable
+from unit.errors import DataError, ImageError, escape
 from unit.images import MAX_PIXELS, read_image
 
 _ENDINGS = (".tar", ".tgz", *(f".tar.{packing}" for packing in ("gz", "bz2", "xz", "zst")))
@@ -31,7 +31,7 @@ _MOST = 1_000_000
 
 
 class Shards:
-    """The pictures in `files` (paths relative to `root`), one of each sample. Pickled, it takes their index along."""
+    """The images in `files` (paths relative to `root`), one of each sample. Pickled, it takes their index along."""
 
     def __init__(
         self, root: Path, files: Sequence[str], indexes: Sequence[ShardIndex], max_pixels: int = MAX_PIXELS
@@ -45,10 +45,10 @@ class Shards:
         """What `pattern` names; `keep` is a folder for what was read of the shards, so that it is read once.
 
         Raises:
-            DataError: a shard is missing, damaged, no tar file, or without pictures.
+            DataError: a shard is missing, damaged, no tar file, or without images.
         """
         if not hasattr(os, "pread"):
-            raise DataError(f"{printable(pattern)}: shards need Linux or macOS; unpack them into a folder")
+            raise DataError(f"{escape(pattern)}: shards need Linux or macOS; unpack them into a folder")
         paths = shard_files(pattern)
         root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])  # noqa: PTH100, PTH120
         files = [os.path.relpath(path, root).replace(os.sep, "/") for path in paths]
@@ -58,16 +58,16 @@ class Shards:
         return len(self.order)
 
     def name(self, index: int) -> str:
-        """The shard, relative to those that hold all, and the picture's name therein, with "/" between all parts."""
+        """The shard, relative to those that hold all, and the image's name therein, with "/" between all parts."""
         shard, number = self.order.shard(index)
         return f"{self._files[shard]}/{self._indexes[shard].name(number)}"
 
     def file(self, index: int) -> str:
-        """The shard that holds the picture."""
+        """The shard that holds the image."""
         return os.path.join(self.root, self._files[self.order.shard(index)[0]])  # noqa: PTH118
 
     def image(self, index: int, short_side: int | None = None) -> Image.Image:
-        """Picture `index` as RGB, as if it were a file of its own; raises `ImageError` as `read_image`."""
+        """Image `index` as RGB, as if it were a file of its own; raises `ImageError` as `read_image`."""
         shard, number = self.order.shard(index)
         member = _Member(self.root / self.name(index), self.file(index), self._indexes[shard], number)
         return read_image(cast(Path, member), self.max_pixels, short_side)  # it asks no more of a path
@@ -78,7 +78,7 @@ class Shards:
         names = [f"{file}/{index.name(number)}" for file, index in shards for number in range(len(index))]
         test = set(held_out(names)[1])
         held = np.array([name in test for name in names])
-        if held.all():  # a single picture
+        if held.all():  # a single image
             return self, self
         parts = np.split(held, np.cumsum([len(index) for index in self._indexes])[:-1])
         train = [index.only(~part) for index, part in zip(self._indexes, parts, strict=True)]
@@ -90,7 +90,7 @@ class Shards:
 
 
 class _Member:
-    """A picture in a shard, to be read like a file: what `read_image` asks of a path."""
+    """An image in a shard, to be read like a file: what `read_image` asks of a path."""
 
     def __init__(self, path: Path, shard: str, index: ShardIndex, number: int) -> None:
         self._path, self._shard, self._stamp = path, shard, index.stamp
@@ -105,7 +105,7 @@ class _Member:
         return os.stat_result((*status[:6], self._size, *status[7:]))
 
     def open(self, _: str) -> io.BytesIO:
-        """The picture's bytes."""
+        """The image's bytes."""
         return io.BytesIO(_opened(self._shard, self._stamp).read(self._place, self._size))
 
 
@@ -149,12 +149,12 @@ def shard_files(pattern: Path) -> list[str]:
     paths = list(islice(_expanded(text), _MOST + 1))
     if not 0 < len(paths) <= _MOST:
         count = f"over {_MOST:,}" if paths else "no"
-        raise DataError(f"{printable(pattern)}: names {count} shards; correct the pattern")
+        raise DataError(f"{escape(pattern)}: names {count} shards; correct the pattern")
     paths = list(dict.fromkeys(found for path in paths for found in _found(path)))
     missing = [path for path in paths if not os.path.isfile(path)]  # noqa: PTH113
     if missing:
         others = f", nor are {len(missing) - 1:,} others of its pattern's {len(paths):,}" if len(missing) > 1 else ""
-        raise DataError(f"{printable(missing[0])}: is not there{others}; copy them there, or correct the pattern")
+        raise DataError(f"{escape(missing[0])}: is not there{others}; copy them there, or correct the pattern")
     return paths
 
 
@@ -187,9 +187,7 @@ def _choices(text: str, pattern: str) -> Iterator[str]:
     elif "," in text:
         yield from text.split(",")
     else:
-        raise DataError(
-            f"{printable(pattern)}: {{{printable(text)}}} is not understood; write {{0000..0999}} or {{x,y}}"
-        )
+        raise DataError(f"{escape(pattern)}: {{{escape(text)}}} is not understood; write {{0000..0999}} or {{x,y}}")
 
 
 def _found(path: str) -> list[str]:

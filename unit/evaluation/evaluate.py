@@ -1,4 +1,4 @@
-"""How well a translator translates held-out pictures, beside doing nothing and beside real pictures."""
+"""How well a translator translates held-out images, beside doing nothing and beside real images."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from unit.domains import Domain, PerDomain
 from unit.errors import ImageError
 from unit.evaluation import metrics
 from unit.evaluation.features import Features
-from unit.evaluation.figures import NAMES, Figures, table
 from unit.evaluation.held_out import load_held_out, readable, stacked
+from unit.evaluation.metric_table import NAMES, Metrics, table
 from unit.evaluation.sheets import contact_sheet, sample_grids
 from unit.translation.translator import Translator
 
 __all__ = [
     "Evaluator",
-    "Figures",
+    "Metrics",
     "contact_sheet",
     "evaluate",
     "load_held_out",
@@ -32,27 +32,27 @@ __all__ = [
 
 _BATCH = 16
 _FID_NEEDS = 2
-"""pictures for each dimension of the features, on both sides: of fewer, the covariances are mostly chance"""
+"""images for each dimension of the features, on both sides: of fewer, the covariances are mostly chance"""
 
 
-def evaluate(translator: Translator, test: HeldOut, features: Features | None = None) -> Figures:
-    """The figures of both directions, once; see `Evaluator`."""
-    return Evaluator(test, translator.config.data, features).figures(translator)
+def evaluate(translator: Translator, test: HeldOut, features: Features | None = None) -> Metrics:
+    """The metrics of both directions, once; see `Evaluator`."""
+    return Evaluator(test, translator.config.data, features).metrics(translator)
 
 
 class Evaluator:
-    """Measures translators on the same test pictures; what depends on these alone is computed once.
+    """Measures translators on the same test images; what depends on these alone is computed once.
 
-    "do_nothing" takes the input for its own translation. "real" is what real pictures of the target domain get: KID and
-    FID of every second of them beside the others, so of half as many; `spread` of all; the figures of pairs from the
+    "do_nothing" takes the input for its own translation. "real" is what real images of the target domain get: KID and
+    FID of every second of them beside the others, so of half as many; `spread` of all; the metrics of pairs from the
     embedded streets drawn again with other clouds and streaks, the most that a translator can reach (elsewhere None);
-    those beside the input from its true counterpart. FID is None below twice as many pictures as features.
+    those beside the input from its true counterpart. FID is None below twice as many images as features.
 
     Args:
-        test: pictures that training never saw; KID and FID refer to all of the target domain's.
-        data: how the translators' training saw its pictures; here too they are resized, and the middle is cut out.
+        test: images that training never saw; KID and FID refer to all of the target domain's.
+        data: how the translators' training saw its images; here too they are resized, and the middle is cut out.
         features: what KID, FID and feature_distance are computed with; None: without them.
-        at_most: pictures a domain, spread evenly over longer lists; KID needs a matrix of so many rows and columns.
+        at_most: images a domain, spread evenly over longer lists; KID needs a matrix of so many rows and columns.
     """
 
     def __init__(self, test: HeldOut, data: DataConfig, features: Features | None = None, at_most: int = 5000) -> None:
@@ -60,14 +60,14 @@ class Evaluator:
         self._chosen = test.images.map(lambda source: _evenly(len(source), at_most))
         self._known: _Known | None = None
 
-    def figures(self, translator: Translator) -> Figures:
-        """The figures of both directions.
+    def metrics(self, translator: Translator) -> Metrics:
+        """The metrics of both directions.
 
         Raises:
-            ImageError: a picture can't be read; where `data.on_bad_image` is "skip", none of a domain's can.
+            ImageError: an image can't be read; where `data.on_bad_image` is "skip", none of a domain's can.
         """
-        known = self._known or _Known(self._pictures(), self._pictures())
-        translated = self._pictures()
+        known = self._known or _Known(self._images(), self._images())
+        translated = self._images()
         for images, redrawn in self._batches():
             for i in Domain:
                 if len(images[i]):
@@ -79,18 +79,18 @@ class Evaluator:
                         _add_real(known.real[i], images[i], truth, redrawn[i.other] if redrawn else None)
         if any(translated[i].count != known.inputs[i].count for i in Domain):
             self._known = None  # other files can be read than before
-            return self.figures(translator)
+            return self.metrics(translator)
         if self._known is None:
             for i in Domain:
-                known.figures[i].update(do_nothing=self._of(known.inputs[i], i, known), real=self._real(i, known))
+                known.results[i].update(do_nothing=self._of(known.inputs[i], i, known), real=self._real(i, known))
             self._known = known
-        return {i.direction: {"translated": self._of(translated[i], i, known), **known.figures[i]} for i in Domain}
+        return {i.direction: {"translated": self._of(translated[i], i, known), **known.results[i]} for i in Domain}
 
-    def _pictures(self) -> PerDomain[_Pictures]:
-        return PerDomain.of(lambda _: _Pictures(self.features))
+    def _images(self) -> PerDomain[_Images]:
+        return PerDomain.of(lambda _: _Images(self.features))
 
     def _batches(self) -> Iterator[tuple[PerDomain[Tensor], PerDomain[Tensor] | None]]:
-        """The pictures, none of a domain that has no more; while they are unknown, the redrawn ones too."""
+        """The images, none of a domain that has no more; while they are unknown, the redrawn ones too."""
         failures: list[ImageError] = []
         seen: set[Domain] = set()
         for first in range(0, max(self._chosen.map(len)), _BATCH):
@@ -110,19 +110,19 @@ class Evaluator:
             lambda i: stacked([held_out_image(sources[i], chosen[i][k], self.data) for k in places], self.data)
         )
 
-    def _of(self, pictures: _Pictures, i: Domain, known: _Known) -> dict[str, float | None]:
-        """What is known of pictures made from the inputs of domain i."""
+    def _of(self, images: _Images, i: Domain, known: _Known) -> dict[str, float | None]:
+        """What is known of images made from the inputs of domain i."""
         reference = known.inputs[i.other]
-        found = dict.fromkeys(NAMES) | pictures.means() | _spread(pictures, known.inputs[i])
-        found |= {"images": pictures.count, "reference_images": reference.count}
+        found = dict.fromkeys(NAMES) | images.means() | _spread(images, known.inputs[i])
+        found |= {"images": images.count, "reference_images": reference.count}
         if self.features:
-            found |= _distances(pictures.features, reference.features)
+            found |= _distances(images.features, reference.features)
             if self.test.paired:
-                found["feature_distance"] = metrics.feature_distance(pictures.features, reference.features)
+                found["feature_distance"] = metrics.feature_distance(images.features, reference.features)
         return found
 
     def _real(self, i: Domain, known: _Known) -> dict[str, float | None]:
-        """What is known of the real pictures that the translations of domain i are to be like."""
+        """What is known of the real images that the translations of domain i are to be like."""
         reference, redrawn = known.inputs[i.other], known.real[i]
         found = dict.fromkeys(NAMES) | redrawn.means() | _spread(reference, known.inputs[i])
         found |= {"images": (reference.count + 1) // 2, "reference_images": reference.count // 2}
@@ -133,8 +133,8 @@ class Evaluator:
         return found
 
 
-class _Pictures:
-    """What stays of pictures that come in batches: features and thumbnails, and the means of figures."""
+class _Images:
+    """What stays of images that come in batches: features and thumbnails, and the means of metrics."""
 
     def __init__(self, extract: Features | None) -> None:
         self._extract = extract
@@ -149,10 +149,10 @@ class _Pictures:
         if self._extract:
             self._features.append(self._extract(images))
 
-    def tally(self, figures: Mapping[str, float], count: int) -> None:
-        """Add means over `count` pictures."""
+    def tally(self, scores: Mapping[str, float], count: int) -> None:
+        """Add means over `count` images."""
         self._tallied += count
-        for name, mean in figures.items():
+        for name, mean in scores.items():
             self._sums[name] = self._sums.get(name, 0.0) + mean * count
 
     def means(self) -> dict[str, float | None]:
@@ -179,34 +179,34 @@ class _Pictures:
 class _Known:
     """What does not change with the translator, filed under the domain that a direction starts from."""
 
-    inputs: PerDomain[_Pictures]
-    real: PerDomain[_Pictures]
-    """the inputs' counterparts: of the redrawn ones, where there are any, the pictures"""
+    inputs: PerDomain[_Images]
+    real: PerDomain[_Images]
+    """the inputs' counterparts: of the redrawn ones, where there are any, the images"""
 
     def __post_init__(self) -> None:
-        self.figures: PerDomain[dict[str, dict[str, float | None]]] = PerDomain({}, {})
+        self.results: PerDomain[dict[str, dict[str, float | None]]] = PerDomain({}, {})
 
 
 def _add_translations(
-    translated: _Pictures, translator: Translator, i: Domain, images: Tensor, truth: Tensor | None
+    translated: _Images, translator: Translator, i: Domain, images: Tensor, truth: Tensor | None
 ) -> None:
     translation = translator.translate(images, i)
     cycle, reconstruction = translator.translate(translation, i.other), translator.reconstruct(images, i)
     translation = metrics.written(translation)
     translated.keep(translation)
     back = {"cycle_psnr": cycle, "reconstruction_psnr": reconstruction}
-    figures = {name: metrics.psnr(copies.cpu(), images) for name, copies in back.items()}
-    translated.tally(_beside(translation.cpu(), images, truth) | figures, len(images))
+    scores = {name: metrics.psnr(copies.cpu(), images) for name, copies in back.items()}
+    translated.tally(_beside(translation.cpu(), images, truth) | scores, len(images))
 
 
-def _add_real(real: _Pictures, images: Tensor, truth: Tensor | None, redrawn: Tensor | None) -> None:
+def _add_real(real: _Images, images: Tensor, truth: Tensor | None, redrawn: Tensor | None) -> None:
     if truth is None:
         return
-    figures = _beside(truth, images, None)
+    scores = _beside(truth, images, None)
     if redrawn is not None:
         real.keep(redrawn)
-        figures |= _beside_truth(redrawn, truth)
-    real.tally(figures, len(images))
+        scores |= _beside_truth(redrawn, truth)
+    real.tally(scores, len(images))
 
 
 def _beside(guess: Tensor, inputs: Tensor, truth: Tensor | None) -> dict[str, float]:
@@ -218,19 +218,19 @@ def _beside(guess: Tensor, inputs: Tensor, truth: Tensor | None) -> dict[str, fl
 
 
 def _beside_truth(guess: Tensor, truth: Tensor) -> dict[str, float]:
-    figures = {"psnr": metrics.psnr(guess, truth), "pixel_accuracy": metrics.pixel_accuracy(guess, truth)}
+    scores = {"psnr": metrics.psnr(guess, truth), "pixel_accuracy": metrics.pixel_accuracy(guess, truth)}
     if min(guess.shape[-2:]) >= metrics.SSIM_WINDOW:
-        figures["ssim"] = metrics.ssim(guess, truth)
-    return figures
+        scores["ssim"] = metrics.ssim(guess, truth)
+    return scores
 
 
-def _spread(pictures: _Pictures, inputs: _Pictures) -> dict[str, float | None]:
-    enough = min(pictures.count, inputs.count) >= 2
-    return {"spread": metrics.spread(pictures.thumbnails, inputs.thumbnails) if enough else None}
+def _spread(images: _Images, inputs: _Images) -> dict[str, float | None]:
+    enough = min(images.count, inputs.count) >= 2
+    return {"spread": metrics.spread(images.thumbnails, inputs.thumbnails) if enough else None}
 
 
 def _distances(features: Tensor, reference: Tensor) -> dict[str, float | None]:
-    """KID, of two pictures each or more, and FID, of many."""
+    """KID, of two images each or more, and FID, of many."""
     count, dimension = min(len(features), len(reference)), features.shape[1]
     if count < 2:
         return {}

@@ -1,4 +1,4 @@
-"""What a picture shows, as a vector: networks trained on ImageNet, in whose terms sets of pictures are compared."""
+"""What an image shows, as a vector: networks trained on ImageNet, in whose terms sets of images are compared."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ KINDS = ("lite0", "inception")
 
 
 class Features(Protocol):
-    """Pictures to vectors, the same ones on every call."""
+    """Images to vectors, the same ones on every call."""
 
     name: str
-    """as it stands beside the figures, e.g. "Lite0" """
+    """as it stands beside the metrics, e.g. "Lite0" """
     dimension: int
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def features_if_installed(device: torch.device) -> Features | None:
 
 
 class _Lite0:
-    """EfficientNet-Lite0 (Apache-2.0, ImageNet), its 1280 features averaged over the picture."""
+    """EfficientNet-Lite0 (Apache-2.0, ImageNet), its 1280 features averaged over the image."""
 
     name, dimension = "Lite0", 1280
 

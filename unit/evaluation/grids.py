@@ -1,4 +1,4 @@
-"""Pictures side by side, for people to look at."""
+"""Images side by side, for people to look at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Test pictures as tensors, those that can't be read passed over where that is wanted."""
+"""Test images as tensors, those that can't be read passed over where that is wanted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from unit.config import DataConfig
 from unit.data.batches import held_out_image
-from unit.data.source import ImageSource
 from unit.domains import Domain, PerDomain
 from unit.errors import ImageError
+from unit.image_source import ImageSource
 
 log = logging.getLogger(__name__)
 
@@ -20,13 +20,13 @@ log = logging.getLogger(__name__)
 def load_held_out(
     sources: PerDomain[ImageSource], indices: range, data: DataConfig, at_most: int | None = None
 ) -> PerDomain[Tensor]:
-    """(n, 3, crop, crop) of each domain, the pictures of the first `at_most` `indices`, as far as there are any.
+    """(n, 3, crop, crop) of each domain, the images of the first `at_most` `indices`, as far as there are any.
 
-    Where `data.on_bad_image` is "skip", an index with a picture that can't be read is left out of both domains, so that
+    Where `data.on_bad_image` is "skip", an index with an image that can't be read is left out of both domains, so that
     pairs stay pairs.
 
     Raises:
-        ImageError: a picture can't be read, or none of a domain's can.
+        ImageError: an image can't be read, or none of a domain's can.
     """
     chosen: PerDomain[Sequence[int]] = sources.map(lambda source: [k for k in indices if k < len(source)])
     loaded: PerDomain[list[Tensor]] = PerDomain([], [])
@@ -44,10 +44,10 @@ def load_held_out(
 def readable(
     sources: PerDomain[ImageSource], chosen: PerDomain[Sequence[int]], data: DataConfig, failures: list[ImageError]
 ) -> Iterator[tuple[int, PerDomain[list[Tensor]]]]:
-    """k and the k-th chosen picture of each domain, none of a domain with fewer; skipped ones go to `failures`.
+    """k and the k-th chosen image of each domain, none of a domain with fewer; skipped ones go to `failures`.
 
     Raises:
-        ImageError: a picture can't be read, and `data.on_bad_image` is "stop".
+        ImageError: an image can't be read, and `data.on_bad_image` is "stop".
     """
     for k in range(max(chosen.map(len))):
         try:

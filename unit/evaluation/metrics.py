@@ -1,6 +1,6 @@
-"""How good pictures are: figures of pairs, of sets, and of what a translation keeps of its input.
+"""How good images are: metrics of pairs, of sets, and of what a translation keeps of its input.
 
-Images are (n, 3, H, W) in [-1, 1]; features are (n, d). Figures of images are those of
+Images are (n, 3, H, W) in [-1, 1]; features are (n, d). Metrics of images are those of
 8-bit files.
 """
 
@@ -27,7 +27,7 @@ def thumbnails(images: Tensor) -> Tensor:
     return functional.adaptive_avg_pool2d(images.float(), _THUMBNAIL)
 
 
-# Figures of aligned pairs.
+# Metrics of aligned pairs.
 
 
 def psnr(images: Tensor, targets: Tensor) -> float:
@@ -65,7 +65,7 @@ def identity_distance(translations: Tensor, inputs: Tensor) -> float:
 def colour_correlation(translations: Tensor, inputs: Tensor) -> float:
     """Pearson's correlation of the 8 x 8 thumbnails, mean over images: 1 kept, 0 unrelated, -1 inverted.
 
-    Each channel is taken relative to its own mean, so that a tint of the whole picture changes nothing. A picture that
+    Each channel is taken relative to its own mean, so that a tint of the whole image changes nothing. An image that
     is plain all over correlates with nothing: 0.
     """
     x, y = (thumbnails(written(images)).double().flatten(2) for images in (translations, inputs))
@@ -77,7 +77,7 @@ def colour_correlation(translations: Tensor, inputs: Tensor) -> float:
 def spread(translations: Tensor, inputs: Tensor) -> float:
     """How different translations are among themselves, relative to the inputs: 1 as different, 0 all the same.
 
-    The root mean square distance between the 8 x 8 thumbnails of two different pictures, over that of the inputs.
+    The root mean square distance between the 8 x 8 thumbnails of two different images, over that of the inputs.
     Inputs that are all the same have no spread to keep: 1. Needs two of each.
     """
     x, y = (thumbnails(images).double().flatten(1).var(dim=0).sum() for images in (translations, inputs))
@@ -88,10 +88,10 @@ def spread(translations: Tensor, inputs: Tensor) -> float:
 
 
 def kid(features: Tensor, reference: Tensor) -> float:
-    """1000 times the kernel distance (Bińkowski et al. 2018), as its unbiased estimate from all pictures of both sets.
+    """1000 times the kernel distance (Bińkowski et al. 2018), as its unbiased estimate from all images of both sets.
 
-    That is MMD² with the kernel (x·y / d + 1)³, a picture with itself left out; its mean is 0, and its value may be
-    negative, when both sets are of one kind, however small they are. Each needs two pictures.
+    That is MMD² with the kernel (x·y / d + 1)³, an image with itself left out; its mean is 0, and its value may be
+    negative, when both sets are of one kind, however small they are. Each needs two images.
     """
     ones = [torch.ones(1, len(z), dtype=torch.float64) for z in (features, reference)]
     return float(_weighted_kid(features, reference, *ones))
@@ -100,9 +100,9 @@ def kid(features: Tensor, reference: Tensor) -> float:
 def kid_interval(
     features: Tensor, reference: Tensor, resamples: int = 1000, level: float = 0.95
 ) -> tuple[float, float]:
-    """Where `level` of the KIDs lie when the pictures of both sets are drawn again with replacement, from a fixed seed.
+    """Where `level` of the KIDs lie when the images of both sets are drawn again with replacement, from a fixed seed.
 
-    A picture drawn twice is not compared with itself, which would pull the resampled sets apart.
+    An image drawn twice is not compared with itself, which would pull the resampled sets apart.
     """
     generator = torch.Generator().manual_seed(0)
     weights = [_times_drawn(len(z), resamples, generator) for z in (features, reference)]
@@ -120,14 +120,14 @@ def _times_drawn(count: int, resamples: int, generator: torch.Generator) -> Tens
 
 
 def _weighted_kid(features: Tensor, reference: Tensor, p: Tensor, q: Tensor) -> Tensor:
-    """(r,): the KIDs with picture k of the sets counted p[:, k] and q[:, k] times."""
+    """(r,): the KIDs with image k of the sets counted p[:, k] and q[:, k] times."""
     x, y = features.double(), reference.double()
     between = (p @ _kernel(x, y) * q).sum(dim=1) / (p.sum(dim=1) * q.sum(dim=1))
     return 1000 * (_within(x, p) + _within(y, q) - 2 * between)
 
 
 def _within(x: Tensor, weights: Tensor) -> Tensor:
-    """(r,): the mean kernel over pairs of different pictures."""
+    """(r,): the mean kernel over pairs of different images."""
     total = (weights @ _kernel(x, x).fill_diagonal_(0) * weights).sum(dim=1)
     return total / (weights.sum(dim=1) ** 2 - (weights**2).sum(dim=1))
 
@@ -139,7 +139,7 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 def fid(features: Tensor, reference: Tensor) -> float:
     """The Fréchet distance (Heusel et al. 2017) of the normal distributions with the sets' means and covariances.
 
-    Biased upwards, the more the fewer the pictures: below some multiple of d it says more about their number than about
+    Biased upwards, the more the fewer the images: below some multiple of d it says more about their number than about
     them. tr √(Σ₁Σ₂) is the sum of the singular values of R₁R₂ᵀ, where RᵀR = Σ, which needs no root of a matrix.
     """
     x, y = features.double(), reference.double()

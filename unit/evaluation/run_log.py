@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from unit.errors import UserError, printable
+from unit.errors import UserError, escape
 
 
 def logged(path: Path) -> Iterator[tuple[int, str]]:
@@ -16,7 +16,7 @@ def logged(path: Path) -> Iterator[tuple[int, str]]:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise UserError(f"{printable(path)}: can't be read ({error.strerror})") from error
+        raise UserError(f"{escape(path)}: can't be read ({error.strerror})") from error
     for line in lines:
         try:
             yield int(json.loads(line)["step"]), line

@@ -1,4 +1,4 @@
-"""What a translator makes of test pictures, side by side for people to look at."""
+"""What a translator makes of test images, side by side for people to look at."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unit.translation.translator import Translator
 
 
 def contact_sheet(translator: Translator, test: HeldOut, rows: int = 8) -> Tensor:
-    """(3, H, W) in [-1, 1]: input, translation and, of pairs, the real other picture; a block a direction."""
+    """(3, H, W) in [-1, 1]: input, translation and, of pairs, the real other image; a block a direction."""
     images = load_held_out(test.images, _all(test), translator.config.data, rows)
 
     def block(i: Domain) -> Tensor:
@@ -23,7 +23,7 @@ def contact_sheet(translator: Translator, test: HeldOut, rows: int = 8) -> Tenso
 
 
 def sample_grids(translator: Translator, test: HeldOut, rows: int = 8) -> PerDomain[Tensor]:
-    """(3, H, W) in [-1, 1] of each direction: input, translation, cycle, reconstruction of the first pictures."""
+    """(3, H, W) in [-1, 1] of each direction: input, translation, cycle, reconstruction of the first images."""
     images = load_held_out(test.images, _all(test), translator.config.data, rows)
 
     def grid(i: Domain) -> Tensor:

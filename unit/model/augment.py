@@ -1,7 +1,7 @@
 """What discriminators see, changed at random in ways through which gradients pass (DiffAugment, Zhao et al. 2020).
 
-Real pictures and translations are changed in the same ways, so a discriminator cannot learn small folders by heart, and
-a generator is not led to make changed pictures. Each picture is done by itself: what becomes of it depends on no other.
+Real images and translations are changed in the same ways, so a discriminator cannot learn small folders by heart, and
+a generator is not led to make changed images. Each image is done by itself: what becomes of it depends on no other.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 _SHIFT = 1 / 8
-"""The farthest that a picture is moved, of its side."""
+"""The farthest that an image is moved, of its side."""
 _HOLE = 1 / 2
-"""The side of what is cut out, of the picture's."""
+"""The side of what is cut out, of the image's."""
 
 
 def augmented(images: Tensor, seeds: Sequence[int], kinds: Collection[str]) -> Tensor:

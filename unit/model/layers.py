@@ -57,7 +57,7 @@ def residual_blocks(count: int, channels: int, norm: str, dropout: float) -> nn.
     return nn.Sequential(*(ResidualBlock(channels, norm, dropout) for _ in range(count)))
 
 
-class Halving(nn.Conv2d):
+class Downsample(nn.Conv2d):
     """conv 3×3 of stride 2: (B, inputs, H, W) → (B, outputs, ⌈H/2⌉, ⌈W/2⌉)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -72,7 +72,7 @@ class Halving(nn.Conv2d):
         return functional.conv2d(x, self.weight[..., 1:2], self.bias, stride=(2, 1), padding=(1, 0))
 
 
-class HalfSize(nn.Module):
+class BlurPool(nn.Module):
     """(B, C, H, W) → (B, C, ⌈H/2⌉, ⌈W/2⌉): Gaussian [1 2 1]/4 in each axis, replicated edges, every second pixel."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,14 +85,14 @@ class HalfSize(nn.Module):
         return functional.conv2d(x, kernel, stride=2, groups=channels)
 
 
-def down(inputs: int, outputs: int, kind: str) -> nn.Sequential:
+def downsample(inputs: int, outputs: int, kind: str) -> nn.Sequential:
     """(B, inputs, H, W) → (B, outputs, ⌈H/2⌉, ⌈W/2⌉), as `model.downsampling` says; blurred is Zhang's (2019)."""
     if kind == "strided":
-        return nn.Sequential(Halving(inputs, outputs), nn.LeakyReLU(LEAK, inplace=True))
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.LeakyReLU(LEAK, inplace=True), HalfSize())
+        return nn.Sequential(Downsample(inputs, outputs), nn.LeakyReLU(LEAK, inplace=True))
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.LeakyReLU(LEAK, inplace=True), BlurPool())
 
 
-def up(inputs: int, outputs: int, kind: str) -> nn.Sequential:
+def upsample(inputs: int, outputs: int, kind: str) -> nn.Sequential:
     """Twice the size, as `model.upsampling` says: (B, inputs, H, W) → (B, outputs, 2H, 2W)."""
     if kind == "transposed":
         steps: list[nn.Module] = [nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1)]
@@ -101,7 +101,7 @@ def up(inputs: int, outputs: int, kind: str) -> nn.Sequential:
     return nn.Sequential(*steps, nn.LeakyReLU(LEAK, inplace=True))
 
 
-class ToImage(nn.Module):
+class ToRGB(nn.Module):
     """conv 1×1, tanh: (B, inputs, H, W) → (B, 3, H, W) in [-1, 1], in fp32 also under autocast.
 
     bf16 has only 128 steps between ½ and 1, which would show as bands in a smooth sky.
@@ -130,7 +130,7 @@ def normalize_spectrally(network: nn.Module) -> None:
     """Every convolution's weight W becomes W/σ, σ its largest singular value (Miyato et al. 2018); `initialize` before.
 
     σ is followed by a step of the power method at each forward pass in training, from vectors that are part of the
-    state. No picture has a say, so processes stay equal; a batch in parts makes σ a little more exact.
+    state. No image has a say, so processes stay equal; a batch in parts makes σ a little more exact.
     """
     for module in list(network.modules()):
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

@@ -49,7 +49,7 @@ def _verdict(logits: Tensor, real: bool, kind: str) -> Tensor:
 def relativistic(higher: Sequence[Tensor], lower: Sequence[Tensor]) -> Tensor:
     """log(1 + exp(lower − higher)) of logits (B, 1, h, w) at one place, averaged over patches, summed over the scales.
 
-    With real pictures `higher` for the discriminator, with translations for the generator (Jolicoeur-Martineau 2019,
+    With real images `higher` for the discriminator, with translations for the generator (Jolicoeur-Martineau 2019,
     paired as in R3GAN, Huang et al. 2024).
     """
     pairs = zip(higher, lower, strict=True)
@@ -61,7 +61,7 @@ def r1(images: Tensor, logits: Sequence[Tensor]) -> Tensor:
 
     The square is summed over pixels and averaged over the batch. The gradient is that of the sum over a scale's
     patches, and its square is divided by their number: as far as no two patches see one pixel, that is the mean of each
-    patch's own ‖∇‖², so that it does not grow with the picture. Summed over the scales.
+    patch's own ‖∇‖², so that it does not grow with the image. Summed over the scales.
     """
     penalties = []
     for scale in logits:
@@ -91,7 +91,7 @@ def patch_nce(queries: Sequence[Tensor], keys: Sequence[Tensor], temperature: fl
 
     Args:
         queries: for each layer unit vectors (B, P, C) of P patches of a translation.
-        keys: those of the picture, at the same places; no gradient goes to them.
+        keys: those of the image, at the same places; no gradient goes to them.
         temperature: of the softmax of their products (CUT, Park et al. 2020, equation 3).
     """
     losses = []

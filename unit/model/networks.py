@@ -18,20 +18,20 @@ from unit.config import ModelConfig
 from unit.domains import Domain, PerDomain
 from unit.model.layers import (
     LEAK,
-    HalfSize,
-    ToImage,
-    down,
+    BlurPool,
+    ToRGB,
+    downsample,
     initialize,
     normalize_spectrally,
     residual_blocks,
-    up,
+    upsample,
 )
 
 
 class Encoder(nn.Module):
     """E_i: images (B, 3, H, W) in [-1, 1] → μ (B, C, H/s, W/s) of q(z|x) = N(μ, I).
 
-    s is 2 to the power of `model.halvings`; H and W are multiples of it.
+    s is 2 to the power of `model.downsamples`; H and W are multiples of it.
     """
 
     def __init__(self, private: nn.Module, shared: nn.Module) -> None:
@@ -156,7 +156,7 @@ class ScaleDiscriminator(nn.Module):
     def __init__(self, channels: int, layers: int, downsampling: str = "strided") -> None:
         super().__init__()
         widths = [3] + [channels * 2**layer for layer in range(layers)]
-        self.layers = nn.Sequential(*(down(widths[n], widths[n + 1], downsampling) for n in range(layers)))
+        self.layers = nn.Sequential(*(downsample(widths[n], widths[n + 1], downsampling) for n in range(layers)))
         self.head = nn.Conv2d(widths[-1], 1, 1)
 
     def by_layer(self, images: Tensor) -> list[Tensor]:
@@ -173,7 +173,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, channels: int, layers: int, scales: int, downsampling: str = "strided") -> None:
         super().__init__()
-        self.half_size = HalfSize()
+        self.blur_pool = BlurPool()
         self.scales = nn.ModuleList(ScaleDiscriminator(channels, layers, downsampling) for _ in range(scales))
 
     def by_layer(self, images: Tensor) -> list[list[Tensor]]:
@@ -182,7 +182,7 @@ class Discriminator(nn.Module):
         for number, scale in enumerate(self.scales):
             assert isinstance(scale, ScaleDiscriminator)
             if number:
-                images = self.half_size(images)
+                images = self.blur_pool(images)
             made.append(scale.by_layer(images))
         return made
 
@@ -217,7 +217,7 @@ class Discriminators(nn.Module):
 
 def build_autoencoders(config: ModelConfig) -> Autoencoders:
     """Encoders and generators of the configuration, freshly initialized from torch's global generator."""
-    widths = [config.channels * 2**n for n in range(config.halvings + 1)]
+    widths = [config.channels * 2**n for n in range(config.downsamples + 1)]
     latent = widths[-1]
 
     def blocks(count: int) -> nn.Sequential:
@@ -225,12 +225,12 @@ def build_autoencoders(config: ModelConfig) -> Autoencoders:
 
     def encoder_private(_: Domain) -> nn.Module:
         stem = nn.Sequential(nn.Conv2d(3, widths[0], 7, padding=3), nn.LeakyReLU(LEAK, inplace=True))
-        halvings = (down(*pair, config.downsampling) for pair in pairwise(widths))
-        return nn.Sequential(stem, *halvings, blocks(private_blocks))
+        downsamples = (downsample(*pair, config.downsampling) for pair in pairwise(widths))
+        return nn.Sequential(stem, *downsamples, blocks(private_blocks))
 
     def generator_private(_: Domain) -> nn.Module:
-        doublings = (up(*pair, config.upsampling) for pair in pairwise(reversed(widths)))
-        return nn.Sequential(blocks(private_blocks), *doublings, ToImage(widths[0]))
+        upsamples = (upsample(*pair, config.upsampling) for pair in pairwise(reversed(widths)))
+        return nn.Sequential(blocks(private_blocks), *upsamples, ToRGB(widths[0]))
 
     private_blocks = config.residual_blocks - config.shared_blocks
     encoder_shared, generator_shared = blocks(config.shared_blocks), blocks(config.shared_blocks)
@@ -240,7 +240,7 @@ def build_autoencoders(config: ModelConfig) -> Autoencoders:
         widths,
     )
     initialize(networks, config.initialization)
-    if config.equal_start:
+    if config.same_init:
         for both in (networks.encoders, networks.generators):
             both[Domain.B.value].load_state_dict(both[Domain.A.value].state_dict())
     return networks

@@ -221,7 +221,7 @@ class Shown:
 
 
 def show(images: PerDomain[Tensor], translation: PerDomain[Tensor], noise: Noise, weights: LossConfig) -> Shown:
-    """Pictures and translations for the discriminators, augmented where the weights say so."""
+    """Images and translations for the discriminators, augmented where the weights say so."""
 
     def change(x: PerDomain[Tensor], seeds: PerDomain[Tensor] | None) -> PerDomain[Tensor]:
         if not weights.augmentations:
@@ -259,7 +259,7 @@ def discriminator_terms(real: Logits, fake: Logits, weights: LossConfig) -> Term
 
 
 def r1_terms(discriminators: Discriminators, real: PerDomain[Tensor], weights: LossConfig) -> Terms:
-    """The penalty on D_i's gradient at real pictures as it sees them, in fp32, weighted for the steps without it."""
+    """The penalty on D_i's gradient at real images as it sees them, in fp32, weighted for the steps without it."""
     real = real.map(lambda x: x.detach().requires_grad_())
     with torch.autocast(real.a.device.type, enabled=False):
         logits = discriminators(real)

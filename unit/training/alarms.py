@@ -1,4 +1,4 @@
-"""Says when a run is sick, with a sentence of advice; what it looks at is `unit.training.vital_signs`."""
+"""Says when a run is sick, with a sentence of advice; what it looks at is `unit.training.diagnostics`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from unit.domains import Domain, PerDomain
-from unit.errors import printable
+from unit.errors import escape
 from unit.evaluation.run_log import logged
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Alarm:
     """whether one check shows it"""
     checks: int
     """how many in a row must; the first steps of a healthy run show many an illness for a while"""
-    figure: str
+    metric: str
     """the sign to name, and what it means"""
     advice: str
 
@@ -56,7 +56,7 @@ ALARMS = (
         "direction",
         lambda s: s["spread"] < 0.1 and not s["active_units"] < 0.01,
         10,
-        "different pictures become alike, with {spread:.3f} of the inputs' spread",
+        "different images become alike, with {spread:.3f} of the inputs' spread",
         "go back to a checkpoint from before, or begin anew with a higher loss.r1 or a lower "
         "optimizer.learning_rate_generator",
     ),
@@ -66,7 +66,7 @@ ALARMS = (
         lambda s: s["colour_correlation"] < -0.3,
         5,
         "light becomes dark, with a correlation of {colour_correlation:.2f} to the input's colours",
-        "begin anew with model.equal_start or another train.seed, unless it is what you want",
+        "begin anew with model.same_init or another train.seed, unless it is what you want",
     ),
     Alarm(
         "hidden_code",
@@ -81,7 +81,7 @@ ALARMS = (
         "domain",
         lambda s: s["active_units"] < 0.01,
         10,
-        "the code says nothing of its picture, {active_units:.1%} of it varies",
+        "the code says nothing of its image, {active_units:.1%} of it varies",
         "begin anew with a lower loss.lambda1 and loss.lambda3, or a higher loss.lambda2",
     ),
     Alarm(
@@ -105,8 +105,8 @@ ALARMS = (
         "domain",
         lambda s: s["overfitting"] > 0.5,
         5,
-        "the discriminator knows the training pictures by heart, and takes others {overfitting:.0%} for translations",
-        "take a checkpoint from before, or begin anew with more pictures or loss.augmentation (translation,cutout)",
+        "the discriminator knows the training images by heart, and takes others {overfitting:.0%} for translations",
+        "take a checkpoint from before, or begin anew with more images or loss.augmentation (translation,cutout)",
     ),
 )
 
@@ -121,7 +121,7 @@ class Alarms:
     """
 
     def __init__(self, names: PerDomain[str], run: Path) -> None:
-        self._names = names.map(printable)
+        self._names = names.map(escape)
         self._in_a_row: dict[tuple[str, Domain], int] = defaultdict(int)
         for _, line in logged(run / "metrics.jsonl"):
             if '"vital/' in line:
@@ -132,7 +132,7 @@ class Alarms:
 
         Args:
             step: that the run stands at.
-            signs: from `vital_signs`.
+            signs: from `diagnostics`.
         """
         raised = {}
         for alarm, i, count in self._count(signs):
@@ -140,8 +140,8 @@ class Alarms:
             raised[f"alarm/{alarm.name}_{i.direction if directed else i}"] = float(count >= alarm.checks)
             if count == alarm.checks:
                 where = f"{self._names[i]} to {self._names[i.other]}" if directed else self._names[i]
-                title, figure = alarm.name.replace("_", " "), alarm.figure.format_map(_of(i, signs))
-                log.warning("step %d, %s: %s. %s (%d checks); %s", step, where, title, figure, count, alarm.advice)
+                title, metric = alarm.name.replace("_", " "), alarm.metric.format_map(_of(i, signs))
+                log.warning("step %d, %s: %s. %s (%d checks); %s", step, where, title, metric, count, alarm.advice)
         return raised
 
     def _count(self, signs: Signs) -> list[tuple[Alarm, Domain, int]]:

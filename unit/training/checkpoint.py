@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from unit.errors import UserError, printable
-from unit.files import write_whole, writing
+from unit.errors import UserError, escape
+from unit.files import atomic_write, wrap_os_errors
 
 _MARK = b"sha256:"
 _COMMENT = len(_MARK) + 2 * hashlib.sha256().digest_size
@@ -48,7 +48,7 @@ def save(state: dict[str, Any], path: Path) -> None:
     buffer.seek(-2, io.SEEK_END)
     buffer.write(_COMMENT.to_bytes(2, "little"))
     buffer.write(_MARK + hashlib.sha256(buffer.getbuffer()).hexdigest().encode())
-    write_whole(path, buffer.getbuffer())
+    atomic_write(path, buffer.getbuffer())
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -60,19 +60,19 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise BadCheckpointError(f"{printable(path)}: no ordinary file")
+            raise BadCheckpointError(f"{escape(path)}: no ordinary file")
         content = path.read_bytes()
     except PermissionError as error:  # says nothing of what is in it
-        raise UserError(f"{printable(path)}: no permission to read it; grant it") from error
+        raise UserError(f"{escape(path)}: no permission to read it; grant it") from error
     except OSError as error:
-        raise BadCheckpointError(f"{printable(path)}: can't be read ({error.strerror})") from error
+        raise BadCheckpointError(f"{escape(path)}: can't be read ({error.strerror})") from error
     body, comment = content[:-_COMMENT], content[-_COMMENT:]
     if comment != _MARK + hashlib.sha256(body).hexdigest().encode():
-        raise BadCheckpointError(f"{printable(path)}: damaged (its checksum does not fit its content)")
+        raise BadCheckpointError(f"{escape(path)}: damaged (its checksum does not fit its content)")
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a file that isn't ours makes torch raise
-        raise BadCheckpointError(f"{printable(path)}: not a checkpoint of this program") from error
+        raise BadCheckpointError(f"{escape(path)}: not a checkpoint of this program") from error
     return state
 
 
@@ -80,7 +80,7 @@ def remove_old(folder: Path, keep_last: int, keep_every: int | None) -> None:
     """Delete all checkpoints but the newest `keep_last` and those of every `keep_every`-th step."""
     for step, path in available(folder)[keep_last:]:
         if not (keep_every and step and step % keep_every == 0):
-            with writing(path):
+            with wrap_os_errors(path):
                 path.unlink(missing_ok=True)
 
 

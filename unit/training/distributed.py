@@ -16,7 +16,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from unit.data.batches import loader_failure
 from unit.devices import resolve_device
-from unit.errors import ConfigError, UserError, printable
+from unit.errors import ConfigError, UserError, escape
 from unit.training.heartbeat import Heartbeat, PeerError
 
 T = TypeVar("T")
@@ -31,17 +31,17 @@ _START = timedelta(minutes=3)
 class Ranks:
     """The processes of a run; by default, this one alone. What several do together, all must do in the same order.
 
-    All but `device`, `positions` and `sum_later` is exchanged in the host's memory: nobody waits for a GPU.
+    All but `device`, `positions` and `all_reduce_async` is exchanged in the host's memory: nobody waits for a GPU.
     """
 
     rank: int = 0
-    count: int = 1
-    local: int = 0
+    world_size: int = 1
+    local_rank: int = 0
     """its number on its own machine"""
     heartbeat: Heartbeat | None = None
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process is the one that logs and saves."""
         return self.rank == 0
 
@@ -52,51 +52,51 @@ class Ranks:
             ConfigError: the device is not there, or is one for several ranks.
         """
         device = resolve_device(name)
-        if self.count == 1 or device.type == "cpu":
+        if self.world_size == 1 or device.type == "cpu":
             return device
         if device.type != "cuda" or device.index is not None:
-            raise ConfigError(f"train.device {name}: is one device for {self.count} ranks; leave it at auto")
-        device = resolve_device(f"cuda:{self.local}")
+            raise ConfigError(f"train.device {name}: is one device for {self.world_size} ranks; leave it at auto")
+        device = resolve_device(f"cuda:{self.local_rank}")
         torch.cuda.set_device(device)
         return device
 
-    def positions(self, step: int, size: int) -> range:
+    def sample_indices(self, step: int, size: int) -> range:
         """This rank's places in the global sequence of images, for the step after `step` others; `size` a rank."""
-        first = (step * self.count + self.rank) * size
+        first = (step * self.world_size + self.rank) * size
         return range(first, first + size)
 
-    def most(self, *numbers: int) -> list[int]:
+    def all_reduce_max(self, *numbers: int) -> list[int]:
         """The largest of each number over all ranks."""
         return self._reduced(torch.tensor(numbers), distributed.ReduceOp.MAX).tolist()
 
-    def least(self, values: Tensor) -> Tensor:
+    def all_reduce_min(self, values: Tensor) -> Tensor:
         """The smallest of each element over all ranks."""
         return self._reduced(values, distributed.ReduceOp.MIN)
 
-    def mean(self, numbers: dict[str, float]) -> dict[str, float]:
+    def all_reduce_mean(self, numbers: dict[str, float]) -> dict[str, float]:
         """The mean of each number over all ranks, which have the same names."""
-        if self.count == 1:
+        if self.world_size == 1:
             return numbers
         values = torch.tensor(list(numbers.values()), dtype=torch.float64)
-        means = self._reduced(values, distributed.ReduceOp.SUM) / self.count
+        means = self._reduced(values, distributed.ReduceOp.SUM) / self.world_size
         return dict(zip(numbers, means.tolist(), strict=True))
 
-    def gathered(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """Every rank's value, on all ranks."""
-        values: list[T | None] = [None] * self.count
-        if self.count == 1:
+        values: list[T | None] = [None] * self.world_size
+        if self.world_size == 1:
             return [value]
         self._together(lambda: distributed.all_gather_object(values, value))
         return values  # type: ignore[return-value]  # all are there now
 
-    def from_first(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Rank 0's value, on all ranks."""
         values = [value]
-        if self.count > 1:
+        if self.world_size > 1:
             self._together(lambda: distributed.broadcast_object_list(values, src=0))
         return values[0]
 
-    def sum_later(self, values: Tensor) -> Callable[[], object]:
+    def all_reduce_async(self, values: Tensor) -> Callable[[], object]:
         """Begin to put the sum over all ranks into `values`, wherever they lie; what is returned waits for it."""
         work = self._together(lambda: distributed.all_reduce(values, async_op=True))
         return lambda: self._together(work.wait)
@@ -109,27 +109,27 @@ class Ranks:
             yield
         except Exception as raised:
             error = raised
-        if error and (self.count == 1 or isinstance(error, PeerError)):
+        if error and (self.world_size == 1 or isinstance(error, PeerError)):
             raise error
-        if self.most(int(error is not None))[0]:
-            rank, theirs = next((rank, each) for rank, each in enumerate(self.gathered(error)) if each)
+        if self.all_reduce_max(int(error is not None))[0]:
+            rank, theirs = next((rank, each) for rank, each in enumerate(self.all_gather(error)) if each)
             raise error or (PeerError(f"rank {rank}: {theirs}") if isinstance(theirs, UserError) else theirs)
 
     def require_same(self, facts: dict[str, object]) -> None:
         """Raises `UserError` on all ranks when one of the facts is not the same on all."""
-        first, *others = self.gathered(facts)
+        first, *others = self.all_gather(facts)
         for rank, other in enumerate(others, 1):
             for what, value in other.items():
                 if value != first[what]:
                     raise UserError(f"{what} is {first[what]} on rank 0, but {value} on rank {rank}; make them equal")
 
-    def wait_for_all(self) -> None:
+    def barrier(self) -> None:
         """Until each rank has come here."""
-        if self.count > 1:
+        if self.world_size > 1:
             self._together(distributed.barrier)
 
     def _reduced(self, values: Tensor, operation: distributed.ReduceOp.RedOpType) -> Tensor:
-        if self.count == 1:
+        if self.world_size == 1:
             return values
         on_host = values.to("cpu", copy=True)
         self._together(lambda: distributed.all_reduce(on_host, operation))
@@ -145,17 +145,17 @@ class Ranks:
             raise self.heartbeat.explain(error) from error
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def init_distributed() -> Iterator[Ranks]:
     """The ranks that torchrun started, for as long as they work together; without torchrun, this process alone.
 
     An error of one becomes known to all, and names its rank.
     """
     if _started_alone():
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     rank, count, local = _from_torchrun()
     # Gloo for the host's memory in any case; NCCL is for tensors on GPUs.
@@ -166,7 +166,7 @@ def joined() -> Iterator[Ranks]:
     ranks = Ranks(rank, count, local, heartbeat)
     try:
         yield ranks
-        ranks.wait_for_all()
+        ranks.barrier()
     except PeerError:
         raise
     except UserError as error:
@@ -202,7 +202,7 @@ def _from_torchrun() -> tuple[int, int, int]:
         os.environ["MASTER_ADDR"]
     except (KeyError, ValueError):
         raise ConfigError(
-            f"WORLD_SIZE is {printable(os.environ['WORLD_SIZE'])} in the environment, without {', '.join(names[::2])} "
+            f"WORLD_SIZE is {escape(os.environ['WORLD_SIZE'])} in the environment, without {', '.join(names[::2])} "
             "and the like: start several processes with torchrun, or unset WORLD_SIZE"
         ) from None
     return rank, count, local
@@ -222,7 +222,7 @@ def _meet(rank: int, count: int) -> Store:
             store.wait(here, _START)
         absent = [str(each) for each, key in enumerate(here) if not store.check([key])]
     except RuntimeError as error:
-        why = printable(next(iter(str(error).splitlines()), type(error).__name__))
+        why = escape(next(iter(str(error).splitlines()), type(error).__name__))
         raise UserError(
             f"rank {rank}: the {count} ranks could not meet ({why}); look at what the others say"
         ) from error

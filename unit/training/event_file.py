@@ -16,7 +16,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from unit.files import writing
+from unit.files import wrap_os_errors
 
 
 class EventFile:
@@ -30,7 +30,7 @@ class EventFile:
         # TensorBoard reads the files in the order of their names, and a clock may have been put back.
         number = max([time.time_ns(), *(1 + before for before in _numbers(folder))])
         self._path = folder / f"events.out.tfevents.{number}.{socket.gethostname()}.{os.getpid()}"
-        with writing(self._path):
+        with wrap_os_errors(self._path):
             folder.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("xb")
         self._records = RecordWriter(self._file)
@@ -43,18 +43,18 @@ class EventFile:
 
     def sync(self) -> None:
         """Put on the disk what was added so far."""
-        with writing(self._path):
+        with wrap_os_errors(self._path):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Add no more."""
-        with writing(self._path):
+        with wrap_os_errors(self._path):
             self._file.close()
 
     def _write(self, event: Event) -> None:
         event.wall_time = time.time()
         record = event.SerializeToString()
-        with writing(self._path, len(record)):
+        with wrap_os_errors(self._path, len(record)):
             self._records.write(record)
             self._file.flush()  # so that an open page shows it, and a full disk shows here
 

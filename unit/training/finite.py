@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from unit.training.distributed import ALONE, Ranks
+from unit.training.distributed import SINGLE_PROCESS, Ranks
 
 _NEVER = torch.iinfo(torch.int64).max
 
@@ -34,7 +34,7 @@ class FiniteWatch:
     What one rank finds, all raise: each must look at the same values.
     """
 
-    def __init__(self, device: torch.device, ranks: Ranks = ALONE) -> None:
+    def __init__(self, device: torch.device, ranks: Ranks = SINGLE_PROCESS) -> None:
         self._device, self._ranks = device, ranks
         self._first: dict[tuple[str, ...], Tensor] = {}
 
@@ -54,7 +54,7 @@ class FiniteWatch:
         if not self._first:
             return
         names = [name for group in self._first for name in group]
-        firsts = self._ranks.least(torch.cat(list(self._first.values()))).tolist()
+        firsts = self._ranks.all_reduce_min(torch.cat(list(self._first.values()))).tolist()
         step, what = min(zip(firsts, names, strict=True), key=lambda pair: pair[0])
         if step < _NEVER:
             self._first.clear()

@@ -25,7 +25,9 @@ class GradientMean:
     def __init__(self, parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
         self._ranks, self._active = ranks, False
         # From the last layer to the first, as the backward pass goes; in the same order on all ranks.
-        self._buckets = [_Bucket(members) for members in _in_buckets(list(parameters)[::-1])] if ranks.count > 1 else []
+        self._buckets = (
+            [_Bucket(members) for members in _in_buckets(list(parameters)[::-1])] if ranks.world_size > 1 else []
+        )
         self._next = 0
         for bucket in self._buckets:
             for parameter in bucket.parameters:
@@ -42,7 +44,7 @@ class GradientMean:
         for bucket in self._buckets[self._next :]:  # with parameters that no loss depends on
             bucket.send(self._ranks)
         for bucket in self._buckets:
-            bucket.receive(self._ranks.count)
+            bucket.receive(self._ranks.world_size)
 
     def _one_more(self, bucket: _Bucket) -> None:
         if not self._active:
@@ -72,7 +74,7 @@ class _Bucket:
                 view.zero_()
             else:
                 view.copy_(parameter.grad)
-        self._wait = ranks.sum_later(self._buffer)
+        self._wait = ranks.all_reduce_async(self._buffer)
 
     def receive(self, count: int) -> None:
         """Wait for the sum, and make it the mean of `count`."""

@@ -18,17 +18,17 @@ from unit.data.bad_images import BadImages
 from unit.devices import describe
 from unit.domains import PerDomain
 from unit.errors import ImageError, UserError
-from unit.evaluation.evaluate import Figures
+from unit.evaluation.evaluate import Metrics
 from unit.training.checkpoint import copied
-from unit.training.distributed import joined, restarted
+from unit.training.distributed import init_distributed, restarted
 from unit.training.finite import NonFiniteError
 from unit.training.heartbeat import PeerError
-from unit.training.lock import locked, set_aside
+from unit.training.lock import archive_run, locked
 from unit.training.monitor import step_scalars
 from unit.training.progress import Progress
 from unit.training.records import Records
 from unit.training.setup import Setup
-from unit.training.stopping import StopRequest, stop_on_signals
+from unit.training.signals import StopRequest, stop_on_signals
 from unit.training.trainer import StepRecord
 
 T = TypeVar("T")
@@ -46,32 +46,32 @@ class Result:
     step: int
     exit_status: int
     """0; 130 or 143 when SIGINT or SIGTERM ended it"""
-    figures: Figures | None
-    """on the test pictures at the end, when the run ended by itself"""
+    metrics: Metrics | None
+    """on the test images at the end, when the run ended by itself"""
     best: tuple[int, float] | None = None
     """the step of the best model, and its mean KID"""
 
 
-def train(config: Config, out: Path | None = None, *, start_anew: bool = False) -> Result:
+def train(config: Config, out: Path | None = None, *, restart: bool = False) -> Result:
     """Train UNIT until `train.steps` or `train.max_minutes`, or go on with what is in `out`.
 
     Args:
         config: the resolved configuration.
         out: the run's folder; None: runs/NAME_A-NAME_B, and runs/streets for the embedded streets.
-        start_anew: begin at step 0; a run that is there already is kept as OUT.1 (.2, …). Where torchrun starts failed
+        restart: begin at step 0; a run that is there already is kept as OUT.1 (.2, …). Where torchrun starts failed
             processes again, they go on.
 
     Raises:
         UserError: a folder, a setting or the machine does not allow it; the message says what to do.
     """
-    with joined() as ranks:
+    with init_distributed() as ranks:
         setup = Setup.of(config, out, ranks)
-        if start_anew and not restarted() and ranks.first and (aside := set_aside(setup.out)):
+        if restart and not restarted() and ranks.is_main and (aside := archive_run(setup.out)):
             log.info("the run that was in %s is kept as %s", setup.out, aside)
-        lock = locked(setup.out) if ranks.first else nullcontext()
-        with lock, stop_on_signals(only_once=ranks.count > 1) as stop:
+        lock = locked(setup.out) if ranks.is_main else nullcontext()
+        with lock, stop_on_signals(only_once=ranks.world_size > 1) as stop:
             try:
-                return _Run(setup).go_on(stop)
+                return _Run(setup).run(stop)
             except (RuntimeError, MemoryError) as error:
                 explained = setup.explain(error)
                 if explained is None:
@@ -89,41 +89,41 @@ class _Run:
         self.setup, self.config, self.ranks = setup, setup.config, setup.ranks
         self.trainer = setup.trainer()
         self.bad = BadImages(setup.datasets.train.map(len))
-        self.records = Records(setup, self.trainer, self.bad) if self.ranks.first else None
-        self.resumed = self._take_last_checkpoint()
+        self.records = Records(setup, self.trainer, self.bad) if self.ranks.is_main else None
+        self.resumed = self._load_latest_checkpoint()
         self.saved_step = self.trainer.steps_done if self.resumed else None
         """of which there is a checkpoint"""
-        several = f", {self.ranks.count} ranks" if self.ranks.count > 1 else ""
+        several = f", {self.ranks.world_size} ranks" if self.ranks.world_size > 1 else ""
         where = f"{describe(setup.device)}, {setup.precision}{several}"
         log.info("%s on %s\n%s", setup.out, where, setup.datasets.describe())
         if self.records:
             self.records.begin(self.resumed)
 
-    def _take_last_checkpoint(self) -> bool:
+    def _load_latest_checkpoint(self) -> bool:
         """Put the newest good checkpoint into the trainers of all ranks, if there is one; whether there was."""
-        resumed = self.ranks.from_first(self.records.resume() if self.records else False)
-        if resumed and self.ranks.count > 1:  # whose machines need not all see the run's folder
-            state = self.ranks.from_first((copied(self.trainer.state_dict()), self.bad.state_dict()))
+        resumed = self.ranks.broadcast(self.records.resume() if self.records else False)
+        if resumed and self.ranks.world_size > 1:  # whose machines need not all see the run's folder
+            state = self.ranks.broadcast((copied(self.trainer.state_dict()), self.bad.state_dict()))
             self.trainer.load_state_dict(state[0])
             self.bad.load_state_dict(state[1])
         return resumed
 
-    def go_on(self, stop: StopRequest) -> Result:
-        """Train until the end or a stop; then the figures, when it ended by itself, a model and a checkpoint."""
-        figures = None
+    def run(self, stop: StopRequest) -> Result:
+        """Train until the end or a stop; then the metrics, when it ended by itself, a model and a checkpoint."""
+        metrics = None
         try:
             if not self.resumed:
                 self._write(Records.samples)
                 self._save()
-            self._write(Records.catch_up)
+            self._write(Records.backfill)
             deadline = self._deadline()
             while not self._train(stop, deadline):
                 pass
             self._save()
-            (number,) = self.ranks.most(stop.signal)
+            (number,) = self.ranks.all_reduce_max(stop.signal)
             ended = not number or self.trainer.steps_done >= self.config.train.steps
             if ended:
-                figures = self._write(Records.validate)
+                metrics = self._write(Records.validate)
             self._write(Records.close)
             if ended:
                 self._write(Records.report)
@@ -133,7 +133,7 @@ class _Run:
             raise
         status = 0 if ended else 128 + number
         best = self.records.best if self.records else None
-        return Result(self.setup.out, self.setup.datasets.names, self.trainer.steps_done, status, figures, best)
+        return Result(self.setup.out, self.setup.datasets.names, self.trainer.steps_done, status, metrics, best)
 
     def _deadline(self) -> float:
         minutes = self.config.train.max_minutes
@@ -144,9 +144,13 @@ class _Run:
         train = self.config.train
         steps = range(self.trainer.steps_done, train.steps)
         if self.records:
-            self.records.folder.writing.finish()  # no thread is to be at work when processes are forked
+            self.records.folder.writer.finish()  # no thread is to be at work when processes are forked
         progress = Progress(
-            steps, self.config.global_batch(self.ranks.count), train.max_minutes, self.setup.device, self.ranks.first
+            steps,
+            self.config.global_batch(self.ranks.world_size),
+            train.max_minutes,
+            self.setup.device,
+            self.ranks.is_main,
         )
         with progress, closing(self.setup.batches(steps, self.bad)) as batches:
             try:
@@ -154,8 +158,8 @@ class _Run:
                 while images := self._next(waited_for):
                     record = self.trainer.step(images)
                     progress.step_done()
-                    self._do_what_is_due(record, progress)
-                    if any(self.ranks.most(stop.signal, int(time.monotonic() >= deadline))):
+                    self._run_scheduled_hooks(record, progress)
+                    if any(self.ranks.all_reduce_max(stop.signal, int(time.monotonic() >= deadline))):
                         break
                 self.trainer.require_finite_weights()
             except NonFiniteError as error:
@@ -178,7 +182,7 @@ class _Run:
         if self.config.train.on_nonfinite == "rollback" and number <= _MOST_ROLLBACKS:
             if self.records:
                 self.records.close()
-            if not self._take_last_checkpoint():
+            if not self._load_latest_checkpoint():
                 raise UserError(f"{error}; there is no checkpoint to go back to") from error
             self.trainer.rollbacks = number
             self.saved_step = self.trainer.steps_done
@@ -198,21 +202,21 @@ class _Run:
             f"{error} (a: {names.a}, b: {names.b}){tried}; the state after step {self.saved_step} is kept: {advice}"
         ) from error
 
-    def _do_what_is_due(self, record: StepRecord, progress: Progress) -> None:
+    def _run_scheduled_hooks(self, record: StepRecord, progress: Progress) -> None:
         """What follows from the number of steps done, and from nothing else: a resumed run does the same."""
         train, step = self.config.train, self.trainer.steps_done
         if self.records:
-            self.records.folder.writing.check()
+            self.records.folder.writer.check()
         if step % train.log_every == 0:
             self.trainer.finite.check()
-            scalars = self.ranks.mean(step_scalars(self.trainer, record) | progress.rates())
+            scalars = self.ranks.all_reduce_mean(step_scalars(self.trainer, record) | progress.rates())
             if self.config.data.on_bad_image == "skip":
                 self._add_up_bad_images()
                 scalars["data/bad_images"] = len(self.bad)
             if self.records:
                 self.records.log(scalars)
             progress.show(scalars)
-        if self.ranks.count > 1 and step % train.check_sync_every == 0:
+        if self.ranks.world_size > 1 and step % train.check_sync_every == 0:
             self._require_equal_weights()
         try:
             if step % train.sample_every == 0:
@@ -226,7 +230,7 @@ class _Run:
             self._save()
 
     def _require_equal_weights(self) -> None:
-        digests = self.ranks.gathered(self.trainer.digest())
+        digests = self.ranks.all_gather(self.trainer.digest())
         others = [str(rank) for rank, digest in enumerate(digests) if digest != digests[0]]
         if others:
             who = f"rank {', '.join(others)}"
@@ -241,12 +245,12 @@ class _Run:
             return what(self.records) if self.records else None
 
     def _add_up_bad_images(self) -> None:
-        self.bad.add(self.ranks.gathered(self.bad.state_dict()))
+        self.bad.add(self.ranks.all_gather(self.bad.state_dict()))
 
     def _keep(self) -> None:
         """Save, and wait until it is on the disk: once a rank has ended, the others have seconds to do so."""
         self._save()
-        self._write(lambda records: records.folder.writing.finish())
+        self._write(lambda records: records.folder.writer.finish())
 
     def _save(self) -> None:
         """A checkpoint of this step, unless there is one, and the model."""

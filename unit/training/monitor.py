@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import image, scalar, text
 
 from unit.domains import Domain, PerDomain
-from unit.evaluation.evaluate import Figures
-from unit.evaluation.figures import COUNTS
+from unit.evaluation.evaluate import Metrics
 from unit.evaluation.grids import in_column
+from unit.evaluation.metric_table import COUNTS
 from unit.evaluation.run_log import logged
-from unit.files import write_whole, writing
+from unit.files import atomic_write, wrap_os_errors
 from unit.images import to_image
 from unit.model.objective import total
 from unit.training.event_file import EventFile
@@ -37,11 +37,11 @@ class Monitor:
 
     def __init__(self, run: Path, start: int | None) -> None:
         self._metrics_path, self._samples_path = run / "metrics.jsonl", run / "samples"
-        with writing(self._metrics_path):
+        with wrap_os_errors(self._metrics_path):
             _drop_after(self._metrics_path, -1 if start is None else start)
         self._closed = False
         self.evaluated = {step for step, line in logged(self._metrics_path) if '"val/' in line}
-        """steps of which there are figures"""
+        """steps of which there are metrics"""
         self._events = EventFile(run / "tensorboard", 0 if start is None else start + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -49,7 +49,7 @@ class Monitor:
         if any(tag.startswith("val/") for tag in values):
             self.evaluated.add(step)
         line = (json.dumps({"step": step, **values}) + "\n").encode()
-        with writing(self._metrics_path, len(line)), self._metrics_path.open("ab") as file:
+        with wrap_os_errors(self._metrics_path, len(line)), self._metrics_path.open("ab") as file:
             file.write(line)
         self._events.add(step, [scalar(tag, value) for tag, value in values.items()])
 
@@ -63,7 +63,7 @@ class Monitor:
         self._events.add(step, summaries)
         content = io.BytesIO()
         to_image(in_column(list(grids), gap=12)).save(content, "PNG")
-        write_whole(self._sheet(step), content.getvalue())
+        atomic_write(self._sheet(step), content.getvalue())
 
     def has_samples(self, step: int) -> bool:
         """Whether the grids of this step are there."""
@@ -74,7 +74,7 @@ class Monitor:
 
     def flush(self) -> None:
         """Put on the disk what was given so far."""
-        with writing(self._metrics_path), self._metrics_path.open("ab") as file:
+        with wrap_os_errors(self._metrics_path), self._metrics_path.open("ab") as file:
             os.fsync(file.fileno())
         self._events.sync()
 
@@ -109,18 +109,18 @@ def _mean_logit(parts: list[list[Tensor]]) -> float:
     return float(torch.stack([logits.detach().float().mean() for scales in parts for logits in scales]).mean())
 
 
-def figure_scalars(figures: Figures) -> dict[str, float]:
-    """The translator's figures under TensorBoard's tags, e.g. ``val/psnr_a2b``."""
+def metric_scalars(metrics: Metrics) -> dict[str, float]:
+    """The translator's metrics under TensorBoard's tags, e.g. ``val/psnr_a2b``."""
     return {
         f"val/{name}_{direction}": value
-        for direction, groups in figures.items()
+        for direction, groups in metrics.items()
         for name, value in groups["translated"].items()
         if value is not None and name not in COUNTS
     }
 
 
 def logged_mean_kid(scalars: Mapping[str, float]) -> float | None:
-    """The mean of both directions, from a line of figures; None: it has none."""
+    """The mean of both directions, from a line of metrics; None: it has none."""
     values = [scalars.get(f"val/kid_{i.direction}") for i in Domain]
     return None if None in values else sum(value for value in values if value is not None) / len(values)
 
@@ -135,4 +135,4 @@ def best_logged(path: Path) -> tuple[int, float] | None:
 def _drop_after(path: Path, step: int) -> None:
     """Keep the lines up to `step`."""
     if path.is_file():
-        write_whole(path, "".join(f"{line}\n" for at, line in logged(path) if at <= step).encode())
+        atomic_write(path, "".join(f"{line}\n" for at, line in logged(path) if at <= step).encode())

@@ -67,7 +67,7 @@ class Progress(AbstractContextManager["Progress"]):
         seconds = (time.monotonic() - self._interval_start) / max(1, self._interval_steps)
         minutes = seconds * (len(self.steps) - self._done) / 60
         limit = f" (train.max_minutes ends it after {self.max_minutes:g} min)" if self.max_minutes else ""
-        log.info("%.2f s a step: about %s to go%s", seconds, in_words(minutes), limit)
+        log.info("%.2f s a step: about %s to go%s", seconds, format_duration(minutes), limit)
 
     def rates(self) -> dict[str, float]:
         """Images of both domains a second and the share of time spent waiting for them, since the last call."""
@@ -93,13 +93,13 @@ class Progress(AbstractContextManager["Progress"]):
         if self._bar.disable and now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
             step = self.steps.start + self._done
-            to_go = in_words(seconds * (self.steps.stop - step) / 60)
+            to_go = format_duration(seconds * (self.steps.stop - step) / 60)
             log.info(
                 "step %d/%d, %.3g s/step, %s, %s to go, loss: %s", step, self.steps.stop, seconds, speed, to_go, losses
             )
 
 
-def in_words(minutes: float) -> str:
+def format_duration(minutes: float) -> str:
     """A time for people: "9 min", "3.5 h"."""
     if minutes < 1:
         return "less than a minute"

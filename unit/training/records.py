@@ -1,4 +1,4 @@
-"""What a run leaves behind: the log, sample grids, figures and checkpoints. Of several ranks, rank 0 has it."""
+"""What a run leaves behind: the log, sample grids, metrics and checkpoints. Of several ranks, rank 0 has it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from unit.config_file import to_yaml
 from unit.data.bad_images import BadImages
 from unit.domains import PerDomain
 from unit.errors import UserError
-from unit.evaluation.evaluate import Evaluator, Figures, sample_grids
+from unit.evaluation.evaluate import Evaluator, Metrics, sample_grids
 from unit.evaluation.features import features_if_installed
 from unit.evaluation.report.write import report_unless_it_fails
 from unit.training.alarms import Alarms
+from unit.training.diagnostics import diagnostics, probe_batch
 from unit.training.finite import NonFiniteError
-from unit.training.monitor import Monitor, best_logged, figure_scalars, logged_mean_kid
+from unit.training.monitor import Monitor, best_logged, logged_mean_kid, metric_scalars
 from unit.training.run_folder import BEST_FILE, RunFolder
 from unit.training.setup import Setup
 from unit.training.trainer import Trainer
-from unit.training.vital_signs import handful, vital_signs
 
 log = logging.getLogger(__name__)
 
 _MOST = 200
-"""Test pictures of each domain that the figures during training are of."""
+"""Test images of each domain that the metrics during training are of."""
 
 
 class Records:
@@ -46,7 +46,7 @@ class Records:
             "thread count": torch.get_num_threads(),
             "list of training images": setup.datasets.digest(),
         }
-        self.folder = RunFolder(setup.out, setup.ranks.count)
+        self.folder = RunFolder(setup.out, setup.ranks.world_size)
         features = features_if_installed(setup.device)
         self.evaluator = Evaluator(setup.datasets.test, setup.config.data, features, at_most=_MOST)
 
@@ -69,46 +69,46 @@ class Records:
 
     def watch_from_here(self, checkpointed: bool) -> None:
         """Begin to log at this step, of which there may be a checkpoint already."""
-        self.figures: tuple[int, Figures] | None = None
+        self.metrics: tuple[int, Metrics] | None = None
         self.monitor = Monitor(self.folder.path, self.trainer.steps_done if checkpointed else None)
         self.best = best_logged(self.folder.path / "metrics.jsonl")
         self.alarms = Alarms(self.setup.datasets.names, self.folder.path)
 
     def log(self, scalars: Mapping[str, float]) -> None:
-        """Figures of this step, by TensorBoard's tags."""
+        """Metrics of this step, by TensorBoard's tags."""
         self.monitor.scalars(self.trainer.steps_done, scalars)
 
     def samples(self) -> None:
         """Sample grids and alarms of this step; raises `NonFiniteError` when there is nothing to see in them."""
         grids = sample_grids(self.setup.translator(self.trainer), self.setup.datasets.test)
-        self._require_numbers("a sample picture", *grids)
+        self._require_numbers("a sample image", *grids)
         self._look_for_illness()
         self.monitor.samples(self.trainer.steps_done, grids)
 
     def _look_for_illness(self) -> None:
         """Vital signs of this step, and the alarms that follow from them and from those before."""
         translator, step = self.setup.translator(self.trainer), self.trainer.steps_done
-        signs = vital_signs(translator, self.trainer.discriminators, *self._handfuls)
+        signs = diagnostics(translator, self.trainer.discriminators, *self._probe_batches)
         self._require_numbers("a vital sign", torch.tensor(list(signs.values())))
         self.monitor.scalars(step, signs | self.alarms.check(step, signs))
 
     @cached_property
-    def _handfuls(self) -> tuple[PerDomain[Tensor], PerDomain[Tensor]]:
-        """Test and training pictures that illness would show on, read once."""
+    def _probe_batches(self) -> tuple[PerDomain[Tensor], PerDomain[Tensor]]:
+        """Test and training images that illness would show on, read once."""
         datasets, data = self.setup.datasets, self.setup.config.data
-        return handful(datasets.test.images, data), handful(datasets.train, data)
+        return probe_batch(datasets.test.images, data), probe_batch(datasets.train, data)
 
-    def validate(self) -> Figures:
-        """The figures of this step on test pictures; logged unless an earlier part of the run did so."""
+    def validate(self) -> Metrics:
+        """The metrics of this step on test images; logged unless an earlier part of the run did so."""
         step = self.trainer.steps_done
-        if self.figures is None or self.figures[0] != step:
-            self.figures = step, self.evaluator.figures(self.setup.translator(self.trainer))
-            scalars = figure_scalars(self.figures[1])
+        if self.metrics is None or self.metrics[0] != step:
+            self.metrics = step, self.evaluator.metrics(self.setup.translator(self.trainer))
+            scalars = metric_scalars(self.metrics[1])
             self._require_numbers("a figure", torch.tensor(list(scalars.values())))
             if step not in self.monitor.evaluated:
                 self.monitor.scalars(step, scalars)
             self._keep_if_best(scalars)
-        return self.figures[1]
+        return self.metrics[1]
 
     def _keep_if_best(self, scalars: Mapping[str, float]) -> None:
         """The model with the least mean KID so far stays as best.safetensors."""
@@ -120,12 +120,12 @@ class Records:
 
     def report(self) -> None:
         """report.html, once all that it shows is written; an error there is a line, since the run itself is done."""
-        figures = self.figures[1] if self.figures else None
+        metrics = self.metrics[1] if self.metrics else None
         features = self.evaluator.features.name if self.evaluator.features else None
-        report_unless_it_fails(self.setup.out, str(self.setup.device), self.setup.precision, figures, features)
+        report_unless_it_fails(self.setup.out, str(self.setup.device), self.setup.precision, metrics, features)
 
-    def catch_up(self) -> None:
-        """Make what was due at this step, where a test picture that could not be read was in the way."""
+    def backfill(self) -> None:
+        """Make what was due at this step, where a test image that could not be read was in the way."""
         train, step = self.setup.config.train, self.trainer.steps_done
         if step % train.sample_every == 0 and not self.monitor.has_samples(step):
             self.samples()
@@ -143,12 +143,12 @@ class Records:
 
     def close(self) -> None:
         """Wait until all is written."""
-        self.folder.writing.finish()
+        self.folder.writer.finish()
         self.monitor.close()
 
     def abandon(self) -> None:
         """Close after an error; that something can't be written is not the first thing to say then."""
-        for finish in (self.folder.writing.finish, self.monitor.close):
+        for finish in (self.folder.writer.finish, self.monitor.close):
             with suppress(UserError):
                 finish()
 

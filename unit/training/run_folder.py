@@ -21,9 +21,9 @@ from unit.data.bad_images import BadImages
 from unit.data.datasets import Datasets
 from unit.devices import describe, out_of_memory
 from unit.domains import Domain
-from unit.errors import ConfigError, ModelError, UserError, printable
+from unit.errors import ConfigError, ModelError, UserError, escape
 from unit.evaluation.run_log import logged
-from unit.files import write_whole, writing
+from unit.files import atomic_write, wrap_os_errors
 from unit.training import checkpoint
 from unit.training.background import Background
 from unit.training.trainer import Trainer
@@ -35,7 +35,7 @@ BEST_FILE = "best.safetensors"
 FORMAT_VERSION = 2
 """Of what a checkpoint holds."""
 
-_ANEW = "to start anew add --start_anew, which keeps what is there as {0}.1, or give another --out"
+_ANEW = "to start anew add --restart, which keeps what is there as {0}.1, or give another --out"
 
 
 class RunFolder:
@@ -44,7 +44,7 @@ class RunFolder:
     def __init__(self, path: Path, ranks: int = 1) -> None:
         self.path, self.ranks = path, ranks
         self.checkpoints = path / "checkpoints"
-        self.writing = Background("checkpoint")
+        self.writer = Background("checkpoint")
 
     def begin(self, config: Config, datasets: Datasets, device: torch.device, precision: str) -> dict[str, Any]:
         """Make the folder, write config.yaml and environment.json; returns the environment.
@@ -67,11 +67,11 @@ class RunFolder:
             "training_images": {datasets.names[i]: len(datasets.train[i]) for i in Domain},
             "test_images": {datasets.names[i]: len(datasets.test.images[i]) for i in Domain},
         }
-        with writing(self.checkpoints):
+        with wrap_os_errors(self.checkpoints):
             for half_written in self.checkpoints.glob(".*.partial"):
                 half_written.unlink()
         write_config(config, self.path / "config.yaml")
-        write_whole(self.path / "environment.json", json.dumps(environment, indent=2).encode())
+        atomic_write(self.path / "environment.json", json.dumps(environment, indent=2).encode())
         return environment
 
     def save(self, trainer: Trainer, translator: Translator, facts: dict[str, Any], bad: BadImages) -> None:
@@ -91,21 +91,21 @@ class RunFolder:
         }
 
         def write() -> None:
-            write_whole(self.path / MODEL_FILE, model)
+            atomic_write(self.path / MODEL_FILE, model)
             checkpoint.save(state, path)
             checkpoint.remove_old(self.checkpoints, train.keep_last, train.keep_every)
 
-        self.writing.start(write)
+        self.writer.start(write)
 
     def save_model(self, translator: Translator) -> None:
         """The file that is enough to translate; in the background, as `save`."""
         model = translator.to_bytes()
-        self.writing.start(lambda: write_whole(self.path / MODEL_FILE, model))
+        self.writer.start(lambda: atomic_write(self.path / MODEL_FILE, model))
 
     def save_best(self, translator: Translator) -> None:
         """The best model so far; in the background, as `save`."""
         model = translator.to_bytes()
-        self.writing.start(lambda: write_whole(self.path / BEST_FILE, model))
+        self.writer.start(lambda: atomic_write(self.path / BEST_FILE, model))
 
     def resume(self, trainer: Trainer, facts: dict[str, Any], bad: BadImages) -> bool:
         """Put the newest good checkpoint into trainer and `bad`, if there is one; whether there was.
@@ -127,7 +127,7 @@ class RunFolder:
                 log.warning("%s; going on from the one before", error)
                 damaged.append(path)
                 continue
-            with writing(self.checkpoints):
+            with wrap_os_errors(self.checkpoints):
                 for each in damaged:
                     each.replace(each.with_suffix(".damaged"))
             reached = max(self._reached(), *(step for step, _ in candidates))
@@ -145,18 +145,16 @@ class RunFolder:
             global_batch = int(state.get("global_batch", before.global_batch(1)))  # not in those of one process alone
             parts, old_facts = (state["trainer"], state["bad_images"]), state["facts"].items()
         except Exception as error:  # whatever a file that isn't ours lacks
-            raise checkpoint.BadCheckpointError(f"{printable(path)}: not a checkpoint of this program") from error
+            raise checkpoint.BadCheckpointError(f"{escape(path)}: not a checkpoint of this program") from error
         if version != FORMAT_VERSION:
-            raise UserError(
-                f"{printable(path)}: of another version of this program; {_ANEW.format(printable(self.path))}"
-            )
+            raise UserError(f"{escape(path)}: of another version of this program; {_ANEW.format(escape(self.path))}")
         self._require_same(before, trainer.config, global_batch)
         try:
             trainer.load_state_dict(parts[0])
             bad.load_state_dict(parts[1])
             assert path == checkpoint.path_of(self.checkpoints, trainer.steps_done)
         except Exception as error:
-            raise checkpoint.BadCheckpointError(f"{printable(path)}: holds something else than it says") from error
+            raise checkpoint.BadCheckpointError(f"{escape(path)}: holds something else than it says") from error
         for fact, old in old_facts:
             if facts.get(fact) != old:
                 log.warning("the %s changed: %s before, %s now", fact, old, facts.get(fact))
@@ -167,8 +165,8 @@ class RunFolder:
         if candidates or reached:
             state = f"none of the {len(candidates)} checkpoints can be read" if candidates else "no checkpoint is left"
             raise UserError(
-                f"{printable(self.checkpoints)}: {state}, so the training up to step {reached} is lost; "
-                f"{_ANEW.format(printable(self.path))}"
+                f"{escape(self.checkpoints)}: {state}, so the training up to step {reached} is lost; "
+                f"{_ANEW.format(escape(self.path))}"
             )
 
     def _reached(self) -> int:
@@ -181,10 +179,10 @@ class RunFolder:
     def _require_same(self, before: Config, now: Config, batch_before: int) -> None:
         changed, batch = differences(before, now), now.global_batch(self.ranks)
         if batch != batch_before:
-            changed.append(f"train.batch_size × train.accumulation × ranks: {batch_before} before, {batch} now")
+            changed.append(f"train.batch_size × train.grad_accum_steps × ranks: {batch_before} before, {batch} now")
         if changed:
             raise ConfigError(
-                f"{printable(self.path)}: this run was started with another configuration ({'; '.join(changed)}); "
+                f"{escape(self.path)}: this run was started with another configuration ({'; '.join(changed)}); "
                 "take the change back, or give another --out"
             )
 

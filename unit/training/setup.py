@@ -1,4 +1,4 @@
-"""What training, and its dry run, begin with: device, pictures and where to put the run."""
+"""What training, and its dry run, begin with: device, images and where to put the run."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from unit.data.inspect import KINDS, inspect_headers
 from unit.data.inspect import describe as describe_findings
 from unit.devices import configure, out_of_memory, resolve_precision
 from unit.domains import PerDomain
-from unit.errors import ConfigError, DataError, UserError, printable
-from unit.training.compiling import compile_as_configured
-from unit.training.distributed import ALONE, Ranks
+from unit.errors import ConfigError, DataError, UserError, escape
+from unit.training.compilation import compile_as_configured
+from unit.training.distributed import SINGLE_PROCESS, Ranks
 from unit.training.trainer import Trainer
 from unit.translation.translator import Translator
 
@@ -40,11 +40,11 @@ class Setup:
     device: torch.device
     precision: str
     datasets: Datasets
-    ranks: Ranks = ALONE
+    ranks: Ranks = SINGLE_PROCESS
 
     @classmethod
-    def of(cls, config: Config, out: Path | None, ranks: Ranks = ALONE) -> Setup:
-        """Find the device, list the pictures and look at their headers; `out` None: the default folder.
+    def of(cls, config: Config, out: Path | None, ranks: Ranks = SINGLE_PROCESS) -> Setup:
+        """Find the device, list the images and look at their headers; `out` None: the default folder.
 
         Raises:
             UserError: a folder, a setting or the machine does not allow it.
@@ -52,7 +52,7 @@ class Setup:
         device = ranks.device(config.train.device)
         configure(device, config.train.deterministic)
         datasets = open_datasets(config.data, config.train.seed)
-        if ranks.first:
+        if ranks.is_main:
             _inspect(datasets, config.data)
         out = out or default_folder(config, datasets)
         _refuse_inside(out, datasets)
@@ -62,7 +62,7 @@ class Setup:
         return setup
 
     def require_equal_ranks(self) -> None:
-        """Raise `UserError` where ranks differ in what has to be equal; each may have its pictures elsewhere."""
+        """Raise `UserError` where ranks differ in what has to be equal; each may have its images elsewhere."""
         facts = {key: value for key, value in self.config.to_flat_dict().items() if key not in MACHINES_OWN}
         facts |= {"torch": torch.__version__, "the precision": self.precision, "the kind of device": self.device.type}
         self.ranks.require_same(facts | {"the list of training images": self.datasets.digest()})
@@ -80,14 +80,14 @@ class Setup:
         if workers is None:  # the embedded streets are soon all in memory, where one process finds them again
             workers = 0 if data.embedded else (min(4, os.cpu_count() or 1) if self.device.type == "cuda" else 1)
         images = TrainingImages(self.datasets.train, data, train.seed)
-        size = train.batch_size * train.accumulation
-        places = (self.ranks.positions(step, size) for step in steps)
+        size = train.batch_size * train.grad_accum_steps
+        places = (self.ranks.sample_indices(step, size) for step in steps)
         return training_batches(images, bad, places, workers, self.device)
 
     def translator(self, trainer: Trainer) -> Translator:
         """The averaged networks, as they are now and will be."""
         names, step = self.datasets.names, trainer.steps_done
-        return Translator(trainer.average, self.config, names, step, str(self.device), self.precision)
+        return Translator(trainer.ema, self.config, names, step, str(self.device), self.precision)
 
     def explain(self, error: RuntimeError | MemoryError) -> UserError | None:
         """What the user can do about an error of torch's; None for an error of ours."""
@@ -97,7 +97,7 @@ class Setup:
                 "train.batch_size, data.crop_size or model.channels. The last checkpoint is good"
             )
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            why = printable(next(iter(str(error).splitlines()), type(error).__name__))
+            why = escape(next(iter(str(error).splitlines()), type(error).__name__))
             return UserError(f"train.compile: steps can't be compiled here ({why}); set it to off")
         return loader_failure(error) if isinstance(error, RuntimeError) else None
 
@@ -108,12 +108,10 @@ def default_folder(config: Config, datasets: Datasets) -> Path:
 
 
 def _refuse_inside(out: Path, datasets: Datasets) -> None:
-    """A run among the pictures would train on its own samples."""
+    """A run among the images would train on its own samples."""
     for source in (*datasets.train, *datasets.test.images):
         if isinstance(source, ImageFolder) and out.resolve().is_relative_to(source.root.resolve()):
-            raise ConfigError(
-                f"--out {printable(out)}: lies among the pictures of {printable(source.root)}; give another"
-            )
+            raise ConfigError(f"--out {escape(out)}: lies among the images of {escape(source.root)}; give another")
 
 
 def _inspect(datasets: Datasets, config: DataConfig) -> None:
@@ -125,6 +123,6 @@ def _inspect(datasets: Datasets, config: DataConfig) -> None:
     if bad and config.on_bad_image == "stop":
         others = f" (and {len(bad) - 1:,} more such files)" if len(bad) > 1 else ""
         raise DataError(
-            f"{printable(bad[0].file)}: {KINDS[bad[0].kind].title}{others}; replace or remove what python -m unit "
+            f"{escape(bad[0].file)}: {KINDS[bad[0].kind].title}{others}; replace or remove what python -m unit "
             "check names, or set data.on_bad_image to skip"
         )

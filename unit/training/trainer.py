@@ -35,7 +35,7 @@ from unit.model.objective import (
 )
 from unit.model.patches import build_patch_projector
 from unit.seeds import seed_for
-from unit.training.distributed import ALONE, Ranks
+from unit.training.distributed import SINGLE_PROCESS, Ranks
 from unit.training.finite import FiniteWatch
 from unit.training.gradients import GradientMean
 
@@ -64,7 +64,7 @@ class _Part:
     """what both updates use, where there is memory for it"""
     autoencoder: Terms = field(default_factory=dict)
     verdicts: list[Logits] = field(default_factory=list)
-    """on real pictures and on translations"""
+    """on real images and on translations"""
 
 
 class Trainer:
@@ -73,7 +73,7 @@ class Trainer:
     Of several ranks each has one, and all stay equal: they begin alike and follow the mean of their gradients.
     """
 
-    def __init__(self, config: Config, device: torch.device, precision: str, ranks: Ranks = ALONE) -> None:
+    def __init__(self, config: Config, device: torch.device, precision: str, ranks: Ranks = SINGLE_PROCESS) -> None:
         self.config, self.device, self.precision, self.ranks = config, device, precision, ranks
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(config.train.seed, "weights"))
@@ -87,7 +87,7 @@ class Trainer:
         )
         """all that the first optimizer moves"""
         self.networks.checkpoint_activations = config.train.checkpoint_activations
-        self.average: Autoencoders = copy.deepcopy(self.networks).requires_grad_(False).eval()
+        self.ema: Autoencoders = copy.deepcopy(self.networks).requires_grad_(False).eval()
         rates = config.optimizer
         self.optimizer_generator = self._adam(self.autoencoding, rates.learning_rate_generator)
         self.optimizer_discriminator = self._adam(self.discriminators, rates.learning_rate_discriminator)
@@ -119,9 +119,9 @@ class Trainer:
     # -- one step ------------------------------------------------------------------------------------------------------
 
     def step(self, images: PerDomain[Tensor]) -> StepRecord:
-        """Update D, then E and G, then their average, on this rank's images (B, 3, H, W) of each domain in [-1, 1].
+        """Update D, then E and G, then their EMA, on this rank's images (B, 3, H, W) of each domain in [-1, 1].
 
-        They are computed in `train.accumulation` parts of one size, which count as one batch with those of all ranks.
+        They are computed in `train.grad_accum_steps` parts of one size, one batch with those of all ranks.
 
         Raises:
             NonFiniteError: a loss term or a gradient is not finite; nothing of it has been applied. (Not on CUDA, where
@@ -140,7 +140,7 @@ class Trainer:
 
         self.steps_done += 1
         self.mid_step = False
-        self._update_average()
+        self._update_ema()
         real, fake = zip(*(part.verdicts for part in parts), strict=True) if d_terms else ((), ())
         return StepRecord(g_terms, d_terms, list(real), list(fake))
 
@@ -209,13 +209,13 @@ class Trainer:
 
     def _in_parts(self, images: PerDomain[Tensor]) -> list[_Part]:
         images = images.map(lambda x: x.contiguous(memory_format=torch.channels_last))
-        count = self.config.train.accumulation
+        count = self.config.train.grad_accum_steps
         noise, parts = self._noise(images), images.map(lambda x: x.chunk(count))
         return [_Part(parts.map(lambda x: x[k]), noise.part(k, count)) for k in range(len(parts.a))]  # noqa: B023
 
     def _noise(self, images: PerDomain[Tensor]) -> Noise:
         """All that is random in this step, each image's a function of its place in the global sequence."""
-        seed, places = self.config.train.seed, self.ranks.positions(self.steps_done, len(images.a))
+        seed, places = self.config.train.seed, self.ranks.sample_indices(self.steps_done, len(images.a))
         if self.rollbacks:
             seed = seed_for(seed, "rollback", self.rollbacks)
         if self.config.model.dropout:
@@ -238,11 +238,11 @@ class Trainer:
         generator, discriminator = (float(optimizer.param_groups[0]["lr"]) for optimizer in optimizers)
         return generator, discriminator
 
-    def _update_average(self) -> None:
+    def _update_ema(self) -> None:
         """Decay min(d, (1 + n) / (10 + n)) after n steps, so that the first steps are forgotten soon."""
-        decay = min(self.config.model.average_decay, (1 + self.steps_done) / (10 + self.steps_done))
+        decay = min(self.config.model.ema_decay, (1 + self.steps_done) / (10 + self.steps_done))
         update = get_ema_multi_avg_fn(decay)
-        update(list(self.average.parameters()), [p.detach() for p in self.networks.parameters()], None)
+        update(list(self.ema.parameters()), [p.detach() for p in self.networks.parameters()], None)
 
     def gradient_norms(self) -> tuple[float, float]:
         """‖g‖ of encoders and generators, and of the discriminators, in the last step."""
@@ -265,7 +265,7 @@ class Trainer:
     def digest(self) -> str:
         """Of all weights: what equal ranks have in common."""
         state = hashlib.blake2b(digest_size=16)
-        for part in (self.autoencoding, self.discriminators, self.average):
+        for part in (self.autoencoding, self.discriminators, self.ema):
             for parameter in part.parameters():
                 state.update(parameter.detach().cpu().contiguous().numpy().tobytes())
         return state.hexdigest()
@@ -286,7 +286,7 @@ class Trainer:
         return {
             "networks": self.networks,
             "discriminators": self.discriminators,
-            "average": self.average,
+            "ema": self.ema,
             "optimizer_generator": self.optimizer_generator,
             "optimizer_discriminator": self.optimizer_discriminator,
             **({"projector": self.projector} if self.projector else {}),

@@ -1,4 +1,4 @@
-"""A finished model: pictures of any size in, the other domain's version of them out, of the same size."""
+"""A finished model: images of any size in, the other domain's version of them out, of the same size."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from torch.nn import functional
 from unit.config import Config, ModelConfig
 from unit.devices import autocast, out_of_memory, resolve_device, resolve_precision
 from unit.domains import Domain, PerDomain
-from unit.errors import ConfigError, ModelError, UserError, printable
-from unit.files import write_whole
+from unit.errors import ConfigError, ModelError, UserError, escape
+from unit.files import atomic_write
 from unit.images import to_image, to_rgb, to_tensor
 from unit.model.networks import Autoencoders, build_autoencoders
 from unit.model.noise import gaussian_codes
@@ -29,7 +29,7 @@ FORMAT_VERSION = 1
 
 MODEL_FILE = "model.safetensors"
 
-Picture = TypeVar("Picture", Image.Image, Tensor)
+ImageT = TypeVar("ImageT", Image.Image, Tensor)
 
 _BYTES_PER_ACTIVATION = {"strided": 16, "blurred": 22}
 """Peak memory of a translation by `model.downsampling`, per pixel and channel of the first layer (measured in fp32)."""
@@ -76,7 +76,7 @@ class Translator:
             config, names, step = _facts(metadata)
             networks = _build(config.model, weights)
         except ModelError as error:
-            raise ModelError(f"{printable(file)}: {error}") from error
+            raise ModelError(f"{escape(file)}: {error}") from error
         return cls(networks.requires_grad_(False), config, names, step, device, precision)
 
     def save(self, path: Path) -> None:
@@ -85,7 +85,7 @@ class Translator:
         Raises:
             UserError: it can't be written; what was there before is untouched.
         """
-        write_whole(path, self.to_bytes())
+        atomic_write(path, self.to_bytes())
 
     def to_bytes(self) -> bytes:
         """A safetensors file with all that translating needs."""
@@ -115,9 +115,9 @@ class Translator:
         if len(fitting) == 1:
             return fitting[0]
         must = f"a2b (from {a} to {b}) or b2a (from {b} to {a})" if fitting else f"a2b ({a}2{b}) or b2a ({b}2{a})"
-        raise ConfigError(printable(f"--direction {direction}: must be {must}"))
+        raise ConfigError(escape(f"--direction {direction}: must be {must}"))
 
-    def __call__(self, image: Picture, direction: str) -> Picture:
+    def __call__(self, image: ImageT, direction: str) -> ImageT:
         """One image: a PIL image of any size gives one of that size; a tensor (3, H, W) in [-1, 1], a tensor.
 
         Raises:
@@ -188,9 +188,9 @@ def _padding(height: int, width: int, scale: int) -> tuple[int, int]:
 
 
 def _too_large(batch: int, height: int, width: int, device: torch.device) -> UserError:
-    pictures = f"{batch} pictures of " if batch > 1 else ""
+    images = f"{batch} images of " if batch > 1 else ""
     return UserError(
-        f"{pictures}{width}x{height} pixels are too many for the memory of {device}; give --size N, the short side to "
+        f"{images}{width}x{height} pixels are too many for the memory of {device}; give --size N, the short side to "
         f"work at, e.g. --size 512{', or a smaller --batch_size' if batch > 1 else ''}"
     )
 
@@ -300,4 +300,4 @@ def _stored_names(networks: Autoencoders) -> dict[str, str]:
 
 def _detail(what: object) -> str:
     """As one printable line."""
-    return printable(" ".join(str(what).split()))[:200]
+    return escape(" ".join(str(what).split()))[:200]

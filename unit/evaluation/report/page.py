@@ -8,14 +8,14 @@ import html
 from collections.abc import Iterable, Sequence
 from importlib import resources
 
-from unit.errors import printable
+from unit.errors import escape
 
 _EMPTY = frozenset({"img", "input", "meta", "link"})
 
 
 def text(value: object) -> str:
     """Any value as HTML that shows it: nothing in it is markup, and what can't be seen is written as an escape."""
-    return html.escape(printable(str(value)))
+    return html.escape(escape(str(value)))
 
 
 def element(tag: str, *content: str, **attributes: object) -> str:

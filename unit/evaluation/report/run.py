@@ -15,7 +15,7 @@ from unit.config import Config, DataConfig
 from unit.config_file import read_config
 from unit.data.datasets import Datasets, open_datasets
 from unit.domains import PerDomain
-from unit.errors import ConfigError, UserError, printable
+from unit.errors import ConfigError, UserError, escape
 from unit.evaluation.run_log import logged
 from unit.translation.translator import MODEL_FILE, Translator
 
@@ -33,7 +33,7 @@ class Run:
 
     def __init__(self, path: Path, device: str = "auto", precision: str = "auto") -> None:
         if not any(os.path.exists(path / part) for part in _PARTS):  # noqa: PTH110 - Path.exists raises for some names
-            raise ConfigError(f"{printable(path)}: is no run's folder; give the one that training wrote (--out)")
+            raise ConfigError(f"{escape(path)}: is no run's folder; give the one that training wrote (--out)")
         self.path = path
         self._device, self._precision = device, precision
 
@@ -55,12 +55,12 @@ class Run:
 
     @cached_property
     def datasets(self) -> Datasets:
-        """The pictures, where they are still there."""
+        """The images, where they are still there."""
         return open_datasets(self.config.data, self.config.train.seed)
 
     @property
     def data(self) -> DataConfig:
-        """How held-out pictures are read: one that can't be is passed over, whatever the training did."""
+        """How held-out images are read: one that can't be is passed over, whatever the training did."""
         return replace(self.config.data, on_bad_image="skip")
 
     @cached_property
@@ -70,11 +70,11 @@ class Run:
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise UserError(f"{printable(file)}: is missing") from error
+            raise UserError(f"{escape(file)}: is missing") from error
         except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{printable(file)}: can't be read") from error
+            raise UserError(f"{escape(file)}: can't be read") from error
         if not isinstance(found, dict):
-            raise UserError(f"{printable(file)}: holds no facts by name")
+            raise UserError(f"{escape(file)}: holds no facts by name")
         return found
 
     @cached_property

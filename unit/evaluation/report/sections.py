@@ -9,26 +9,26 @@ from typing import Any
 from unit.config import Config, DataConfig
 from unit.config_file import to_yaml
 from unit.data.folders import ImageFolder
-from unit.data.source import ImageSource
 from unit.domains import Domain, PerDomain
 from unit.errors import ImageError, UserError
 from unit.evaluation.evaluate import Evaluator
 from unit.evaluation.features import features_if_installed
-from unit.evaluation.figures import COUNTS, GUESSES, ROWS, Figures, interval_text, number_text
+from unit.evaluation.metric_table import COUNTS, GUESSES, ROWS, Metrics, interval_text, number_text
 from unit.evaluation.report.curves import charts
 from unit.evaluation.report.drawing import drawn
-from unit.evaluation.report.page import element, paragraph, table, text
-from unit.evaluation.report.pictures import (
+from unit.evaluation.report.images import (
     Rated,
     frames,
-    picture,
+    image_element,
     rated,
     sample_steps,
     score_name,
     side_by_side,
     worst_and_best,
 )
+from unit.evaluation.report.page import element, paragraph, table, text
 from unit.evaluation.report.run import Run
+from unit.image_source import ImageSource
 from unit.images import read_header
 
 _SHEET_ROWS = 8
@@ -75,10 +75,10 @@ def _ending(config: Config, step: int, written: int | None) -> str:
 def _duration(run: Run, config: Config) -> str:
     """The time that the logged speeds add up to."""
     ranks = _fact(run, "ranks")
-    pictures = 2 * config.global_batch(ranks if isinstance(ranks, int) and 0 < ranks < 10**6 else 1)
+    images = 2 * config.global_batch(ranks if isinstance(ranks, int) and 0 < ranks < 10**6 else 1)
     seconds, before = 0.0, 0
     for step, speed in run.log.get("perf/images_per_second", {}).items():
-        seconds += (step - before) * pictures / speed if speed > 0 else 0
+        seconds += (step - before) * images / speed if speed > 0 else 0
         before = step
     if not seconds:
         return ""
@@ -115,8 +115,8 @@ def _alarms(run: Run) -> str:
     return element("div", element("h2", "Alarms"), element("ul", *items), class_="alarms") if items else ""
 
 
-class HeldOutPictures:
-    """What the model makes of the held-out pictures; each rated once, for the sheet and for worst and best."""
+class HeldOutImages:
+    """What the model makes of the held-out images; each rated once, for the sheet and for worst and best."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.ratings = run, rated(run)
@@ -124,7 +124,7 @@ class HeldOutPictures:
     def sheet(self) -> str:
         """The first few both ways."""
         blocks = [self._block(i) for i in Domain]
-        words = "Training never saw these pictures; beside each is what the model makes of it."
+        words = "Training never saw these images; beside each is what the model makes of it."
         return paragraph(words) + element("div", *blocks, class_="sides")
 
     def extremes(self) -> str:
@@ -134,9 +134,9 @@ class HeldOutPictures:
             f"The worst and the best of {a} from {text(self.run.names.a)} and {b} from {text(self.run.names.b)}, by "
         )
         if self.run.datasets.test.paired:
-            words += f"the {score_name(self.run)} of the translation beside the real picture of the same scene."
+            words += f"the {score_name(self.run)} of the translation beside the real image of the same scene."
         else:
-            words += f"{score_name(self.run)}: what comes back from the translation, beside the picture itself."
+            words += f"{score_name(self.run)}: what comes back from the translation, beside the image itself."
         return paragraph(words) + "".join(self._of_direction(i) for i in Domain)
 
     def _heads(self, i: Domain) -> list[str]:
@@ -147,14 +147,14 @@ class HeldOutPictures:
         heads = self._heads(i)
         cells = [element("span", text(head), class_="head") for head in heads]
         for rating in self.ratings[i][:_SHEET_ROWS]:
-            cells += self._pictures(i, rating, 256)
+            cells += self._images(i, rating, 256)
         return element("div", *cells, class_=f"sheet of{len(heads)}")
 
-    def _pictures(self, i: Domain, rating: Rated, longest: int) -> list[str]:
+    def _images(self, i: Domain, rating: Rated, longest: int) -> list[str]:
         name = self.run.datasets.test.images[i].name(rating.index)
         images = side_by_side(self.run, i, rating.index)
         return [
-            picture(image, f"{head}: {name}", longest, title=name)
+            image_element(image, f"{head}: {name}", longest, title=name)
             for head, image in zip(self._heads(i), images, strict=True)
         ]
 
@@ -162,7 +162,7 @@ class HeldOutPictures:
         heading = element("h3", f"{text(self.run.names[i])} → {text(self.run.names[i.other])}")
         worst, best = worst_and_best(self.ratings[i], _EXTREMES)
         if not worst:
-            return heading + paragraph("There is only one picture, and so no worst and best.", class_="missing")
+            return heading + paragraph("There is only one image, and so no worst and best.", class_="missing")
         return heading + "".join(
             element("h4", label) + element("div", *(self._card(i, rating) for rating in chosen), class_="cards")
             for label, chosen in (("Worst", worst), ("Best", best))
@@ -170,29 +170,29 @@ class HeldOutPictures:
 
     def _card(self, i: Domain, rating: Rated) -> str:
         name = self.run.datasets.test.images[i].name(rating.index)
-        images = element("div", *self._pictures(i, rating, _THUMBNAIL), class_="trio")
+        images = element("div", *self._images(i, rating, _THUMBNAIL), class_="trio")
         score = element("b", f"{rating.score:.3f}" if score_name(self.run) == "SSIM" else f"{rating.score:.1f}")
         return element(
             "figure", images, element("figcaption", score, " ", element("span", text(name), title=name)), class_="card"
         )
 
 
-def figures(run: Run, measured: Figures | None, features: str | None) -> str:
-    """The figures beside do-nothing and real; measured here unless they are given."""
+def metrics(run: Run, measured: Metrics | None, features: str | None) -> str:
+    """The metrics beside do-nothing and real; measured here unless they are given."""
     if measured is None:
         extract = features_if_installed(run.translator.device)
         features = extract.name if extract else None
-        measured = Evaluator(run.datasets.test, run.data, extract).figures(run.translator)
-    blocks = [_figures_of(run, i, measured[i.direction], features) for i in Domain]
+        measured = Evaluator(run.datasets.test, run.data, extract).metrics(run.translator)
+    blocks = [_metrics_of(run, i, measured[i.direction], features) for i in Domain]
     words = (
-        "Do nothing: the input left as it is. Real: what real pictures reach. Better: where to a figure should go; "
-        "as real: neither more nor less than real pictures have."
+        "Do nothing: the input left as it is. Real: what real images reach. Better: where to a metric should go; "
+        "as real: neither more nor less than real images have."
     )
     return element("div", *blocks, class_="sides") + paragraph(words, class_="quiet")
 
 
-def _figures_of(run: Run, i: Domain, groups: Mapping[str, Mapping[str, float | None]], features: str | None) -> str:
-    counts = " pictures beside ".join(f"{groups['translated'][name] or 0:,.0f}" for name in COUNTS)
+def _metrics_of(run: Run, i: Domain, groups: Mapping[str, Mapping[str, float | None]], features: str | None) -> str:
+    counts = " images beside ".join(f"{groups['translated'][name] or 0:,.0f}" for name in COUNTS)
     heading = element("h3", f"{text(run.names[i])} → {text(run.names[i.other])}")
     rows = []
     for name, (label, better, factor, decimals) in ROWS.items():
@@ -204,15 +204,15 @@ def _figures_of(run: Run, i: Domain, groups: Mapping[str, Mapping[str, float | N
                 cells = [c + element("small", text(interval)) for c, interval in zip(cells, intervals, strict=True)]
             rows.append([text(label.format(features=features)), text(better), *cells])
     kid = ", and below KID where 95 % of its resamples lie" if groups["translated"]["kid"] is not None else ""
-    figures_table = table(["", "better", *map(text, GUESSES.values())], rows, "figures")
-    return element("div", heading, paragraph(f"{counts} real{kid}.", class_="quiet"), figures_table)
+    metrics_table = table(["", "better", *map(text, GUESSES.values())], rows, "metrics")
+    return element("div", heading, paragraph(f"{counts} real{kid}.", class_="quiet"), metrics_table)
 
 
 def curves(run: Run) -> str:
     """All of metrics.jsonl."""
     drawings = [drawn(chart) for chart in charts(run.log, run.names)]
     if not drawings:
-        raise UserError("metrics.jsonl holds no figures yet")
+        raise UserError("metrics.jsonl holds no metrics yet")
     words = "Each loss weighted as it enters the sum. The legend has the last values, and those under the pointer."
     return paragraph(words, class_="quiet") + element("div", *drawings, class_="charts")
 
@@ -248,15 +248,13 @@ def data(run: Run) -> str:
         [text(run.names[i]), *(text(_count(fact, k)) for fact in (trained, held)), text(_place(config, i))]
         for k, i in enumerate(Domain)
     ]
-    counts = table(["", "training pictures", "held out", "from"], rows)
+    counts = table(["", "training images", "held out", "from"], rows)
     words = [f"Short side scaled to {config.load_size} pixels; {config.crop_size} x {config.crop_size} are cut out."]
     if skipped := run.log.get("data/bad_images"):
-        words.append(f"{next(reversed(skipped.values())):,.0f} training pictures could not be read and were skipped.")
+        words.append(f"{next(reversed(skipped.values())):,.0f} training images could not be read and were skipped.")
     try:
         test = run.datasets.test
-        words.append(
-            "The held-out pictures are aligned pairs." if test.paired else "The held-out pictures are no pairs."
-        )
+        words.append("The held-out images are aligned pairs." if test.paired else "The held-out images are no pairs.")
         words += [found for i in Domain if (found := _sizes(run.names[i], test.images[i]))]
     except UserError as error:
         words.append(f"{error}.")

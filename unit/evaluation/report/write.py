@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from unit.errors import UserError, printable
-from unit.evaluation.figures import Figures
+from unit.errors import UserError, escape
+from unit.evaluation.metric_table import Metrics
 from unit.evaluation.report import sections
 from unit.evaluation.report.page import element, page, paragraph, section, text
 from unit.evaluation.report.run import Run
-from unit.files import write_whole
+from unit.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def write_report(
     folder: Path,
     device: str = "auto",
     precision: str = "auto",
-    figures: Figures | None = None,
+    metrics: Metrics | None = None,
     features: str | None = None,
 ) -> Path:
     """Write RUN/report.html, whole, and touch nothing else; of a part that is missing it says why. Returns its path.
@@ -31,10 +31,10 @@ def write_report(
 
     Args:
         folder: the run's.
-        device: that translates the held-out pictures.
+        device: that translates the held-out images.
         precision: of the convolutions.
-        figures: of the model as it lies there; None: they are measured now.
-        features: the name of what those figures' KID was computed with; None: they have none.
+        metrics: of the model as it lies there; None: they are measured now.
+        features: the name of what those metrics' KID was computed with; None: they have none.
 
     Raises:
         ConfigError: the folder is no run's.
@@ -42,7 +42,7 @@ def write_report(
     """
     run = Run(folder, device, precision)
     path = folder / REPORT_FILE
-    write_whole(path, _content(run, figures, features))
+    atomic_write(path, _content(run, metrics, features))
     return path
 
 
@@ -50,33 +50,33 @@ def report_unless_it_fails(
     folder: Path,
     device: str = "auto",
     precision: str = "auto",
-    figures: Figures | None = None,
+    metrics: Metrics | None = None,
     features: str | None = None,
 ) -> Path | None:
     """`write_report` at the end of a run, which has done its work: an error is a line in the log, and None."""
     try:
-        return write_report(folder, device, precision, figures, features)
+        return write_report(folder, device, precision, metrics, features)
     except Exception as error:  # whatever it is, the training is not lost for it
-        reason = printable(" ".join(str(error).split()))
-        log.warning("%s: no report was written (%s); python -m unit report writes it", printable(folder), reason)
+        reason = escape(" ".join(str(error).split()))
+        log.warning("%s: no report was written (%s); python -m unit report writes it", escape(folder), reason)
         return None
 
 
-def _content(run: Run, measured: Figures | None, features: str | None) -> bytes:
+def _content(run: Run, measured: Metrics | None, features: str | None) -> bytes:
     """The sections in their order; one that fails says why, in its place."""
-    held_out: list[sections.HeldOutPictures] = []
+    held_out: list[sections.HeldOutImages] = []
 
-    def pictures() -> sections.HeldOutPictures:
+    def images() -> sections.HeldOutImages:
         if not held_out:
-            held_out.append(sections.HeldOutPictures(run))
+            held_out.append(sections.HeldOutImages(run))
         return held_out[0]
 
     parts: list[tuple[str, str, Callable[[], str]]] = [
-        ("pictures", "Held-out pictures", lambda: pictures().sheet()),
-        ("figures", "Figures", lambda: sections.figures(run, measured, features)),
+        ("images", "Held-out images", lambda: images().sheet()),
+        ("metrics", "Metrics", lambda: sections.metrics(run, measured, features)),
         ("curves", "Curves", lambda: sections.curves(run)),
-        ("steps", "The same pictures over the steps", lambda: sections.slider(run)),
-        ("extremes", "Worst and best", lambda: pictures().extremes()),
+        ("steps", "The same images over the steps", lambda: sections.slider(run)),
+        ("extremes", "Worst and best", lambda: images().extremes()),
         ("data", "Data", lambda: sections.data(run)),
         ("configuration", "Configuration", lambda: sections.configuration(run)),
         ("environment", "Environment", lambda: sections.environment(run)),

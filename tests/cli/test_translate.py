@@ -1,0 +1,357 @@
+"""The command: its options reach the translation, results go to stdout, and every mistake is one line and a status."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.tiny import TINY, tiny
+from unit.__main__ import main
+from unit.domains import PerDomain
+from unit.model.networks import build_autoencoders
+from unit.translation.translator import MODEL_FILE, Translator
+
+
+@dataclass
+class Result:
+    status: int
+    out: str
+    lines: list[str]
+    """of standard error"""
+
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """Runs `translate` with these words."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+
+    def run(*words: str | Path) -> Result:
+        root.handlers = []  # those of pytest, which would keep `main` from logging to standard error
+        status = main(["translate", *map(str, words)])
+        captured = capsys.readouterr()
+        lines = captured.err.splitlines()
+        assert all(line.isprintable() for line in lines)
+        assert not any(line.startswith("Traceback") for line in lines)
+        return Result(status, captured.out, lines)
+
+    yield run
+    root.handlers = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture
+def refusal(command: Command) -> Callable[..., str]:
+    """The one line that a command line is refused with."""
+
+    def run(*words: str | Path) -> str:
+        result = command(*words)
+        assert (result.status, result.out, len(result.lines)) == (2, "", 1)
+        assert result.lines[0].startswith("error: ")
+        assert len(result.lines[0]) < 1000
+        return result.lines[0]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def translator() -> Translator:
+    return Translator(build_autoencoders(TINY.model), TINY, PerDomain("sunny", "rainy"), 7, "cpu", "fp32")
+
+
+@pytest.fixture
+def here(tmp_path: Path, translator: Translator, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to stand in, with a run and two images."""
+    monkeypatch.chdir(tmp_path)
+    translator.save(tmp_path / "run" / MODEL_FILE)
+    put(tmp_path / "in/x.png", 17, 13)
+    put(tmp_path / "in/sub/y.jpg", 12, 16)
+    return tmp_path
+
+
+def put(path: Path, width: int = 9, height: int = 7) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def pixels(path: str | Path) -> np.ndarray[Any, Any]:
+    return np.asarray(Image.open(path)).astype(int)
+
+
+FP32 = ("--device", "cpu", "--precision", "fp32")
+A2B = ("run", "--direction", "a2b", *FP32)
+
+# Results
+
+
+def test_a_folder_goes_through(here: Path, command: Command, translator: Translator) -> None:
+    result = command(*A2B, "in", "--out", "out")
+    assert (result.status, result.out) == (0, "")
+    assert result.lines == ["out: 2 translated, 0 skipped, 0 failed"]
+    with Image.open("in/x.png") as image:
+        assert np.array_equal(pixels("out/x.png"), np.asarray(translator(image, "a2b")))
+    assert pixels("out/sub/y.png").shape == (16, 12, 3)
+    assert sorted(path.name for path in here.iterdir()) == ["in", "out", "run"]
+
+
+@pytest.mark.parametrize(("given", "meant"), [("b2a", "b2a"), ("sunny2rainy", "a2b"), ("rainy2sunny", "b2a")])
+def test_directions(here: Path, command: Command, translator: Translator, given: str, meant: str) -> None:
+    assert command("run/model.safetensors", "in/x.png", "--direction", given, *FP32, "--out", "x.png").status == 0
+    with Image.open("in/x.png") as image:
+        assert np.array_equal(pixels("x.png"), np.asarray(translator(image, meant)))
+        other = {"a2b": "b2a", "b2a": "a2b"}[meant]
+        assert not np.array_equal(pixels("x.png"), np.asarray(translator(image, other)))
+
+
+def test_bad_images_are_named_and_the_others_done(here: Path, command: Command) -> None:
+    (here / "in/bad\n.jpg").write_text("no image")
+    result = command(*A2B, "missing*.png", "in", "nowhere", "--out", "out", "--batch_size", "2")
+    assert (result.status, result.out) == (1, "")
+    missing, nowhere, bad, last = result.lines
+    assert missing.startswith("missing*.png: ")
+    assert nowhere.startswith("nowhere: ")
+    assert bad.startswith(r"in/bad\n.jpg: ")
+    assert last == "out: 2 translated, 0 skipped, 3 failed"
+
+
+def test_nothing_to_do(here: Path, command: Command) -> None:
+    result = command(*A2B, "nowhere", "--out", "x.png")
+    assert result.status == 1
+    assert result.lines[0].startswith("nowhere: ")
+    assert not (here / "x.png").exists()
+
+
+def test_existing_outputs_are_left_alone_without_overwrite(here: Path, command: Command) -> None:
+    command(*A2B, "in", "--out", "out")
+    before = (here / "out/x.png").stat()
+    result = command(*A2B, "in", "--out", "out")
+    assert result.status == 0
+    assert "out/x.png: exists already; --overwrite does it again" in result.lines
+    assert result.lines[-1] == "out: 0 translated, 2 skipped, 0 failed"
+    assert (here / "out/x.png").stat() == before
+    assert command(*A2B, "in", "--out", "out", "--overwrite").lines == ["out: 2 translated, 0 skipped, 0 failed"]
+    assert (here / "out/x.png").stat() != before
+
+
+def test_the_same_again_into_a_folder_below(here: Path, command: Command) -> None:
+    for _ in range(2):
+        assert command(*A2B, "in", "--out", "in/out").status == 0
+    assert sorted(path.as_posix() for path in Path("in").rglob("*.*")) == [
+        "in/out/sub/y.png",
+        "in/out/x.png",
+        "in/sub/y.jpg",
+        "in/x.png",
+    ]
+
+
+def test_inputs_are_never_overwritten(here: Path, command: Command) -> None:
+    before = (here / "in/x.png").read_bytes()
+    result = command(*A2B, "in", "--out", "in", "--overwrite", "--format", "same")
+    assert result.status == 1
+    assert "in/x.png is an input; give another --out" in result.lines
+    assert (here / "in/x.png").read_bytes() == before
+
+
+def test_json_is_one_record_a_image_and_nothing_else(here: Path, command: Command) -> None:
+    os.rename(put(here / "in/☂\n.png"), os.fsencode(here / "in") + b"/\xff\n.png")  # noqa: PTH104
+    (here / "in/bad.png").touch()
+    put(here / "out/x.png")
+    result = command(*A2B, "in", "nowhere", "--out", "out", "--json")
+    assert result.status == 1
+    assert result.lines == ["out: 2 translated, 1 skipped, 2 failed"]
+    assert result.out.isascii()
+    records = {record["input"]: record for record in map(json.loads, result.out.splitlines())}
+    assert len(records) == 5
+    assert records["in/sub/y.jpg"] == {
+        "input": "in/sub/y.jpg",
+        "status": "done",
+        "outputs": ["out/sub/y.png"],
+        "size": [12, 16],
+        "reason": None,
+    }
+    assert records[os.fsdecode(b"in/\xff\n.png")]["status"] == "done"
+    assert records["in/x.png"]["status"] == "skipped"
+    assert {records[name]["status"] for name in ("nowhere", "in/bad.png")} == {"failed"}
+    assert all(set(record) == {"input", "status", "outputs", "size", "reason"} for record in records.values())
+
+
+def test_options_reach_the_translation(here: Path, command: Command) -> None:
+    options = ("--format", "jpg", "--quality", "30", "--size", "20", "--samples", "2", "--seed", "4")
+    assert command(*A2B, "in", "--out", "out", *options).status == 0
+    outputs = sorted(path.as_posix() for path in Path("out").rglob("*.*"))
+    assert outputs == ["out/sub/y-1.jpg", "out/sub/y-2.jpg", "out/x-1.jpg", "out/x-2.jpg"]
+    assert pixels("out/x-1.jpg").shape == (13, 17, 3)
+    assert not np.array_equal(pixels("out/x-1.jpg"), pixels("out/x-2.jpg"))
+    again = ("--format", "jpg", "--quality", "30", "--size", "20", "--samples", "1", "--seed", "5")
+    assert command(*A2B, "in", "--out", "again", *again).status == 0
+    assert Path("again/x-1.jpg").read_bytes() == Path("out/x-2.jpg").read_bytes()
+    better = (*options[:2], "--quality", "95", *options[4:])
+    assert command(*A2B, "in", "--out", "better", *better).status == 0
+    assert Path("better/x-1.jpg").stat().st_size > Path("out/x-1.jpg").stat().st_size
+
+
+@pytest.mark.parametrize(("name", "ending"), [("same", "jpg"), ("webp", "webp"), ("png", "png"), ("jpg", "jpg")])
+def test_formats(here: Path, command: Command, name: str, ending: str) -> None:
+    assert command(*A2B, "in/sub", "--out", "out", "--format", name).status == 0
+    with Image.open(f"out/y.{ending}") as image:
+        assert image.format == {"jpg": "JPEG"}.get(ending, ending.upper())
+
+
+def test_large_images_are_warned_of_once(here: Path, command: Command) -> None:
+    for name in ("large1", "large2"):
+        put(here / f"in/{name}.png", 50, 41)
+    result = command(*A2B, "in", "--out", "out", "--json")
+    assert [line for line in result.lines if "--size" in line] == [
+        "in/large1.png: 50x41, but the model was trained at 20, and knows things at no other scale; try --size 20"
+    ]
+    assert "--size" not in result.out
+    sized = command(*A2B, "in", "--out", "sized", "--size", "20")
+    assert sized.lines == ["sized: 4 translated, 0 skipped, 0 failed"]
+    assert not np.array_equal(pixels("sized/large1.png"), pixels("out/large1.png"))
+
+
+def test_too_large_for_the_memory(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1_000_000}))
+    put(here / "in/x.png", 560, 38)
+    put(here / "in/sub/y.jpg", 8, 8)
+    put(here / "in/x1.png", 8, 8)
+    result = command(*A2B, "in", "--out", "out")
+    assert result.status == 1
+    assert "in/x.png: 560x38 pixels are too many for the memory of cpu; give --size N" in result.lines[0]
+    assert result.lines[1:] == ["out: 2 translated, 0 skipped, 1 failed"]
+
+
+def test_no_bar_where_stderr_is_no_terminal(here: Path, command: Command) -> None:
+    assert len(command(*A2B, "in", "--out", "out").lines) == 1
+
+
+def test_a_bar_where_it_is_one(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    result = command(*A2B, "in", "--out", "out", "--json")
+    assert any("image" in line for line in result.lines)
+    assert len(result.out.splitlines()) == 2
+
+
+# Command lines
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "in", "--direction", "a2b", "--out", "out"),
+        ("--out", "out", "--direction=a2b", "run", "in"),
+        ("run", "--direction", "a2b", "in/x.png", "--out", "out", "in/sub/y.jpg"),
+        ("--direction", "a2b", "--out", "out", "--", "run", "in"),
+    ],
+)
+def test_words_may_stand_in_any_order(here: Path, command: Command, words: tuple[str, ...]) -> None:
+    assert command(*FP32, *words).lines == ["out: 2 translated, 0 skipped, 0 failed"]
+
+
+def test_a_leading_dash(here: Path, command: Command) -> None:
+    put(here / "-x.png")
+    assert command(*A2B, "./-x.png", "--out", "out").status == 0
+    assert command(*A2B, "--out", "other", "--", "-x.png").status == 0
+    assert Path("other/-x.png").read_bytes() == Path("out/-x.png").read_bytes()
+
+
+def test_nothing_given(refusal: Callable[..., str]) -> None:
+    assert "--direction, --out; translate.py --help says more" in refusal()
+    assert "INPUT" in refusal("run", "--direction", "a2b", "--out", "out")
+    assert "MODEL" in refusal("--direction", "a2b", "--out", "out")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--bogus",), "--bogus"),
+        (("--bogus\n\x1b[31m",), r"--bogus\n"),
+        (("--quality", "0"), "--quality"),
+        (("--quality", "101"), "--quality"),
+        (("--quality", "high"), "--quality"),
+        (("--size", "15"), "--size"),
+        (("--size", "-512"), "--size"),
+        (("--size", "1e3"), "--size"),
+        (("--size", "9" * 5000), "--size"),
+        (("--size", "1000000000"), "--size"),
+        (("--samples", "0"), "--samples"),
+        (("--samples", "1000000000"), "--samples"),
+        (("--seed", "-1"), "--seed"),
+        (("--seed", str(2**64)), "--seed"),
+        (("--batch_size", "0"), "--batch_size"),
+        (("--batch_size", "1.5"), "--batch_size"),
+        (("--batch_size",), "--batch_size"),
+        (("--format", "tiff"), "--format"),
+        (("--precision", "fp8"), "--precision"),
+        (("--device", "gpu"), "--device"),
+        (("--device", "cuda:99"), "cuda:99"),
+        (("--device", "cuda:999999"), "--device"),
+        (("--device", "meta"), "--device"),
+        (("--device", "\n"), "--device"),
+        (("--direction", "sunny2snowy"), "sunny2rainy"),
+        (("--direction", "x\ny"), r"x\ny"),
+        (("--out", ""), "--out"),
+        (("--out", "run/model.safetensors"), "no folder"),
+        (("--out", "x.png"), "one file can't take several images"),
+    ],
+)
+def test_wrong_words(here: Path, refusal: Callable[..., str], words: tuple[str, ...], named: str) -> None:
+    assert named in refusal(*A2B, "in", "--out", "out", *words)
+    assert not (here / "out").exists()
+
+
+def test_wrong_models(here: Path, refusal: Callable[..., str]) -> None:
+    (here / "pickle.pt").write_bytes(b"\x80\x04N.")
+    for model, words in {
+        "nowhere": "no such file",
+        "in": "no such file",
+        "pickle.pt": "run code",
+        "": "no such",
+    }.items():
+        message = refusal(model, "in", "--direction", "a2b", "--out", "out")
+        assert words in message
+        assert model in message
+
+
+def test_one_name_from_two_folders(here: Path, refusal: Callable[..., str]) -> None:
+    put(here / "other/x.png")
+    message = refusal(*A2B, "in/x.png", "other/x.png", "--out", "out")
+    assert "in/x.png and other/x.png" in message
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["translate", "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"--{name}" in text for name in ("direction", "out", "size", "samples", "json", "overwrite", "device"))
+
+
+def test_the_script_itself(tmp_path: Path) -> None:
+    """In a process of its own: the status, and where the words go."""
+    config = tiny(data={"name_a": "x", "name_b": "y"})
+    Translator(build_autoencoders(config.model), config, PerDomain("x", "y"), 1, "cpu").save(tmp_path / "m.safetensors")
+    put(tmp_path / "in.png")
+    (tmp_path / os.fsdecode(b"bad\xff\n.png")).touch()
+    script = Path(__file__).resolve().parents[2] / "translate.py"
+    words = [script, "m.safetensors", "--direction", "x2y", "in.png", b"bad\xff\n.png", "--out", "out", "--json"]
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, timeout=100, check=False)
+    assert done.returncode == 1
+    assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["failed", "done"]
+    assert done.stderr.decode().splitlines() == ["out: 1 translated, 0 skipped, 1 failed"]

@@ -1,0 +1,188 @@
+"""The command line as a user meets it: exit statuses, one line for each mistake, results on standard output."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import TINY
+from unit.__main__ import VERBS, main
+from unit.cli.train import PRESETS, choose_preset
+from unit.config import Config, DataConfig, TrainConfig
+from unit.config_file import read_config, write_config
+from unit.domains import PerDomain
+from unit.errors import ConfigError
+from unit.evaluation.metric_table import NAMES, PAIRED
+from unit.images import read_image
+from unit.model.networks import build_autoencoders
+from unit.translation.translator import Translator
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    networks = build_autoencoders(TINY.model).requires_grad_(False).eval()
+    Translator(networks, TINY, PerDomain("sunny", "rainy"), 7, "cpu", "fp32").save(path)
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    status = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.mark.parametrize("program", [["train.py"], ["translate.py"], *(["-m", "unit", verb] for verb in VERBS)])
+def test_every_command_has_a_help(program: list[str]) -> None:
+    done = subprocess.run([sys.executable, *program, "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: ")
+    assert "example" in done.stdout
+
+
+def test_the_verbs_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "--help")
+    assert status == 0
+    assert all(verb in out for verb in VERBS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["paint"], 2, "no such verb"),
+        (["train", "--train.step", "3"], 2, "train.steps"),
+        (["train", "--data.a", "/nowhere/sunny", "--data.b", "/nowhere/rainy"], 3, "/nowhere"),
+        (["train", "--data.a", "/nowhere/sunny"], 2, "data.b"),
+        (["train", "--config", "/nowhere.yaml"], 2, "/nowhere.yaml"),
+        (["train", "--train.device", "cuda:99"], 2, "cuda:99"),
+        (["streets"], 2, "OUT"),
+        (["streets", "x", "--size", "four"], 2, "--size"),
+        (["evaluate", "/nowhere"], 2, "/nowhere"),
+        (["evaluate", "/nowhere", "--sise"], 2, "--sise"),
+        (["evaluate", "/nowhere", "--features", "vgg"], 2, "--features"),
+    ],
+)
+def test_mistakes_are_one_line_and_the_right_status(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, words: str
+) -> None:
+    given, out, err = run(capsys, *arguments)
+    assert given == status
+    assert out == ""
+    (line,) = [line for line in err.splitlines() if not line.startswith(("no folders", "two folders"))]
+    assert words in line
+
+
+def test_streets_are_written_as_a_root_that_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "streets"
+    status, printed, _ = run(capsys, "streets", out, "--size", 16, "--train", 3, "--test", 2)
+    assert (status, printed) == (0, f"{out}\n")
+    counts = {folder.name: len(list(folder.iterdir())) for folder in out.iterdir()}
+    assert counts == {"trainA": 3, "trainB": 3, "testA": 2, "testB": 2}
+    assert read_image(out / "testA" / "scene-00000.png").size == (16, 16)
+
+
+def test_evaluate_prints_a_table_and_json_and_a_sheet(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, _ = run(capsys, "evaluate", model)
+    assert status == 0
+    assert "sunny to rainy" in out
+    assert "KID x 1000, Lite0" in out
+    status, out, _ = run(capsys, "evaluate", model, "--json", "--sheet", tmp_path / "sheet.png")
+    metrics = json.loads(out)
+    assert metrics.keys() == {"a2b", "b2a", "features"}
+    assert metrics.pop("features") == "Lite0"
+    for groups in metrics.values():
+        assert groups.keys() == {"translated", "do_nothing", "real"}
+        assert all(values.keys() == set(NAMES) for values in groups.values())
+    a2b, b2a = (metrics[direction]["do_nothing"] for direction in ("a2b", "b2a"))
+    assert (a2b["psnr"], a2b["ssim"]) == (b2a["psnr"], b2a["ssim"])  # the same pairs, either way round
+    assert read_image(tmp_path / "sheet.png").size == (2 * (3 * 16 + 2 * 2) + 12, 3 * 16 + 2 * 2)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_evaluate_takes_folders(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], paired: bool) -> None:
+    run(capsys, "streets", tmp_path, "--size", 24, "--train", 0, "--test", 4)
+    if not paired:
+        (tmp_path / "testA" / "scene-00003.png").unlink()
+    folders = ["--a", tmp_path / "testA", "--b", tmp_path / "testB", *(["--paired"] if paired else [])]
+    status, out, _ = run(capsys, "evaluate", model, *folders, "--json", "--features", "lite0")
+    assert status == 0
+    translated, real = (json.loads(out)["a2b"][guess] for guess in ("translated", "real"))
+    assert (translated["images"], translated["reference_images"]) == (4 if paired else 3, 4)
+    for name in PAIRED:
+        assert (translated[name] is not None) == paired
+        assert real[name] is None
+    assert None not in (translated["kid"], real["kid"])
+    status, out, _ = run(capsys, "evaluate", model, *folders, "--sheet", tmp_path / "sheet.png")
+    assert status == 0
+    assert ("SSIM" in out) == paired
+    columns = 3 if paired else 2
+    assert read_image(tmp_path / "sheet.png").width == 2 * (columns * 16 + (columns - 1) * 2) + 12
+
+
+def test_evaluate_goes_without_kid_unless_it_was_asked_for(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(kind: str, device: object) -> None:
+        raise ConfigError(f"{kind} needs a package")
+
+    monkeypatch.setattr("unit.evaluation.features.load_features", missing)
+    monkeypatch.setattr("unit.cli.evaluate.load_features", missing)
+    status, out, _ = run(capsys, "evaluate", model, "--json")
+    assert status == 0
+    assert json.loads(out)["features"] is None
+    assert json.loads(out)["a2b"]["translated"]["kid"] is None
+    status, out, err = run(capsys, "evaluate", model, "--features", "inception")
+    assert (status, out) == (2, "")
+    assert "inception needs a package" in err
+
+
+def test_print_config_prints_what_reads_back_equal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_config(TINY, tmp_path / "tiny.yaml")
+    status, out, _ = run(capsys, "train", "--train.steps", 9, "--config", tmp_path / "tiny.yaml", "--print_config")
+    assert status == 0
+    (tmp_path / "printed.yaml").write_text(out)
+    printed = read_config(tmp_path / "printed.yaml")
+    assert printed.train.steps == 9
+    assert printed.model == TINY.model
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_config(TINY, tmp_path / "tiny.yaml")
+    command = [sys.executable, "train.py", "--config", tmp_path / "tiny.yaml", "--out", tmp_path / "run", "--dry_run"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "channels: 4" in done.stdout
+    assert "6 steps on cpu" in done.stderr
+    assert "parameters in encoders and generators" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_prints_the_result_alone_on_standard_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(TINY, tmp_path / "tiny.yaml")
+    status, out, _ = run(capsys, "train", "--config", tmp_path / "tiny.yaml", "--out", tmp_path / "run")
+    assert status == 0
+    first, *_, last = out.splitlines()
+    assert first == f"{tmp_path / 'run'}: ended at step 6"
+    assert "input left as it is" in out
+    assert "--direction sunny2rainy" in out
+    assert last == f"TensorBoard: tensorboard --logdir {tmp_path / 'run'}"
+
+
+@pytest.mark.parametrize(
+    ("config", "preset"),
+    [
+        (Config(), "streets"),
+        (Config(data=DataConfig(a="x", b="y"), train=TrainConfig(device="cpu")), "laptop"),
+        (Config(data=DataConfig(root="x"), train=TrainConfig(device="cpu")), "laptop"),
+        (Config(data=DataConfig(a="x", b="y"), train=TrainConfig(device="cuda")), "photos"),
+    ],
+)
+def test_the_preset_follows_the_folders_and_the_device(
+    config: Config, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert choose_preset(config) == PRESETS / f"{preset}.yaml"

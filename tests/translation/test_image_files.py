@@ -1,0 +1,669 @@
+"""Every image goes where it should, nothing else is touched, and what goes wrong with one stays with that one."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+from torch import Tensor
+
+from tests.tiny import TINY
+from unit.domains import Domain, PerDomain
+from unit.errors import ConfigError, UserError
+from unit.images import read_image
+from unit.model.networks import build_autoencoders
+from unit.translation import image_files
+from unit.translation.image_files import Job, Outcome, Settings, find_images, plan_jobs, translate_images
+from unit.translation.translator import Translator
+
+
+class Copier(Translator):
+    """Gives back what it gets, and remembers it."""
+
+    def __init__(self) -> None:
+        super().__init__(build_autoencoders(TINY.model), TINY, PerDomain("sunny", "rainy"), 0, "cpu", "fp32")
+        self.calls: list[tuple[tuple[int, ...], Domain, int | None]] = []
+
+    def translate(self, images: Tensor, source: Domain, seed: int | None = None) -> Tensor:
+        self.calls.append((tuple(images.shape), source, seed))
+        return images
+
+
+def make_image(width: int = 9, height: int = 7, seed: int = 0, low: int = 0, high: int = 256) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(low, high, (height, width, 3), dtype=np.uint8))
+
+
+def put(path: Path, image: Image.Image | None = None, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (image or make_image()).save(path, **options)
+    return path
+
+
+def below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def places(*inputs: str | Path, out: Path | None = None) -> list[str]:
+    found, failed = find_images([str(text) for text in inputs], out)
+    assert not failed
+    return [str(place) for _, place in found]
+
+
+def planned(names: Sequence[str], ending: str | None = ".png", samples: int | None = None) -> list[list[str]]:
+    images = [(Path("in", name), PurePosixPath(name)) for name in names]
+    jobs = plan_jobs(images, Path("out"), ending, samples)
+    assert [job.input for job in jobs] == [path for path, _ in images]
+    return [[path.relative_to("out").as_posix() for path in job.outputs] for job in jobs]
+
+
+def names(*inputs: str) -> list[str]:
+    return [name for (name,) in planned(inputs)]
+
+
+def go(
+    inputs: Sequence[str | Path],
+    out: Path,
+    *,
+    ending: str | None = ".png",
+    translator: Translator | None = None,
+    **settings: Any,
+) -> list[Outcome]:
+    found, failed = find_images([str(text) for text in inputs], out)
+    jobs = plan_jobs(found, out, ending, settings.get("samples"))
+    outcomes = [*failed, *translate_images(translator or Copier(), jobs, Settings(Domain.A, **settings))]
+    assert len(outcomes) == len(found) + len(failed)
+    for outcome in outcomes:
+        assert outcome.status != "failed" or (outcome.reason and outcome.reason.isprintable())
+        assert outcome.status != "done" or all(path.is_file() for path in outcome.outputs)
+    return outcomes
+
+
+def statuses(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    return {Path(outcome.input).name: outcome.status for outcome in outcomes}
+
+
+def same(path: Path, image: Image.Image) -> bool:
+    return np.array_equal(np.asarray(Image.open(path)), np.asarray(image))
+
+
+# Finding
+
+
+def test_a_folders_structure_is_kept(tmp_path: Path) -> None:
+    for name in ("b.png", "a/c.JPG", "a/deep/d.webp", ".hidden.png", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert places(tmp_path) == ["a/c.JPG", "a/deep/d.webp", "b.png"]
+
+
+def test_several_folders_go_below_their_names(tmp_path: Path) -> None:
+    put(tmp_path / "one/x.png")
+    put(tmp_path / "two/x.png")
+    assert places(tmp_path / "one", tmp_path / "two") == ["one/x.png", "two/x.png"]
+    assert places(tmp_path / "one", f"{tmp_path}/one/") == ["x.png"]
+    assert places(tmp_path / "one", tmp_path / "two/x.png") == ["x.png", "x.png"]
+
+
+def test_the_folder_we_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "one/x.png")
+    put(tmp_path / "two/x.png")
+    monkeypatch.chdir(tmp_path / "one")
+    assert places(".") == ["x.png"]
+    assert places(".", "../two") == ["one/x.png", "two/x.png"]
+    assert places("x.png", "./x.png", "../one/x.png", tmp_path / "one/x.png", "*.png", ".") == ["x.png"]
+
+
+def test_a_file_named_twice_is_done_once(tmp_path: Path) -> None:
+    file = put(tmp_path / "sub/x.png")
+    assert places(file, file, f"{tmp_path}/./sub//x.png") == ["x.png"]
+    assert places(tmp_path, file) == ["sub/x.png"]
+    (tmp_path / "y.png").symlink_to(file)  # another name is another image
+    assert places(tmp_path) == ["sub/x.png", "y.png"]
+
+
+def test_patterns(tmp_path: Path) -> None:
+    for name in ("x1.png", "x2.png", "sub/x3.png", "sub/deep/x4.png", "sub/y.jpg"):
+        put(tmp_path / name)
+    assert places(tmp_path / "*.png") == ["x1.png", "x2.png"]
+    assert places(tmp_path / "x[2-9].png") == ["x2.png"]
+    assert sorted(places(tmp_path / "**/*.png")) == ["x1.png", "x2.png", "x3.png", "x4.png"]
+    found, failed = find_images([f"{tmp_path}/*.gif", f"{tmp_path}/**/y.jpg", f"{tmp_path}/s*"])
+    assert [path.name for path, _ in found] == ["y.jpg"]
+    assert [outcome.status for outcome in failed] == ["failed"] * 2
+    assert all("no file fits it as a pattern" in str(outcome.reason) for outcome in failed)
+
+
+def test_a_file_whose_name_is_a_pattern_is_that_file(tmp_path: Path) -> None:
+    for name in ("[1].png", "1.png", "x*.png", "xy.png"):
+        put(tmp_path / name)
+    assert places(tmp_path / "[1].png", tmp_path / "x*.png") == ["[1].png", "x*.png"]
+
+
+@pytest.mark.parametrize("text", ["", "missing.png", "x" * 300, "*" * 300, "new\nline", "[", "\udcff", "a/../b"])
+def test_what_is_not_there_is_one_line(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "folder/z.png")
+    monkeypatch.chdir(tmp_path)
+    found, failed = find_images([text, "folder"])
+    assert [str(place) for _, place in found] == ["z.png"]
+    assert [outcome.input for outcome in failed] == [text]
+    assert str(failed[0].reason).isprintable()
+
+
+def test_an_empty_folder_is_one_line(tmp_path: Path) -> None:
+    _, failed = find_images([str(tmp_path)])
+    assert "put images there" in str(failed[0].reason)
+
+
+def test_earlier_outputs_below_the_input_folder_are_no_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "x.png")
+    put(tmp_path / "outside/y.png")
+    put(tmp_path / "out/x.png")
+    monkeypatch.chdir(tmp_path)
+    assert places(".", out=Path("out")) == ["outside/y.png", "x.png"]
+    assert places(tmp_path, out=Path("out")) == ["outside/y.png", "x.png"]
+    assert places("out", out=Path("out")) == ["x.png"]
+    assert places("out", out=Path()) == ["x.png"]
+    (tmp_path / "x.png").unlink()
+    _, failed = find_images([".", "outside"], Path("outside"))
+    assert len(failed) == 0
+    (tmp_path / "outside/y.png").unlink()
+    _, failed = find_images(["."], Path("out"))
+    assert "except in --out" in str(failed[0].reason)
+
+
+# Naming
+
+
+def test_names_are_told_apart() -> None:
+    assert names("x.png", "y.jpg") == ["x.png", "y.png"]
+    assert names("x.png", "x.jpg") == ["x.png", "x.jpg.png"]
+    assert names("x.jpg", "x.png") == ["x.jpg.png", "x.png"]
+    assert names("x.jpg", "x.webp") == ["x.jpg.png", "x.webp.png"]
+    assert names("a/x.jpg", "b/x.webp") == ["a/x.png", "b/x.png"]
+    assert names("a/x.jpg", "a/x.png") == ["a/x.jpg.png", "a/x.png"]
+
+
+def test_names_that_differ_in_case_alone_are_told_apart() -> None:
+    assert names("IMG.JPG", "img.png") == ["IMG.JPG.png", "img.png"]
+    assert names("x.PNG", "x.jpg") == ["x.png", "x.jpg.png"]
+    assert names("X.jpg", "x.jpg") == ["X.jpg.png", "x.jpg-2.png"]
+    assert names("X.png", "x.png") == ["X.png", "x.png.png"]
+    assert names("e\u0301.jpg", "\u00e9.webp") == ["e\u0301.jpg.png", "\u00e9.webp.png"]
+
+
+def test_a_name_that_is_taken_by_another() -> None:
+    assert names("x.jpg", "x.jpg.png", "x.png") == ["x.jpg-2.png", "x.jpg.png", "x.png"]
+    assert names("x", "x.png") == ["x-2.png", "x.png"]
+
+
+def test_endings_and_samples() -> None:
+    assert planned(["x.png", "x.JPG"], None) == [["x.png"], ["x.JPG"]]
+    assert planned(["x.png", "y.bmp"], ".webp") == [["x.webp"], ["y.webp"]]
+    assert planned(["a/x.jpg"], samples=1) == [["a/x-1.png"]]
+    assert planned(["x.jpg", "x.png"], samples=2) == [["x.jpg-1.png", "x.jpg-2.png"], ["x.png-1.png", "x.png-2.png"]]
+    assert planned(["x.png", "x-1.png"], samples=2) == [["x-1.png", "x-2.png"], ["x-1-1.png", "x-1-2.png"]]
+
+
+TREES = st.lists(
+    st.from_regex(r"([aA]/)?[xX](-[12])?(\.(png|PNG|jpg|webp|jpg\.png))?", fullmatch=True), unique=True, max_size=12
+)
+
+
+@given(TREES, st.sampled_from([".png", ".jpg", None]), st.sampled_from([None, 1, 2]))
+def test_no_two_outputs_are_alike_even_where_case_makes_no_difference(
+    tree: list[str], ending: str | None, samples: int | None
+) -> None:
+    outputs = [name.casefold() for names in planned(tree, ending, samples) for name in names]
+    assert len(outputs) == len(tree) * (samples or 1) == len(set(outputs))
+
+
+def test_many_alike_names_take_no_time() -> None:
+    tree = [f"{n}.{ending}" for n in range(2000) for ending in ("jpg", "png")]
+    assert len({name for (name,) in planned(tree)}) == len(tree)
+
+
+def test_one_name_from_two_folders_is_refused() -> None:
+    images = [(Path(folder, "x\n.png"), PurePosixPath("x\n.png")) for folder in ("a", "b")]
+    with pytest.raises(ConfigError, match="one name") as caught:
+        plan_jobs(images, Path("out"), ".png", None)
+    assert str(caught.value).isprintable()
+    assert r"a/x\n.png" in str(caught.value)
+    assert r"b/x\n.png" in str(caught.value)
+
+
+def test_out_may_be_a_file_for_one_image(tmp_path: Path) -> None:
+    one, two = (Path("in/x.jpg"), PurePosixPath("x.jpg")), (Path("in/y.jpg"), PurePosixPath("y.jpg"))
+    out = tmp_path / "z.WebP"
+    assert plan_jobs([one], out, ".png", None) == [Job(Path("in/x.jpg"), (out,))]
+    assert plan_jobs([], out, ".png", None) == []
+    for several, samples in (([one, two], None), ([one], 2)):
+        with pytest.raises(ConfigError, match="give a folder"):
+            plan_jobs(several, out, ".png", samples)
+    out.mkdir()
+    assert plan_jobs([one], out, ".png", None) == [Job(Path("in/x.jpg"), (out / "x.png",), out)]
+
+
+def test_out_may_not_be_another_file(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("out", "loop"):
+        with pytest.raises(ConfigError, match="no folder"):
+            plan_jobs([(Path("x.png"), PurePosixPath("x.png"))], tmp_path / name, ".png", None)
+
+
+# Translating
+
+
+def test_colours_and_sizes_are_written_as_they_are(tmp_path: Path) -> None:
+    """Also of an image that has little contrast: nothing is stretched."""
+    images = {"full": make_image(31, 17), "dull": make_image(8, 8, low=100, high=110), "dot": make_image(1, 1)}
+    for name, image in images.items():
+        put(tmp_path / f"in/{name}.png", image)
+    outcomes = go([tmp_path / "in"], tmp_path / "out")
+    assert {Path(outcome.input).stem: outcome.size for outcome in outcomes} == {n: i.size for n, i in images.items()}
+    assert all(same(tmp_path / f"out/{name}.png", image) for name, image in images.items())
+    assert below(tmp_path / "out") == ["dot.png", "dull.png", "full.png"]
+
+
+def test_the_model_is_asked_for_the_direction(tmp_path: Path) -> None:
+    translator = Copier()
+    jobs = plan_jobs(find_images([str(put(tmp_path / "x.png"))])[0], tmp_path / "out", ".png", None)
+    for source in Domain:
+        list(translate_images(translator, jobs, Settings(source, overwrite=True)))
+    assert translator.calls == [((1, 3, 7, 9), Domain.A, None), ((1, 3, 7, 9), Domain.B, None)]
+
+
+def test_the_real_model_gives_what_it_gives_in_memory(tmp_path: Path) -> None:
+    translator = Translator(build_autoencoders(TINY.model), TINY, PerDomain("a", "b"), 0, "cpu", "fp32")
+    go([put(tmp_path / "x.png", make_image(65, 63))], tmp_path / "out", translator=translator)
+    expected = translator(make_image(65, 63), "a2b")
+    assert same(tmp_path / "out/x.png", expected)
+    assert not np.array_equal(np.asarray(expected), np.asarray(translator(make_image(65, 63), "b2a")))
+
+
+def test_every_kind_of_file_goes_through(tmp_path: Path) -> None:
+    rgb, folder = make_image(12, 8), tmp_path / "in"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    put(folder / "turned.jpg", rgb, exif=exif, icc_profile=icc)
+    put(folder / "gray.png", rgb.convert("L"))
+    put(folder / "palette.gif", rgb.convert("P"))
+    put(folder / "cmyk.jpg", rgb.convert("CMYK"))
+    put(folder / "alpha.webp", rgb.convert("RGBA"))
+    put(folder / "deep.png", Image.fromarray(np.linspace(0, 65535, 96).astype(np.uint16).reshape(8, 12)))
+    put(folder / "moving.gif", rgb, save_all=True, append_images=[make_image(12, 8, 1)])
+    put(folder / "UPPER.TIFF", rgb, exif=exif, icc_profile=icc)
+    outcomes = go([folder], tmp_path / "out")
+    assert {outcome.status for outcome in outcomes} == {"done"}
+    for outcome in outcomes:
+        with Image.open(outcome.outputs[0]) as image:
+            assert (image.mode, image.format, image.size) == ("RGB", "PNG", outcome.size)
+            assert not image.info
+            assert not image.getexif()
+            assert same(outcome.outputs[0], read_image(Path(outcome.input)))
+    with Image.open(tmp_path / "out/turned.png") as image:
+        assert image.size == (8, 12)
+
+
+def test_a_bad_image_is_named_and_the_others_are_done(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    put(folder / "good.png")
+    whole = put(folder / "cut.png", make_image(50, 50)).read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.jpg").touch()
+    (folder / "text.jpg").write_text("text")
+    (folder / "folder.jpg").mkdir()
+    put(folder / "folder.jpg/inside.png")
+    (folder / "broken.png").symlink_to("nowhere")
+    (folder / "loop.png").symlink_to("loop.png")
+    os.mkfifo(folder / "pipe.png")
+    outcomes = go([folder], tmp_path / "out", batch_size=3)
+    good = {"good.png": "done", "inside.png": "done"}
+    bad = ("cut.png", "empty.jpg", "text.jpg", "broken.png", "loop.png", "pipe.png")
+    assert statuses(outcomes) == good | dict.fromkeys(bad, "failed")
+    assert all(outcome.input in str(outcome.reason) for outcome in outcomes if outcome.status == "failed")
+    assert below(tmp_path / "out") == ["folder.jpg/inside.png", "good.png"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.png", "-x.png", "☂🌧.png", "new\nline.png", "'\".png", os.fsdecode(b"\xff.png"), "%s{}.png", "..x.png"]
+)
+def test_odd_names_work(tmp_path: Path, name: str) -> None:
+    file = put(tmp_path / "sub" / name)
+    assert statuses(go([file], tmp_path / "out")) == {name: "done"}
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+    assert statuses(go([file], tmp_path / "out")) == {name: "skipped"}
+
+
+def test_a_name_too_long_for_its_output_fails_alone(tmp_path: Path) -> None:
+    fits, grows = "x" * 251 + ".png", "y" * 251 + ".jpg"
+    for name in (fits, grows, grows.replace(".jpg", ".png"), "z.png"):
+        put(tmp_path / "in" / name)
+    outcomes = go([tmp_path / "in"], tmp_path / "out", batch_size=4)
+    assert [status for name, status in sorted(statuses(outcomes).items())] == ["done", "failed", "done", "done"]
+    assert any("File name too long" in str(outcome.reason) for outcome in outcomes)
+    assert statuses(go([tmp_path / "in"], tmp_path / "out"))[grows] == "failed"
+
+
+# What is there already
+
+
+def test_existing_outputs_are_left_alone(tmp_path: Path) -> None:
+    file, out = put(tmp_path / "in/x.png"), tmp_path / "out"
+    put(out / "x.png", make_image(seed=5))
+    translator = Copier()
+    (skipped,) = go([file], out, translator=translator)
+    assert (skipped.status, skipped.outputs, translator.calls) == ("skipped", (out / "x.png",), [])
+    assert "--overwrite" in str(skipped.reason)
+    assert same(out / "x.png", make_image(seed=5))
+    (done,) = go([file], out, overwrite=True)
+    assert done.status == "done"
+    assert same(out / "x.png", make_image())
+
+
+def test_existing_samples_are_left_alone_and_the_missing_ones_made(tmp_path: Path) -> None:
+    file, out = put(tmp_path / "in/x.png"), tmp_path / "out"
+    put(out / "x-1.png", make_image(seed=5))
+    assert statuses(go([file], out, samples=2)) == {"x.png": "done"}
+    assert same(out / "x-1.png", make_image(seed=5))
+    assert same(out / "x-2.png", make_image())
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_inputs_are_never_overwritten(tmp_path: Path, overwrite: bool) -> None:
+    """Neither where --out is their folder, nor through links."""
+    png, jpg = put(tmp_path / "in/x.png"), put(tmp_path / "in/y.jpg")
+    before = png.read_bytes(), jpg.read_bytes()
+    (tmp_path / "link").symlink_to("in")
+    for out in (tmp_path / "in", tmp_path / "link", tmp_path / "not there/../in"):
+        outcomes = go([tmp_path / "in"], out, overwrite=overwrite)
+        assert statuses(outcomes)["x.png"] == "failed"
+        assert "is an input" in str(outcomes[0].reason)
+        assert statuses(go([png], out / "x.png", overwrite=overwrite)) == {"x.png": "failed"}
+        assert statuses(go([png, jpg], out, ending=None, overwrite=overwrite)) == dict.fromkeys(
+            ("x.png", "y.jpg"), "failed"
+        )
+        assert (png.read_bytes(), jpg.read_bytes()) == before
+    assert "y.png" in below(tmp_path / "in")
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_nor_through_links_to_the_files(tmp_path: Path, link: Any) -> None:
+    file = put(tmp_path / "in/x.png")
+    other = put(tmp_path / "in/other.png", make_image(seed=3))
+    before = file.read_bytes()
+    (tmp_path / "out").mkdir()
+    link(file, tmp_path / "out/other.png")  # the output of the one is the other
+    outcomes = go([file, other], tmp_path / "out", overwrite=True, batch_size=2)
+    assert statuses(outcomes) == {"x.png": "done", "other.png": "failed"}
+    assert file.read_bytes() == before
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    file = put(tmp_path / "in/x.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "out/x.png").symlink_to(tmp_path / "precious")
+    assert statuses(go([file], tmp_path / "out")) == {"x.png": "skipped"}
+    assert statuses(go([file], tmp_path / "out", overwrite=True)) == {"x.png": "done"}
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not (tmp_path / "out/x.png").is_symlink()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_in_place_of_the_output_fails_alone(tmp_path: Path, overwrite: bool) -> None:
+    for name in ("x.png", "y.png"):
+        put(tmp_path / "in" / name)
+    (tmp_path / "out/x.png").mkdir(parents=True)
+    outcomes = go([tmp_path / "in"], tmp_path / "out", overwrite=overwrite, batch_size=2)
+    assert statuses(outcomes) == {"x.png": "failed", "y.png": "done"}
+    assert "is a folder" in str(outcomes[0].reason)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_image_that_cannot_be_written_fails_alone(tmp_path: Path, batch_size: int) -> None:
+    for name in ("a/x.png", "b/x.png", "c/x.png", "y.png"):
+        put(tmp_path / "in" / name)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/b").write_text("a file in the folder's place")
+    outcomes = go([tmp_path / "in"], tmp_path / "out", batch_size=batch_size, samples=2)
+    assert [outcome.status for outcome in outcomes] == ["done", "failed", "done", "done"]
+    assert "out/b/x-" in str(outcomes[1].reason)
+    assert below(tmp_path / "out") == ["a/x-1.png", "a/x-2.png", "b", "c/x-1.png", "c/x-2.png", "y-1.png", "y-2.png"]
+
+
+# Formats
+
+
+def test_same_keeps_the_ending(tmp_path: Path) -> None:
+    for name in ("x.png", "x.jpg", "X.TIFF", "x.bmp", "x.webp"):
+        put(tmp_path / "in" / name)
+    put(tmp_path / "in/x.cur.png").rename(tmp_path / "in/x.cur")
+    outcomes = go([tmp_path / "in"], tmp_path / "out", ending=None)
+    assert below(tmp_path / "out") == ["X.TIFF", "x.bmp", "x.jpg", "x.png", "x.webp"]
+    (bad,) = [outcome for outcome in outcomes if outcome.status == "failed"]
+    assert "x.cur: can't write .cur; use .png, .jpg or .webp" in str(bad.reason)
+    with Image.open(tmp_path / "out/x.webp") as image:
+        assert image.format == "WEBP"
+
+
+def test_quality_changes_the_size(tmp_path: Path) -> None:
+    file = put(tmp_path / "x.png", make_image(64, 64))
+    for ending in (".jpg", ".webp"):
+        sizes = []
+        for quality in (5, None):
+            go([file], tmp_path / f"{quality}", ending=ending, quality=quality)
+            sizes.append((tmp_path / f"{quality}/x{ending}").stat().st_size)
+        assert sizes[0] < sizes[1]
+
+
+# Sizes, samples, batches
+
+
+def test_size_is_the_networks_and_the_output_has_the_inputs(tmp_path: Path) -> None:
+    for width, height in ((40, 20), (20, 41), (7, 9)):
+        put(tmp_path / f"in/{width}x{height}.png", Image.new("RGB", (width, height), (10, 120, 240)))
+    translator = Copier()
+    outcomes = go([tmp_path / "in"], tmp_path / "out", translator=translator, size=16)
+    assert sorted(shape for shape, *_ in translator.calls) == [(1, 3, 16, 32), (1, 3, 21, 16), (1, 3, 33, 16)]
+    for outcome in outcomes:
+        with Image.open(outcome.outputs[0]) as image:
+            assert f"{image.width}x{image.height}" == Path(outcome.input).stem
+            assert image.size == outcome.size
+            assert image.getcolors() == [(image.width * image.height, (10, 120, 240))]
+
+
+def test_a_image_too_thin_for_the_size_fails_alone(tmp_path: Path) -> None:
+    put(tmp_path / "in/thin.png", Image.new("RGB", (60_000, 1)))
+    put(tmp_path / "in/x.png")
+    outcomes = go([tmp_path / "in"], tmp_path / "out", size=64)
+    assert statuses(outcomes) == {"thin.png": "failed", "x.png": "done"}
+    assert "thin.png: an image of 60000x1 is too thin" in str(outcomes[0].reason)
+
+
+def test_samples_are_seeded_one_by_one(tmp_path: Path) -> None:
+    translator = Translator(build_autoencoders(TINY.model), TINY, PerDomain("a", "b"), 0, "cpu", "fp32")
+    file = put(tmp_path / "x.png", make_image(16, 16))
+    for folder, seed, samples in (("one", 0, 3), ("again", 0, 3), ("later", 1, 1)):
+        go([file], tmp_path / folder, translator=translator, samples=samples, seed=seed)
+    assert below(tmp_path / "one") == ["x-1.png", "x-2.png", "x-3.png"]
+    first = [(tmp_path / f"one/x-{n}.png").read_bytes() for n in (1, 2, 3)]
+    assert len(set(first)) == 3
+    assert [(tmp_path / f"again/x-{n}.png").read_bytes() for n in (1, 2, 3)] == first
+    assert (tmp_path / "later/x-1.png").read_bytes() == first[1]
+
+
+def test_batches_change_nothing(tmp_path: Path) -> None:
+    sizes = [(16, 12)] * 4 + [(9, 7), (16, 12), (9, 7), (9, 7)]
+    for number, (width, height) in enumerate(sizes):
+        put(tmp_path / f"in/{number}.png", make_image(width, height, number))
+    (tmp_path / "in/5b.png").write_text("bad")
+    translator = Translator(build_autoencoders(TINY.model), TINY, PerDomain("a", "b"), 0, "cpu", "fp32")
+    for batch_size in (1, 3):
+        outcomes = go([tmp_path / "in"], tmp_path / f"{batch_size}", translator=translator, batch_size=batch_size)
+        assert [outcome.status for outcome in outcomes].count("done") == 8
+    for number in range(8):
+        one, three = (np.asarray(Image.open(tmp_path / f"{n}/{number}.png")).astype(int) for n in (1, 3))
+        assert np.abs(one - three).max() <= 1  # sums in another order may round another way
+    counter = Copier()
+    go([tmp_path / "in"], tmp_path / "out", translator=counter, batch_size=3)
+    assert [shape[0] for shape, *_ in counter.calls] == [3, 1, 1, 1, 2]
+
+
+# Limits
+
+
+def test_a_batch_too_large_for_the_memory_fails_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "in/large.png", make_image(40, 40))
+    put(tmp_path / "in/small.png", make_image(8, 8))
+
+    def require(self: Translator, batch: int, height: int, width: int) -> None:
+        if height > 20:
+            raise UserError(f"{width}x{height} pixels are too many; give --size N")
+
+    monkeypatch.setattr(Translator, "require_memory", require)
+    outcomes = go([tmp_path / "in"], tmp_path / "out")
+    assert statuses(outcomes) == {"large.png": "failed", "small.png": "done"}
+    assert str(outcomes[0].reason) == f"{tmp_path}/in/large.png: 40x40 pixels are too many; give --size N"
+
+
+def test_a_model_that_makes_no_numbers_fails_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Copier, images: Tensor, source: Domain, seed: int | None = None) -> Tensor:
+        return torch.where(images[:, :, :1, :1] > 0.9, torch.nan, images)
+
+    monkeypatch.setattr(Copier, "translate", broken)
+    put(tmp_path / "in/bad.png", Image.new("RGB", (5, 5), "white"))
+    put(tmp_path / "in/good.png", Image.new("RGB", (5, 5), "black"))
+    outcomes = go([tmp_path / "in"], tmp_path / "out", batch_size=2)
+    assert statuses(outcomes) == {"bad.png": "failed", "good.png": "done"}
+    assert "bad.png: the model makes no finite colours" in str(outcomes[0].reason)
+
+
+def test_a_size_the_model_has_not_seen_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    twice = 2 * TINY.data.load_size
+    for name, size in {"a": (90, twice), "b\n": (90, twice + 1), "c": (99, 99)}.items():
+        put(tmp_path / f"in/{name}.png", make_image(*size))
+    go([tmp_path / "in"], tmp_path / "out")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert rf"in/b\n.png: 90x{twice + 1}" in line
+    assert f"--size {TINY.data.load_size}" in line
+    caplog.clear()
+    go([tmp_path / "in"], tmp_path / "other", size=99)
+    go([tmp_path / "in/a.png"], tmp_path / "another")
+    assert not caplog.records
+
+
+def test_outcomes_come_while_the_work_goes_on_and_little_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(image_files, "read_image", lambda path: read.append(path) or make_image())
+    jobs = [Job(tmp_path / f"{k}.png", (tmp_path / f"out/{k}.png",)) for k in range(100)]
+    translator = Copier()
+    outcomes = translate_images(translator, jobs, Settings(Domain.A))
+    assert next(outcomes).input == str(jobs[0].input)
+    assert len(translator.calls) <= 2 * image_files._THREADS + 1
+    assert len(read) <= 3 * image_files._THREADS + 3
+    outcomes.close()
+    assert below(tmp_path / "out") == sorted(f"{k}.png" for k in range(len(translator.calls)))  # whole, and no more
+
+
+def test_images_are_read_and_written_while_the_network_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the network asks for the next but one to be read already, and no file is written before it goes on."""
+    count = 6
+    begun = {what: [threading.Event() for _ in range(count)] for what in ("reading", "network")}
+
+    def reading(path: Path) -> Image.Image:
+        begun["reading"][int(path.stem)].set()
+        return make_image()
+
+    def writing(image: Image.Image, path: Path, quality: int | None) -> None:
+        assert begun["network"][min(int(path.stem) + 1, count - 1)].wait(10)
+        put(path, image)
+
+    class Waiting(Copier):
+        def translate(self, images: Tensor, source: Domain, seed: int | None = None) -> Tensor:
+            k = len(self.calls)
+            begun["network"][k].set()
+            assert begun["reading"][min(k + 2, count - 1)].wait(10)
+            return super().translate(images, source, seed)
+
+    monkeypatch.setattr(image_files, "read_image", reading)
+    monkeypatch.setattr(image_files, "write_image", writing)
+    monkeypatch.setattr(image_files, "_THREADS", 4)
+    jobs = [Job(Path(f"{k}.png"), (tmp_path / f"{k}.png",)) for k in range(count)]
+    outcomes = translate_images(Waiting(), jobs, Settings(Domain.A))
+    assert [outcome.status for outcome in outcomes] == ["done"] * count
+
+
+def test_a_image_is_done_when_all_its_samples_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def writing(image: Image.Image, path: Path, quality: int | None) -> None:
+        time.sleep(0.05 * path.stem.endswith("-3"))
+        if path.name == "bad-1.png":
+            raise UserError("no room for bad-1.png")
+        put(path, image)
+
+    monkeypatch.setattr(image_files, "write_image", writing)
+    jobs = [Job(put(tmp_path / f"{n}.png"), tuple(tmp_path / f"{n}-{k}.png" for k in (1, 2, 3))) for n in ("bad", "ok")]
+    bad, ok = [
+        (outcome, [path.exists() for path in job.outputs])
+        for job, outcome in zip(
+            jobs, translate_images(Copier(), jobs, Settings(Domain.A, samples=3, batch_size=2)), strict=True
+        )
+    ]
+    assert (bad[0].status, bad[0].reason, bad[1]) == ("failed", "no room for bad-1.png", [False, True, True])
+    assert (ok[0].status, ok[1]) == ("done", [True] * 3)
+
+
+def test_the_order_is_that_of_the_jobs_however_long_each_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(function: Any) -> Any:
+        def work(*arguments: Any) -> Any:
+            time.sleep(next(delays))
+            return function(*arguments)
+
+        delays = iter([0.2, 0, 0, 0.1] + [0] * 99)
+        return work
+
+    for name in ("read_image", "write_image"):
+        monkeypatch.setattr(image_files, name, slowly(getattr(image_files, name)))
+    for k in range(9):
+        put(tmp_path / f"in/{k}.png", make_image(seed=k))
+    (tmp_path / "in/4.png").write_text("bad")
+    for batch_size in (1, 3):
+        outcomes = go([tmp_path / "in"], tmp_path / f"{batch_size}", batch_size=batch_size, samples=2)
+        done = [outcome for outcome in outcomes if outcome.status == "done"]
+        assert [Path(outcome.input).name for outcome in done] == [f"{k}.png" for k in range(9) if k != 4]
+        for outcome in done:
+            assert all(same(path, Image.open(outcome.input)) for path in outcome.outputs)
+
+
+def test_two_images_do_not_become_one_through_a_link(tmp_path: Path) -> None:
+    one, two = put(tmp_path / "in/a/x.png", make_image(seed=1)), put(tmp_path / "in/b/x.png", make_image(seed=2))
+    (tmp_path / "out/a").mkdir(parents=True)
+    (tmp_path / "out/b").symlink_to("a")
+    for _ in range(2):
+        outcomes = {o.input: o for o in go([tmp_path / "in"], tmp_path / "out", overwrite=True)}
+        assert [outcomes[str(path)].status for path in (one, two)] == ["done", "failed"]
+        assert "another image's output" in str(outcomes[str(two)].reason)
+        assert same(tmp_path / "out/a/x.png", make_image(seed=1))
+
+
+def test_pngs_decode_as_written(tmp_path: Path) -> None:
+    go([put(tmp_path / "x.png", make_image(33, 21))], tmp_path / "y.png")
+    content = (tmp_path / "y.png").read_bytes()
+    assert b"iCCP" not in content
+    assert b"eXIf" not in content
+    with Image.open(io.BytesIO(content)) as image:
+        image.verify()

@@ -1,0 +1,62 @@
+"""What several verbs' command lines have in common."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import reprlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from unit.config import DEVICE_NAMES
+from unit.errors import ConfigError, escape
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors as ConfigError: one line, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line."""
+        raise ConfigError(f"{escape(message)}; {self.prog} --help says more")
+
+
+def integer(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+    """A type for argparse: an integer from `minimum` to `maximum`."""
+    limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+
+    def parse(text: str) -> int:
+        number = int(text) if text.isdecimal() and len(text) <= 18 else -1
+        if number < minimum or (maximum is not None and number > maximum):
+            raise argparse.ArgumentTypeError(f"must be a whole number {limits}, is {reprlib.repr(text)}")
+        return number
+
+    return parse
+
+
+def path(text: str) -> Path:
+    """A type for argparse: a path; the empty text, which an unset variable of the shell gives, would be "."."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; give a name")
+    return Path(text)
+
+
+def device_name(text: str) -> str:
+    """A type for argparse: what a device may be called."""
+    if not re.fullmatch(DEVICE_NAMES, text):
+        raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda, cuda:N or mps, is {reprlib.repr(text)}")
+    return text
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL, --device and --precision."""
+    parser.add_argument("model", metavar="MODEL", help="a run's folder or a .safetensors file")
+    parser.add_argument(
+        "--device", type=device_name, default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="of the convolutions (default: %(default)s)",
+    )

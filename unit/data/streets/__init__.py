@@ -1,7 +1,0 @@
-"""Streets in sun and rain, drawn from a seed: the data set that comes with the program."""
-
-from unit.data.streets.drawing import draw
-from unit.data.streets.source import Streets, write_streets
-from unit.data.streets.weather import Weather
-
-__all__ = ["Streets", "Weather", "draw", "write_streets"]

@@ -1,0 +1,193 @@
+"""Sun and rain: what they do to colours, the sky, and the finished image.
+
+Only what takes `dice` depends on the variation; all else follows from the scene.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
+
+from unit.streets.dice import Rng
+from unit.streets.scene import Camera, Colour
+
+Floats = npt.NDArray[np.float32]
+
+
+class Weather(StrEnum):
+    """The two domains."""
+
+    SUNNY = "sunny"
+    RAINY = "rainy"
+
+
+@dataclass(frozen=True)
+class Glow:
+    """Light that spills over: centre, its mirror image's y, radius (all in image units), and colour."""
+
+    x: float
+    y: float
+    mirrored: float
+    radius: float
+    colour: Colour
+
+
+FAINTEST = 0.012  # the smallest glow, in image units: they are drawn on a grid of 64 x 64
+SHADE = 0.76  # how bright a wall in its own shadow is; the sun stands ahead and to the left
+_HAZE: Colour = (206, 226, 240)
+_FOG: Colour = (167, 181, 195)
+_CLEAR: dict[Weather, float] = {Weather.SUNNY: 170.0, Weather.RAINY: 44.0}  # metres that 63 % of the colour is lost in
+_SKY: dict[Weather, tuple[Colour, Colour]] = {  # zenith, horizon
+    Weather.SUNNY: ((62, 136, 216), (206, 232, 244)),
+    Weather.RAINY: ((100, 115, 136), _FOG),
+}
+
+
+def blend(a: Colour, b: Colour, share: float) -> Colour:
+    """`a` where `share` is 0, `b` where it is 1."""
+    return (
+        int(a[0] + (b[0] - a[0]) * share),
+        int(a[1] + (b[1] - a[1]) * share),
+        int(a[2] + (b[2] - a[2]) * share),
+    )
+
+
+def air(weather: Weather, z: float) -> float:
+    """The share of a thing's colour that the air between hides, 0 to 1, growing with its distance `z`."""
+    return 1.0 - math.exp(-z / _CLEAR[weather])
+
+
+def tint(weather: Weather, colour: Colour, z: float, light: float = 1.0) -> Colour:
+    """A surface's `colour` as it looks from `z` metres off, lit by `light` (1: fully, `SHADE`: not by the sun)."""
+    r, g, b = colour
+    if weather is Weather.SUNNY:
+        cool = (1.0 - light) * 0.35  # shadows are lit by the blue sky
+        r, g, b = int(r * light * 1.08), int(g * light * 1.04), int(b * (light + cool) * 0.97)
+        return blend((min(r, 255), min(g, 255), min(b, 255)), _HAZE, air(weather, z))
+    grey = (0.3 * r + 0.55 * g + 0.15 * b) * 0.26
+    light = 0.57 * (0.65 + 0.35 * light)
+    wet = (int((r * 0.74 + grey) * light), int((g * 0.74 + grey) * light) + 4, int((b * 0.74 + grey) * light) + 12)
+    return blend(wet, _FOG, air(weather, z))
+
+
+def shine(weather: Weather, colour: Colour, z: float) -> Colour:
+    """A lamp's or lit window's colour: fog dims it half as much as it dims surfaces."""
+    return blend(colour, _FOG, air(weather, z) * 0.5) if weather is Weather.RAINY else colour
+
+
+def sun_place(camera: Camera) -> tuple[float, float]:
+    """Where the sun stands in the image: always up and to the left of the vanishing point."""
+    return camera.vanish_x - 0.2, camera.vanish_y - 0.36
+
+
+def sky(weather: Weather, camera: Camera, edge: int, dice: Rng) -> Image.Image:
+    """The sky over the whole image, `edge` pixels square, with clouds and (if sunny) the sun."""
+    top, low = (np.array(colour, dtype=np.float32) for colour in _SKY[weather])
+    share = np.clip(np.linspace(0.0, 1.0, edge, dtype=np.float32) / camera.vanish_y, 0.0, 1.0)[:, None] ** 0.9
+    column = np.rint(top + (low - top) * share).astype(np.uint8)
+    image = Image.fromarray(column[:, None, :]).resize((edge, edge), Image.Resampling.NEAREST)
+    if weather is Weather.SUNNY:
+        x, y = sun_place(camera)
+        r = 0.05
+        draw = ImageDraw.Draw(image)
+        draw.ellipse([(x - r) * edge, (y - r) * edge, (x + r) * edge, (y + r) * edge], fill=(255, 246, 200))
+    small = max(32, edge // 2)
+    cover = _clouds(weather, camera, small, dice).resize((edge, edge), Image.Resampling.BILINEAR)
+    image.paste((252, 252, 252) if weather is Weather.SUNNY else (96, 106, 120), mask=cover)
+    return image
+
+
+def _clouds(weather: Weather, camera: Camera, edge: int, dice: Rng) -> Image.Image:
+    """How much cloud hides the sky, mode L."""
+    cover = Image.new("L", (edge, edge), 0)
+    draw = ImageDraw.Draw(cover)
+    sunny = weather is Weather.SUNNY
+    for _ in range(dice.whole(4, 6) if sunny else 6):
+        x, y = dice.between(-0.05, 1.05), dice.between(0.03, 0.8) * camera.vanish_y
+        width = dice.between(0.1, 0.2) * (1.0 if sunny else 2.0)
+        for _ in range(5):
+            at = dice.between(-1.0, 1.0)
+            r = width * dice.between(0.2, 0.42) * (1.15 - abs(at) * 0.7)
+            left, low = x + at * width, y + r * 0.35  # the flat underside of a heap
+            draw.pieslice(
+                [(left - r) * edge, (low - r) * edge, (left + r) * edge, (low + r) * edge],
+                180, 360, fill=205 if sunny else 60,
+            )  # fmt: skip
+        draw.rectangle(
+            [(x - width) * edge, y * edge, (x + width) * edge, (y + width * 0.08) * edge], fill=205 if sunny else 60
+        )
+    return cover.filter(ImageFilter.GaussianBlur(edge * (0.006 if sunny else 0.03)))
+
+
+def glow_over(image: Image.Image, glows: list[Glow], mirrored: bool) -> Image.Image:
+    """Add the light of `glows`, or of their mirror images drawn out in the wet, to an image."""
+    if not glows:
+        return image
+    cells = (np.arange(64) + 0.5) / 64
+    x = np.array([glow.x for glow in glows])[:, None]
+    r = np.array([glow.radius for glow in glows])[:, None]
+    y = np.array([glow.mirrored if mirrored else glow.y for glow in glows])[:, None]
+    across = np.exp(-(((cells - x) / r) ** 2))
+    down = np.exp(-(((cells - y) / (r * (2.6 if mirrored else 1.0))) ** 2))
+    coloured = across[:, :, None] * np.array([glow.colour for glow in glows], dtype=np.float64)[:, None, :]
+    light = (down.T @ coloured.reshape(len(glows), -1)).reshape(64, 64, 3)  # float64: rounding leaves no trace
+    spilled = Image.fromarray(np.rint(np.minimum(light, 255.0)).astype(np.uint8))
+    return ImageChops.screen(image, spilled.resize(image.size, Image.Resampling.BICUBIC))
+
+
+def sunlight(camera: Camera) -> list[Glow]:
+    """The sun's glow, which spills over whatever stands before it."""
+    x, y = sun_place(camera)
+    return [Glow(x, y, y, 0.1, (120, 104, 62)), Glow(x, y, y, 0.42, (62, 50, 24))]
+
+
+def rain_over(image: Image.Image, camera: Camera, dice: Rng, factor: int) -> Image.Image:
+    """Streaks of rain, drawn `factor` times finer than the image, and the splashes where they land."""
+    edge = image.width * factor
+    streaks = Image.new("L", (edge, edge), 0)
+    draw = ImageDraw.Draw(streaks)
+    width = max(1, round(edge / 256))
+    for _ in range(110):
+        x, y, length = dice.between(-0.05, 1.08), dice.between(-0.1, 1.0), dice.between(0.05, 0.13)
+        draw.line(
+            [x * edge, y * edge, (x - length * 0.16) * edge, (y + length) * edge],
+            fill=int(dice.between(90, 170)), width=width,
+        )  # fmt: skip
+    for _ in range(36):
+        x, y = dice.unit(), camera.vanish_y + (1.0 - camera.vanish_y) * dice.between(0.15, 1.0)
+        r = 0.004 + 0.014 * (y - camera.vanish_y)
+        box = [(x - r) * edge, (y - r * 0.4) * edge, (x + r) * edge, (y + r * 0.4) * edge]
+        draw.ellipse(box, outline=120, width=width)
+    mask = streaks.reduce(factor) if factor > 1 else streaks
+    image.paste((214, 222, 230), mask=mask)
+    return image
+
+
+def mirror_of(reflected: Image.Image, camera: Camera) -> Image.Image:
+    """A drawing of the upside-down street, as wet ground shows it: drawn out downwards, and wavy near by."""
+    width = reflected.width
+    smeared = reflected.resize((width, max(4, width // 10)), Image.Resampling.BOX)
+    smeared = smeared.resize((width, width), Image.Resampling.BICUBIC)
+    soft = np.asarray(Image.blend(reflected, smeared, 0.62))
+    across = np.arange(width) / width
+    rows = across[:, None]
+    reach = width * 0.016 * np.clip(rows - camera.vanish_y, 0.0, 1.0)
+    ripple = np.sin(rows * 120.0 + across * 9.0) + np.sin(rows * 53.0 - across * 14.0)
+    columns = np.clip(np.arange(width) + np.rint(reach * ripple).astype(np.intp), 0, width - 1)
+    return Image.fromarray(soft[np.arange(width)[:, None], columns])
+
+
+def ground_air(weather: Weather, camera: Camera, edge: int) -> tuple[Image.Image, Colour]:
+    """How much the air hides of the ground, row by row (mode L), and the air's colour."""
+    slope = ((np.arange(edge, dtype=np.float64) + 0.5) / edge - camera.vanish_y) / camera.focal
+    if camera.rise > 0:
+        z = (-slope + np.sqrt(slope**2 + 4 * camera.rise * camera.height)) / (2 * camera.rise)
+    else:
+        z = camera.height / np.maximum(slope, 1e-3)
+    share = 1.0 - np.exp(-z / _CLEAR[weather])
+    column = np.rint(255 * share).astype(np.uint8)
+    mask = Image.fromarray(column[:, None]).resize((edge, edge), Image.Resampling.NEAREST)
+    return mask, _HAZE if weather is Weather.SUNNY else _FOG
