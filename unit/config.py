@@ -205,8 +205,6 @@ class LossConfig:
     translated one at its place, R3GAN; wants r1)"""
     r1: float = 0.0
     """weight of the penalty on the discriminators' gradients at real images, ½‖∇D(x)‖², not multiplied by lambda0"""
-    r1_every: int = 16
-    """compute that penalty in every so-many-th step only, and weigh it so many times as much"""
     augmentation: Literal[
         "none",
         "color",
@@ -234,7 +232,6 @@ class LossConfig:
     def __post_init__(self) -> None:
         _at_least("loss", self, 0, "lambda0", "lambda1", "lambda2", "lambda3", "lambda4")
         _at_least("loss", self, 0, "r1", "feature_matching", "low_frequency", "patch_nce", "cycle_noise")
-        _at_least("loss", self, 1, "r1_every")
         weights = (self.lambda0, self.lambda1, self.lambda2, self.lambda3, self.lambda4)
         _require(any(weights), "loss", "all of lambda0 to lambda4 are 0, so there is nothing to learn")
         for name in ("r1", "feature_matching", "augmentation"):
@@ -254,10 +251,6 @@ class LossConfig:
     def augmentations(self) -> frozenset[str]:
         """The parts of `augmentation`."""
         return frozenset(self.augmentation.split(",")) - {"none"}
-
-    def r1_due(self, step: int) -> bool:
-        """Whether the update that makes step `step` + 1 out of `step` has the penalty."""
-        return self.r1 > 0 and (step + 1) % self.r1_every == 0
 
 
 @dataclass(frozen=True)

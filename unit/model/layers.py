@@ -12,30 +12,30 @@ LEAK = 0.01
 
 
 def normalization(kind: str, channels: int) -> nn.Module:
-    """The normalization named by `model.normalization`; instance is without, group with a learned scale and shift."""
+    """Return the layer of `model.normalization`: instance without, group (8 groups) with a learned scale and shift."""
     if kind == "instance":
         return InstanceNorm(channels)
     return nn.GroupNorm(8, channels)
 
 
 class InstanceNorm(nn.InstanceNorm2d):
-    """Each channel of each image to mean 0 and variance 1: (B, C, H, W) → (B, C, H, W)."""
+    """Normalize each channel of each image to mean 0 and variance 1: (B, C, H, W) → (B, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The normalized images."""
+        """Return the normalized images."""
         if x.device.type != "cpu":
             return super().forward(x)
-        # On the CPU, torch 2.11 to 2.15 give a wrong gradient for a single image when that of the output comes in
-        # channels_last, as it does from a convolution: as if its elements stood in another order. Batch normalization
-        # of one image at a time is the same, right for inputs in channels_last, and up to three times as fast.
+        # On the CPU, torch 2.11 to 2.15 compute a wrong gradient for a batch of 1 when the output's gradient arrives in
+        # channels_last, as it does from a convolution. Batch normalization of one image at a time is the same function,
+        # correct for channels_last, and up to three times as fast.
         images = x.contiguous(memory_format=torch.channels_last).split(1)
         return torch.cat([functional.batch_norm(image, None, None, training=True, eps=self.eps) for image in images])
 
 
 class ResidualBlock(nn.Module):
-    """conv 3×3, norm, ReLU, conv 3×3, norm (, dropout), plus the input: (B, C, H, W) → (B, C, H, W)."""
+    """conv 3×3, norm, ReLU, conv 3×3, norm, plus the input: (B, C, H, W) → (B, C, H, W)."""
 
-    def __init__(self, channels: int, norm: str, dropout: float = 0.0) -> None:
+    def __init__(self, channels: int, norm: str) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1),
@@ -43,18 +43,17 @@ class ResidualBlock(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1),
             normalization(norm, channels),
-            *([nn.Dropout(dropout)] if dropout else []),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add what the body makes of x to x."""
+        """Return x plus the residual."""
         out: Tensor = x + self.body(x)
         return out
 
 
-def residual_blocks(count: int, channels: int, norm: str, dropout: float) -> nn.Sequential:
-    """`count` blocks in a row; none: the identity."""
-    return nn.Sequential(*(ResidualBlock(channels, norm, dropout) for _ in range(count)))
+def residual_blocks(count: int, channels: int, norm: str) -> nn.Sequential:
+    """Return `count` blocks in a row; 0 blocks are the identity."""
+    return nn.Sequential(*(ResidualBlock(channels, norm) for _ in range(count)))
 
 
 class Downsample(nn.Conv2d):
@@ -64,21 +63,24 @@ class Downsample(nn.Conv2d):
         super().__init__(inputs, outputs, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The convolution."""
+        """Return the downsampled features."""
         if x.shape[-1] > 1:
             return super().forward(x)
-        # Of a single column the outer taps see nothing but padding. Their gradient is 0, but in bf16 on the CPU, torch
-        # 2.11 to 2.15 leave it unwritten: whatever was in the memory, also what is no number.
+        # On a single column the outer taps see only padding. Their gradient is 0, but in bf16 on the CPU, torch 2.11 to
+        # 2.15 leave it uninitialized: whatever was in memory, NaN included.
         return functional.conv2d(x, self.weight[..., 1:2], self.bias, stride=(2, 1), padding=(1, 0))
 
 
 class BlurPool(nn.Module):
-    """(B, C, H, W) → (B, C, ⌈H/2⌉, ⌈W/2⌉): Gaussian [1 2 1]/4 in each axis, replicated edges, every second pixel."""
+    """Blur with [1 2 1]/4 in each axis (edges replicated), then take every second pixel (Zhang 2019).
+
+    (B, C, H, W) → (B, C, ⌈H/2⌉, ⌈W/2⌉)
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Blur, then take every second pixel."""
+        """Return the images at half the size."""
         channels = x.shape[1]
-        kernel = x.new_full((channels, 1, 3, 3), 1 / 16)  # made anew: a finished model holds weights and nothing else
+        kernel = x.new_full((channels, 1, 3, 3), 1 / 16)  # no buffer: a model file holds weights only
         kernel[:, :, 1] *= 2
         kernel[..., 1] *= 2
         x = functional.pad(x, (1, 1, 1, 1), mode="replicate")
@@ -86,19 +88,19 @@ class BlurPool(nn.Module):
 
 
 def downsample(inputs: int, outputs: int, kind: str) -> nn.Sequential:
-    """(B, inputs, H, W) → (B, outputs, ⌈H/2⌉, ⌈W/2⌉), as `model.downsampling` says; blurred is Zhang's (2019)."""
+    """Return the layers of `model.downsampling`: (B, inputs, H, W) → (B, outputs, ⌈H/2⌉, ⌈W/2⌉)."""
     if kind == "strided":
         return nn.Sequential(Downsample(inputs, outputs), nn.LeakyReLU(LEAK, inplace=True))
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.LeakyReLU(LEAK, inplace=True), BlurPool())
 
 
 def upsample(inputs: int, outputs: int, kind: str) -> nn.Sequential:
-    """Twice the size, as `model.upsampling` says: (B, inputs, H, W) → (B, outputs, 2H, 2W)."""
+    """Return the layers of `model.upsampling`: (B, inputs, H, W) → (B, outputs, 2H, 2W)."""
     if kind == "transposed":
-        steps: list[nn.Module] = [nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1)]
+        layers: list[nn.Module] = [nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1)]
     else:
-        steps = [nn.Upsample(scale_factor=2, mode=kind), nn.Conv2d(inputs, outputs, 3, padding=1)]
-    return nn.Sequential(*steps, nn.LeakyReLU(LEAK, inplace=True))
+        layers = [nn.Upsample(scale_factor=2, mode=kind), nn.Conv2d(inputs, outputs, 3, padding=1)]
+    return nn.Sequential(*layers, nn.LeakyReLU(LEAK, inplace=True))
 
 
 class ToRGB(nn.Module):
@@ -112,33 +114,33 @@ class ToRGB(nn.Module):
         self.convolution = nn.Conv2d(inputs, 3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The image."""
+        """Return the image."""
         with torch.autocast(x.device.type, enabled=False):
             image: Tensor = self.convolution(x.to(self.convolution.weight.dtype)).tanh()
             return image
 
 
 def initialize(network: nn.Module, kind: str) -> None:
-    """Set every convolution's weights as `model.initialization` says; biases keep PyTorch's default."""
+    """Initialize every convolution's weights as `model.initialization` says; biases keep PyTorch's default."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            deviation = 0.02 if kind == "normal" else (2 / (1 + LEAK**2) / _inputs(module)) ** 0.5
+            deviation = 0.02 if kind == "normal" else (2 / (1 + LEAK**2) / _fan_in(module)) ** 0.5
             nn.init.normal_(module.weight, 0.0, deviation)
 
 
 def normalize_spectrally(network: nn.Module) -> None:
-    """Every convolution's weight W becomes W/σ, σ its largest singular value (Miyato et al. 2018); `initialize` before.
+    """Divide every convolution's weight by its largest singular value σ (Miyato et al. 2018); call `initialize` first.
 
-    σ is followed by a step of the power method at each forward pass in training, from vectors that are part of the
-    state. No image has a say, so processes stay equal; a batch in parts makes σ a little more exact.
+    Each forward pass in training refines σ by one power iteration, from vectors that are part of the state. It does not
+    depend on the images, so ranks stay equal; with several microbatches σ is slightly more exact.
     """
     for module in list(network.modules()):
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             spectral_norm(module)
 
 
-def _inputs(module: nn.Conv2d | nn.ConvTranspose2d) -> float:
-    """How many numbers make one output, on average: a transposed convolution's stride spreads them."""
+def _fan_in(module: nn.Conv2d | nn.ConvTranspose2d) -> float:
+    """Return the average fan-in of one output; a transposed convolution's stride divides it."""
     area = float(module.kernel_size[0] * module.kernel_size[1])
     if isinstance(module, nn.ConvTranspose2d):
         area /= module.stride[0] * module.stride[1]

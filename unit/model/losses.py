@@ -1,106 +1,94 @@
-"""The loss functions: tensors in, a scalar out. A weight means nothing without its reduction, so each says its own.
+"""The loss functions: tensors in, a scalar out. A weight means nothing without its reduction, so each states its own.
 
-All are means over the items of a batch, and none mixes items: the mean of two halves' losses is the whole batch's. All
-compute in fp32 or better, also of half precision and under autocast.
+All are means over the images of a batch, and none mixes images: the mean over microbatches is the whole batch's loss.
+All compute in fp32 or better, also from bf16 inputs and under autocast.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+Logits: TypeAlias = list[Tensor]
+"""A discriminator's logits (B, 1, h, w) at each scale; above 0 means real."""
+
 
 def kl(mu: Tensor) -> Tensor:
     """KL(N(μ, I) ‖ N(0, I)) up to a factor: the mean of μ² over all elements (the ½ and the sum are absorbed in λ)."""
-    return _at_least_fp32(mu).square().mean()
+    return fp32(mu).square().mean()
 
 
 def l1(image: Tensor, target: Tensor) -> Tensor:
     """−log of a Laplacian likelihood up to constants: the mean of |image − target| over all elements."""
-    return (_at_least_fp32(image) - _at_least_fp32(target)).abs().mean()
+    return (fp32(image) - fp32(target)).abs().mean()
 
 
-def adversarial(logits: Sequence[Tensor], real: bool, kind: str) -> Tensor:
-    """How far logits (a tensor (B, 1, h, w) for each scale) are from saying `real` or fake, summed over the scales.
+def cross_entropy(logits: Logits, real: bool) -> Tensor:
+    """−log σ(logit) for real, −log(1 − σ(logit)) for fake: L_GAN of the paper (equation 4).
 
-    Args:
-        logits: above 0 means real.
-        real: the verdict asked for.
-        kind: "bce": −log σ(logit) or −log(1 − σ(logit)), averaged over patches (equation 4 of the paper; asking for
-            real is the non-saturating form for the generator); "least_squares": (logit − 1)² or logit², averaged over
-            patches (LSGAN, Mao et al. 2017); "hinge": max(0, 1 − logit) or max(0, 1 + logit), averaged over patches
-            (Lim and Ye 2017), and "linear" the same without max and 1, which is hinge's form for the generator.
+    Asking for real is the non-saturating form for the generator. Mean over patches, summed over scales.
     """
-    return torch.stack([_verdict(_at_least_fp32(scale), real, kind) for scale in logits]).sum()
+    return _sum_of_scales(
+        lambda x: functional.binary_cross_entropy_with_logits(x, torch.full_like(x, float(real))), logits
+    )
 
 
-def _verdict(logits: Tensor, real: bool, kind: str) -> Tensor:
-    if kind == "bce":
-        return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
-    if kind == "least_squares":
-        return (logits - float(real)).square().mean()
-    away = -logits if real else logits
-    return (1 + away).relu().mean() if kind == "hinge" else away.mean()
+def least_squares(logits: Logits, real: bool) -> Tensor:
+    """(logit − 1)² for real, logit² for fake (LSGAN, Mao et al. 2017); mean over patches, summed over scales."""
+    return _sum_of_scales(lambda x: (x - float(real)).square().mean(), logits)
 
 
-def relativistic(higher: Sequence[Tensor], lower: Sequence[Tensor]) -> Tensor:
-    """log(1 + exp(lower − higher)) of logits (B, 1, h, w) at one place, averaged over patches, summed over the scales.
+def hinge(logits: Logits, real: bool) -> Tensor:
+    """max(0, 1 ∓ logit) (Lim and Ye 2017), for the discriminator; mean over patches, summed over scales."""
+    return _sum_of_scales(lambda x: (1 - x if real else 1 + x).relu().mean(), logits)
 
-    With real images `higher` for the discriminator, with translations for the generator (Jolicoeur-Martineau 2019,
-    paired as in R3GAN, Huang et al. 2024).
+
+def relativistic(higher: Logits, lower: Logits) -> Tensor:
+    """log(1 + exp(lower − higher)), paired patch by patch; mean over patches, summed over scales.
+
+    `higher` is real for the discriminator, fake for the generator (Jolicoeur-Martineau 2019, paired as in R3GAN, Huang
+    et al. 2024).
     """
-    pairs = zip(higher, lower, strict=True)
-    return torch.stack([functional.softplus(_at_least_fp32(b) - _at_least_fp32(a)).mean() for a, b in pairs]).sum()
+    return _sum_of_scales(lambda low, high: functional.softplus(low - high).mean(), lower, higher)
 
 
-def r1(images: Tensor, logits: Sequence[Tensor]) -> Tensor:
-    """½‖∇D(x)‖² of images (B, 3, H, W), from which logits (B, 1, h, w) were computed in fp32 (Mescheder et al. 2018).
+class Adversarial(NamedTuple):
+    """One form of L_GAN: what D and what G minimize, given D's logits on real images and on translations."""
 
-    The square is summed over pixels and averaged over the batch. The gradient is that of the sum over a scale's
-    patches, and its square is divided by their number: as far as no two patches see one pixel, that is the mean of each
-    patch's own ‖∇‖², so that it does not grow with the image. Summed over the scales.
-    """
-    penalties = []
-    for scale in logits:
-        (gradient,) = torch.autograd.grad(scale.sum(), images, create_graph=True)
-        penalties.append(gradient.square().sum() / (2 * len(images) * scale[0].numel()))
-    return torch.stack(penalties).sum()
+    d_loss: Callable[[Logits, Logits], Tensor]
+    """of (real, fake)"""
+    g_loss: Callable[[Logits, Logits], Tensor]
+    """of (real, fake); `real` is empty unless `paired`"""
+    paired: bool = False
+    """g_loss compares with real logits"""
 
 
-def feature_matching(features: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    """|difference| of the channels' means over each item's (C, h, w), averaged over items, channels and layers.
-
-    Means, because what is translated and what is real show different scenes (as in FUNIT, Liu et al. 2019).
-    """
-    pairs = zip(features, targets, strict=True)
-    return torch.stack([l1(_at_least_fp32(x).mean((2, 3)), _at_least_fp32(y).mean((2, 3))) for x, y in pairs]).mean()
-
-
-def low_frequency(image: Tensor, target: Tensor) -> Tensor:
-    """The mean of |image − target| after averaging squares so that some 32 are left along the short side (UVCGANv2)."""
-    difference = _at_least_fp32(image) - _at_least_fp32(target)
-    square = max(1, min(difference.shape[2:]) // 32)
-    return functional.avg_pool2d(difference, square, ceil_mode=True).abs().mean()
-
-
-def patch_nce(queries: Sequence[Tensor], keys: Sequence[Tensor], temperature: float = 0.07) -> Tensor:
-    """−log softmax of each query's own key among all keys of its image, averaged over patches, items and layers.
-
-    Args:
-        queries: for each layer unit vectors (B, P, C) of P patches of a translation.
-        keys: those of the image, at the same places; no gradient goes to them.
-        temperature: of the softmax of their products (CUT, Park et al. 2020, equation 3).
-    """
-    losses = []
-    for query, key in zip(queries, keys, strict=True):
-        with torch.autocast(query.device.type, enabled=False):
-            similar = _at_least_fp32(query) @ _at_least_fp32(key.detach()).transpose(1, 2) / temperature
-        losses.append((similar.logsumexp(2) - similar.diagonal(dim1=1, dim2=2)).mean())
-    return torch.stack(losses).mean()
+ADVERSARIAL = {
+    "bce": Adversarial(
+        lambda real, fake: cross_entropy(real, True) + cross_entropy(fake, False),
+        lambda _, fake: cross_entropy(fake, True),
+    ),
+    "least_squares": Adversarial(
+        lambda real, fake: least_squares(real, True) + least_squares(fake, False),
+        lambda _, fake: least_squares(fake, True),
+    ),
+    "hinge": Adversarial(
+        lambda real, fake: hinge(real, True) + hinge(fake, False),
+        lambda _, fake: _sum_of_scales(lambda x: -x.mean(), fake),
+    ),
+    "relativistic": Adversarial(relativistic, lambda real, fake: relativistic(fake, real), paired=True),
+}
+"""By the values of `loss.adversarial`."""
 
 
-def _at_least_fp32(x: Tensor) -> Tensor:
+def _sum_of_scales(loss: Callable[..., Tensor], *logits: Logits) -> Tensor:
+    return torch.stack([loss(*map(fp32, scale)) for scale in zip(*logits, strict=True)]).sum()
+
+
+def fp32(x: Tensor) -> Tensor:
+    """Return x in fp32, or as it is where it is more precise."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

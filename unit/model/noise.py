@@ -1,26 +1,23 @@
-"""What is drawn at random in a step, each item's a function of its own seed."""
+"""Random tensors for one step, each image's a function of that image's own seed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from unit.domains import Domain
 
-def gaussian_codes(shape: tuple[int, int, int], seeds: Sequence[int], device: torch.device) -> Tensor:
-    """η ~ N(0, I), (len(seeds), *shape) in fp32; each item is a function of its own seed and of the kind of device."""
+Seeds: TypeAlias = Callable[[str, Domain], list[int]]
+"""seeds(purpose, domain): a seed for each of the domain's images in a batch."""
+
+
+def gaussian(shape: Sequence[int], seeds: Sequence[int], device: torch.device) -> Tensor:
+    """Draw N(0, I) of shape (len(seeds), *shape) in fp32; each item depends on its seed and the kind of device."""
     items = []
     for seed in seeds:
         generator = torch.Generator(device).manual_seed(seed)
-        items.append(torch.randn(shape, generator=generator, device=device))
+        items.append(torch.randn(tuple(shape), generator=generator, device=device))
     return torch.stack(items)
-
-
-def patch_places(sizes: Sequence[int], seeds: Sequence[int], most: int, device: torch.device) -> list[Tensor]:
-    """For each size (len(seeds), min(most, size)) different numbers below it; each row follows from its own seed."""
-    generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-    return [
-        torch.stack([torch.randperm(size, generator=generator, device=device)[:most] for generator in generators])
-        for size in sizes
-    ]

@@ -102,7 +102,7 @@ def _of_codes(translator: Translator, i: Domain, images: Tensor) -> dict[str, fl
     if len(images) < 2:
         return {}
     with torch.inference_mode(), autocast(translator.device, translator.precision):
-        mu = _in_parts(lambda x: translator.networks.encoder(i)(x.to(translator.device)).float().cpu(), images)
+        mu = _in_parts(lambda x: translator.networks.encoder({i: x.to(translator.device)})[i].float().cpu(), images)
     return {"active_units": float((mu.var(dim=0) > _ACTIVE).float().mean())}
 
 

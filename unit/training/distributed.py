@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.distributed import Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
@@ -100,6 +100,17 @@ class Ranks:
         """Begin to put the sum over all ranks into `values`, wherever they lie; what is returned waits for it."""
         work = self._together(lambda: distributed.all_reduce(values, async_op=True))
         return lambda: self._together(work.wait)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace each gradient by its mean over all ranks, in one all-reduce."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if self.world_size == 1 or not gradients:
+            return
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        self.all_reduce_async(flat)()
+        flat /= self.world_size
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
 
     @contextmanager
     def all_or_none(self) -> Iterator[None]:

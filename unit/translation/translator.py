@@ -22,7 +22,7 @@ from unit.errors import ConfigError, ModelError, UserError, escape
 from unit.files import atomic_write
 from unit.images import to_image, to_rgb, to_tensor
 from unit.model.networks import Autoencoders, build_autoencoders
-from unit.model.noise import gaussian_codes
+from unit.model.noise import gaussian
 
 FORMAT_VERSION = 1
 """Of model.safetensors; a newer one is refused."""
@@ -155,11 +155,11 @@ class Translator:
             with torch.inference_mode(), autocast(self.device, self.precision):
                 x = images.to(self.device).contiguous(memory_format=torch.channels_last)
                 x = functional.pad(x, (0, right, 0, bottom), mode="replicate")
-                z = self.networks.encoder(encoder)(x)
+                z = self.networks.encoder({encoder: x})[encoder]
                 if seed is not None:
                     shape = self.networks.code_shape(height + bottom, width + right)
-                    z = z + gaussian_codes(shape, [seed] * batch, self.device)
-                out: Tensor = self.networks.generator(generator)(z)
+                    z = z + gaussian(shape, [seed] * batch, self.device)
+                out: Tensor = self.networks.generator({encoder: z}, [(encoder, generator)])[encoder, generator]
                 return out[..., :height, :width].float()
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
