@@ -15,7 +15,8 @@ from unit.domains import PerDomain
 from unit.errors import UserError
 from unit.training import checkpoint
 from unit.training.loop import train
-from unit.training.run_folder import RunFolder
+from unit.training.resolve import resolve
+from unit.training.run_dir import RunDir
 from unit.training.trainer import Trainer
 
 
@@ -43,7 +44,7 @@ TRAINER = Trainer(TINY, torch.device("cpu"), "fp32")
 
 def step_resumed_from(run: Path) -> int:
     TRAINER.steps_done = -1
-    assert RunFolder(run).resume(TRAINER, {}, BadImages(PerDomain(1, 1)))
+    assert RunDir(resolve(TINY, run)).resume(TRAINER, BadImages(PerDomain(1, 1)))
     return TRAINER.steps_done
 
 

@@ -17,7 +17,7 @@ from unit.domains import Domain, PerDomain
 from unit.model.networks import Autoencoders, Discriminators, Encoder, Generator
 from unit.training.alarms import ALARMS, Alarms
 from unit.training.diagnostics import diagnostics, probe_batch
-from unit.training.setup import Setup
+from unit.training.resolve import resolve
 from unit.translation.translator import Translator
 
 SIZE = 32
@@ -33,8 +33,8 @@ class Images:
 
 
 @pytest.fixture(scope="module")
-def make_images(tmp_path_factory: pytest.TempPathFactory) -> Images:
-    datasets = Setup.of(CONFIG, tmp_path_factory.mktemp("alarms") / "run").datasets
+def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
+    datasets = resolve(CONFIG, tmp_path_factory.mktemp("alarms") / "run").datasets
     return Images(probe_batch(datasets.test.images, CONFIG.data), probe_batch(datasets.train, CONFIG.data))
 
 
@@ -274,12 +274,15 @@ def test_a_run_in_parts_has_the_alarms_of_a_run_in_one(
 @pytest.mark.slow
 def test_a_healthy_run_raises_no_alarm(tmp_path: Path) -> None:
     config = replace(CONFIG, train=replace(CONFIG.train, steps=150, batch_size=4))
-    setup = Setup.of(config, tmp_path / "run")
-    trainer, alarms, raised = setup.trainer(), Alarms(NAMES, tmp_path), set()
-    test, train = probe_batch(setup.datasets.test.images, config.data), probe_batch(setup.datasets.train, config.data)
-    for images in setup.batches(range(config.train.steps), BadImages(setup.datasets.train.map(len))):
+    resolved = resolve(config, tmp_path / "run")
+    trainer, alarms, raised = resolved.build_trainer(), Alarms(NAMES, tmp_path), set()
+    test, train = (
+        probe_batch(resolved.datasets.test.images, config.data),
+        probe_batch(resolved.datasets.train, config.data),
+    )
+    for images in resolved.batches(range(config.train.steps), BadImages(resolved.datasets.train.map(len))):
         trainer.step(images)
         if trainer.steps_done % 6 == 0:
-            seen = diagnostics(setup.translator(trainer), trainer.discriminators, test, train)
+            seen = diagnostics(resolved.translator(trainer), trainer.discriminators, test, train)
             raised |= {tag for tag, value in alarms.check(trainer.steps_done, seen).items() if value}
     assert raised == set()

@@ -29,7 +29,7 @@ from unit.evaluation.report.write import report_unless_it_fails
 from unit.training import checkpoint
 from unit.training.distributed import Ranks
 from unit.training.loop import train
-from unit.training.setup import default_folder
+from unit.training.resolve import default_out
 from unit.training.trainer import Trainer
 from unit.translation.translator import Translator
 
@@ -50,6 +50,7 @@ def test_a_run_leaves_what_the_interface_says(whole: Path) -> None:
         "config.yaml",
         "environment.json",
         "metrics.jsonl",
+        "run.log",
         "model.safetensors",
         "best.safetensors",
         ".lock",
@@ -89,7 +90,7 @@ def test_the_best_model_is_kept_also_over_a_stop(tmp_path: Path, whole: Path) ->
 
 
 def test_a_run_that_ends_leaves_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unit.training.records.report_unless_it_fails", report_unless_it_fails)
+    monkeypatch.setattr("unit.training.hooks.report_unless_it_fails", report_unless_it_fails)
     train(tiny(train={"steps": 2}), tmp_path / "run")
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "sunny" in page
@@ -276,11 +277,11 @@ def test_what_a_header_tells_is_said_before_the_first_step(
     assert "error: can't be read (1 file)" in caplog.text
 
 
-def test_the_default_folder_is_named_after_the_domains(tmp_path: Path) -> None:
+def test_the_default_out_is_named_after_the_domains(tmp_path: Path) -> None:
     a, b = folders(tmp_path)
     config = tiny(data={"a": a, "b": b})
-    assert default_folder(config, open_datasets(config.data)) == Path("runs/sunny-rainy")
-    assert default_folder(TINY, open_datasets(TINY.data)) == Path("runs/streets")
+    assert default_out(config, open_datasets(config.data)) == Path("runs/sunny-rainy")
+    assert default_out(TINY, open_datasets(TINY.data)) == Path("runs/streets")
 
 
 def test_a_finished_run_gets_its_model_back(tmp_path: Path) -> None:
@@ -307,7 +308,7 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path: Path, caplog: pytest.LogCap
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tiny(train={"steps": 1}), tmp_path / "run")
-    monkeypatch.setattr("unit.training.run_folder.FORMAT_VERSION", 99)
+    monkeypatch.setattr("unit.training.run_dir.FORMAT_VERSION", 99)
     with pytest.raises(UserError, match="another version"):
         train(TINY, tmp_path / "run")
 
@@ -333,7 +334,7 @@ def test_a_bad_image_late_in_the_run_costs_no_steps(tmp_path: Path, monkeypatch:
                 raise ImageError("x.jpg: damaged")
             yield batch
 
-    monkeypatch.setattr("unit.training.setup.training_batches", batches)
+    monkeypatch.setattr("unit.training.resolve.training_batches", batches)
     with pytest.raises(ImageError):
         train(tiny(train={"checkpoint_every": 1000}), tmp_path / "run")
     assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == 3
@@ -351,7 +352,7 @@ def test_a_image_that_vanishes_is_skipped_and_counted(tmp_path: Path, monkeypatc
         read.append(True)
         yield from training_batches(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("unit.training.setup.training_batches", vanish)
+    monkeypatch.setattr("unit.training.resolve.training_batches", vanish)
     assert train(config, tmp_path / "run").step == 6  # an epoch and more
     assert read
     assert [line for line in metrics(tmp_path / "run") if "data/bad_images" in line][-1]["data/bad_images"] == 1
@@ -454,7 +455,7 @@ def test_a_missing_newest_checkpoint_is_noticed(tmp_path: Path, caplog: pytest.L
     train(TINY, tmp_path / "run")
     checkpoint.path_of(tmp_path / "run" / "checkpoints", 6).unlink()
     train(TINY, tmp_path / "run")
-    assert "going on from step 4; steps up to 6, done before, are done again" in caplog.text
+    assert "resuming from step 4; steps up to 6, done before, are recomputed" in caplog.text
 
 
 @pytest.mark.parametrize("content", [[], {"format_version": 2}, "foreign weights"])
@@ -528,7 +529,7 @@ def test_the_figures_at_the_end_are_logged_whatever_else_is_due(tmp_path: Path) 
 
 def test_an_explosion_where_samples_are_due_is_one_line(tmp_path: Path) -> None:
     config = tiny(optimizer={"learning_rate_generator": 1e14}, train={"sample_every": 1, "on_nonfinite": "rollback"})
-    with pytest.raises(UserError, match=r"is not finite .*, after 3 rollbacks; .* is kept: begin anew"):
+    with pytest.raises(UserError, match=r"is not finite .*, after 3 rollbacks; .* is kept: restart with"):
         train(config, tmp_path / "run")
 
 
@@ -537,7 +538,7 @@ def test_a_rollback_without_a_checkpoint_to_go_back_to_is_one_line(
 ) -> None:
     spoil(monkeypatch, step=4, rollbacks=9)
     monkeypatch.setattr("unit.training.checkpoint.available", lambda _: [])
-    monkeypatch.setattr("unit.training.run_folder.RunFolder._reached", lambda _: 0)
+    monkeypatch.setattr("unit.training.run_dir.RunDir._reached_step", lambda _: 0)
     with pytest.raises(UserError, match=r"step 4: .* there is no checkpoint to go back to"):
         train(tiny(train={"on_nonfinite": "rollback"}), tmp_path / "run")
 
@@ -555,7 +556,7 @@ def test_too_little_memory_while_resuming_condemns_no_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr("torch.load", load)
-        with pytest.raises(UserError, match="memory of cpu does not suffice"):
+        with pytest.raises(UserError, match="out of memory on cpu"):
             train(TINY, run)
     assert sorted((run / "checkpoints").iterdir()) == before
     assert train(TINY, run).step == 6
@@ -584,11 +585,11 @@ def test_what_a_crash_left_half_written_is_cleared_away(tmp_path: Path) -> None:
     assert not left.exists()
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard", "samples"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard", "samples", "run.log"])
 def test_what_can_not_be_written_is_named(tmp_path: Path, name: str) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    if name == "metrics.jsonl":
+    if name in ("metrics.jsonl", "run.log"):
         (run / name).mkdir()
     else:
         (run / name).touch()
@@ -643,16 +644,16 @@ def test_a_signal_at_a_random_moment_loses_nothing(
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
 def test_a_signal_while_the_ranks_agree_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    most = Ranks.most
+    all_reduce_max = Ranks.all_reduce_max
 
     def meanwhile(ranks: Ranks, *numbers: int) -> list[int]:
-        agreed = most(ranks, *numbers)
+        agreed = all_reduce_max(ranks, *numbers)
         if len(numbers) == 2:  # after a step
-            monkeypatch.setattr(Ranks, "most", most)
+            monkeypatch.setattr(Ranks, "all_reduce_max", all_reduce_max)
             os.kill(os.getpid(), signal.SIGTERM)
         return agreed
 
-    monkeypatch.setattr(Ranks, "most", meanwhile)
+    monkeypatch.setattr(Ranks, "all_reduce_max", meanwhile)
     result = train(tiny(), tmp_path / "run")
     assert (result.exit_status, result.step) == (128 + signal.SIGTERM, 2)
 

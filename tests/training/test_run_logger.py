@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.tiny import TINY, metrics, tiny
 from unit.domains import Domain, PerDomain
 from unit.training.loop import train
-from unit.training.monitor import Monitor
+from unit.training.run_logger import RunLogger
 
 FIGURES = {
     *("kid", "kid_low", "kid_high", "psnr", "ssim", "feature_distance", "pixel_accuracy", "colour_correlation"),
@@ -132,9 +132,9 @@ def test_the_first_grid_shows_the_held_out_images_as_they_are(run: Path) -> None
 
 
 def test_names_are_shown_escaped(tmp_path: Path) -> None:
-    monitor = Monitor(tmp_path, None)
-    monitor.text(0, "dataset", "a: <script>alert(1)</script>, 3 images\n# b")
-    monitor.close()
+    logger = RunLogger(tmp_path, None)
+    logger.text(0, "dataset", "a: <script>alert(1)</script>, 3 images\n# b")
+    logger.close()
     (event,) = board(tmp_path).Tensors("dataset/text_summary")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the page's own sanitizer is deprecated
@@ -148,23 +148,23 @@ def test_lines_after_the_start_and_broken_ones_are_dropped(tmp_path: Path) -> No
     lines = [json.dumps({"step": step}) for step in (1, 2, 3)]
     odd = ['{"step": 2, "lo', '{"step": 1e400}', '{"step": null}', "[" * 100_000, '{"step": NaN}', "\xff"]
     (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, *odd]))
-    Monitor(tmp_path, 2).close()
+    RunLogger(tmp_path, 2).close()
     assert metrics(tmp_path) == [{"step": 1}, {"step": 2}]
 
 
 def test_a_clock_put_back_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for start, step in ((None, 1), (1, 2)):
-        monitor = Monitor(tmp_path, start)
-        monitor.scalars(step, {"x": 1.0})
-        monitor.close()
-        monkeypatch.setattr("unit.training.event_file.time.time_ns", lambda: 10**18)
+        logger = RunLogger(tmp_path, start)
+        logger.scalars(step, {"x": 1.0})
+        logger.close()
+        monkeypatch.setattr("unit.training.run_logger.time.time_ns", lambda: 10**18)
     assert [event.step for event in board(tmp_path).Scalars("x")] == [1, 2]
 
 
 def test_sample_colours_are_never_stretched(tmp_path: Path) -> None:
-    monitor = Monitor(tmp_path, None)
-    monitor.samples(5, PerDomain(torch.full((3, 4, 4), -0.5), torch.full((3, 4, 4), 0.25)))
-    monitor.close()
+    logger = RunLogger(tmp_path, None)
+    logger.samples(5, PerDomain(torch.full((3, 4, 4), -0.5), torch.full((3, 4, 4), 0.25)))
+    logger.close()
     image = Image.open(tmp_path / "samples" / "step-00000005.png")
     assert image.getpixel((0, 0)) == (64, 64, 64)
     assert image.getpixel((0, image.height - 1)) == (159, 159, 159)
