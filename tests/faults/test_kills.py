@@ -12,7 +12,7 @@ import pytest
 
 from tests.tiny import assert_same_run, metrics, tiny
 from unit.config_file import write_config
-from unit.evaluation.run_log import logged
+from unit.evaluation.run_log import logged, read_run_endings
 
 MOMENTS = ("any time", "in training", "while a checkpoint is written")
 
@@ -39,6 +39,10 @@ def test_a_run_killed_at_random_moments_equals_the_uninterrupted_one(tmp_path: P
         torn += any(run.rglob("*.partial"))
     assert life(tmp_path, run).wait() == 0
     assert_same_run(whole, run)
+    *killed, last = read_run_endings(run)
+    assert killed
+    assert all(ending.ended is None for ending in killed)
+    assert last.reason == "finished"
     assert not list(run.rglob("*.partial"))
     assert not list(run.rglob("*.damaged"))
     print(f"\n{died.total()} kills: {dict(died)}, {torn} of them with a file half written; {config.train.steps} steps")
@@ -46,7 +50,7 @@ def test_a_run_killed_at_random_moments_equals_the_uninterrupted_one(tmp_path: P
 
 
 def life(folder: Path, run: Path, *flags: str) -> "subprocess.Popen[bytes]":
-    """The command that begins the run or goes on."""
+    """The command that starts or resumes the run."""
     command = [sys.executable, "train.py", "--config", str(folder / "config.yaml"), "--out", str(run), *flags]
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
