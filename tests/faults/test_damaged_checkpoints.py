@@ -1,4 +1,4 @@
-"""A run whose newest checkpoint is damaged goes on from the one before, whatever the damage."""
+"""A run whose newest checkpoint is damaged resumes from the one before, whatever the damage."""
 
 import os
 import pickle
@@ -30,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def newest(run: Path) -> Iterator[Path]:
-    """The newest checkpoint, put back after the test."""
+    """The newest checkpoint, restored after the test."""
     path = checkpoint.path_of(run / "checkpoints", 4)
     content = path.read_bytes()
     yield path
@@ -119,7 +119,7 @@ def test_with_all_damaged_the_run_stops_and_touches_nothing(run: Path, newest: P
     older.write_bytes(good)
 
 
-def test_the_run_that_went_on_ends_like_the_undamaged_one(run: Path, newest: Path, tmp_path: Path) -> None:
+def test_the_resumed_run_ends_like_the_undamaged_one(run: Path, newest: Path, tmp_path: Path) -> None:
     train(TINY, tmp_path / "whole")
     newest.write_bytes(newest.read_bytes()[:-1000])
     train(TINY, run)

@@ -58,7 +58,7 @@ def life(folder: Path, run: Path, *flags: str) -> "subprocess.Popen[bytes]":
 
 
 def wait(moment: str, process: "subprocess.Popen[bytes]", run: Path, random_: random.Random) -> None:
-    """Until the moment to kill the process."""
+    """Wait until the moment to kill the process."""
     if moment == "any time":  # starting takes most of it
         time.sleep(random_.uniform(0, 5))
         return
@@ -66,8 +66,8 @@ def wait(moment: str, process: "subprocess.Popen[bytes]", run: Path, random_: ra
     lives = len(list(events.glob("*")))
     while process.poll() is None and len(list(events.glob("*"))) == lives:
         time.sleep(0.01)
-    begun = last_step(log)  # what was logged after the checkpoint has been dropped by now
-    while process.poll() is None and last_step(log) == begun:
+    first = last_step(log)  # what was logged after the checkpoint has been dropped by now
+    while process.poll() is None and last_step(log) == first:
         time.sleep(0.01)
     time.sleep(random_.uniform(0, 0.3))
     if moment == "while a checkpoint is written":

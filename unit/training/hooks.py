@@ -37,23 +37,12 @@ _MAX_VALIDATION_IMAGES = 200
 
 
 class Hooks:
-    """The main rank's hooks.
-
-    Args:
-        resolved: the configuration, the device and the images.
-        trainer: the state that is sampled, validated and saved, with
-        bad_images: the training images that were skipped.
-        run_dir: where checkpoints and models go.
-
-    Raises:
-        UserError: from each method, when a file can't be written.
-    """
+    """The hooks of a run on its main rank; each raises `UserError` if a file can't be written."""
 
     def __init__(self, resolved: ResolvedConfig, trainer: Trainer, bad_images: BadImages, run_dir: RunDir) -> None:
         self.resolved, self.trainer, self.bad_images, self.run_dir = resolved, trainer, bad_images, run_dir
-        features = features_if_installed(resolved.device)
-        data = resolved.config.data
-        self.evaluator = Evaluator(resolved.datasets.test, data, features, at_most=_MAX_VALIDATION_IMAGES)
+        test, data, features = resolved.datasets.test, resolved.config.data, features_if_installed(resolved.device)
+        self.evaluator = Evaluator(test, data, features, at_most=_MAX_VALIDATION_IMAGES)
 
     def start(self, resumed: bool) -> None:
         """Describe a new part of the run in its directory, and open the logs."""
@@ -70,10 +59,6 @@ class Hooks:
         self.metrics: tuple[int, Metrics] | None = None
         self.best = best_logged_kid(self.run_dir.path / "metrics.jsonl")
         self.alarms = Alarms(self.resolved.datasets.names, self.run_dir.path)
-
-    def log(self, scalars: Mapping[str, float]) -> None:
-        """Log this step's scalars by TensorBoard's tags."""
-        self.logger.scalars(self.trainer.steps_done, scalars)
 
     def sample(self) -> None:
         """Log sample grids, diagnostics and alarms; raises `NonFiniteError` if one holds NaN."""

@@ -174,9 +174,8 @@ class _Run:
     def _run_scheduled_hooks(self, record: StepRecord, progress: Progress) -> None:
         """Do what is due at this step. It depends on the step alone, so that a resumed run does the same."""
         train, step = self.config.train, self.trainer.steps_done
-        if self.hooks:
-            self.run_dir.writer.check()
-            self.run_log.check()
+        self.run_dir.writer.check()
+        self.run_log.check()
         if step % train.log_every == 0:
             self.trainer.finite.check()
             scalars = self.ranks.all_reduce_mean(step_scalars(self.trainer, record) | progress.rates())
@@ -184,7 +183,7 @@ class _Run:
                 self._gather_bad_images()
                 scalars["data/bad_images"] = len(self.bad_images)
             if self.hooks:
-                self.hooks.log(scalars)
+                self.hooks.logger.scalars(step, scalars)
             progress.show(scalars)
         if self.ranks.world_size > 1 and step % CHECK_SYNC_EVERY == 0:
             self._require_equal_weights()

@@ -51,12 +51,7 @@ class ResolvedConfig:
         return trainer
 
     def batches(self, steps: range, bad_images: BadImages) -> Generator[PerDomain[Tensor]]:
-        """Yield this rank's images for each of `steps`, read by `data.workers` processes or as many as suit the device.
-
-        Args:
-            steps: numbers of steps already done, e.g. range(0, 10) for the first ten steps.
-            bad_images: where images that can't be read are counted.
-        """
+        """Yield this rank's images for each of `steps`, counted from 0; count those that can't be read."""
         train, data = self.config.train, self.config.data
         workers = data.workers
         if workers is None:  # the embedded streets are soon all in memory, where only one process finds them
@@ -99,22 +94,17 @@ def explain_errors(device: torch.device) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        explained = _explain(error, device)
-        if explained is None:
-            raise
-        raise explained from error
-
-
-def _explain(error: RuntimeError | MemoryError, device: torch.device) -> UserError | None:
-    if out_of_memory(error):
-        return UserError(
-            f"out of memory on {device}; set train.checkpoint_activations, or lower train.batch_size, data.crop_size "
-            "or model.channels. The last checkpoint is good"
-        )
-    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-        reason = escape(next(iter(str(error).splitlines()), type(error).__name__))
-        return UserError(f"train.compile: steps can't be compiled here ({reason}); set it to off")
-    return loader_failure(error) if isinstance(error, RuntimeError) else None
+        if out_of_memory(error):
+            raise UserError(
+                f"out of memory on {device}; set train.checkpoint_activations, or lower train.batch_size, "
+                "data.crop_size or model.channels. The last checkpoint is good"
+            ) from error
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            reason = escape(next(iter(str(error).splitlines()), type(error).__name__))
+            raise UserError(f"train.compile: steps can't be compiled here ({reason}); set it to off") from error
+        if isinstance(error, RuntimeError) and (explained := loader_failure(error)):
+            raise explained from error
+        raise
 
 
 def default_out(config: Config, datasets: Datasets) -> Path:

@@ -39,9 +39,8 @@ FORMAT_VERSION = 2
 class RunDir:
     """Writes a run's config.yaml, environment.json, checkpoints and models, and finds the checkpoint to resume from.
 
-    Attributes:
-        path: the directory.
-        writer: writes checkpoints and models in the background, and raises `UserError` where one can't be written.
+    Checkpoints and models are copied at once and written by `writer`, in the background. What can't be written is a
+    `UserError`.
     """
 
     def __init__(self, resolved: ResolvedConfig) -> None:
@@ -49,13 +48,15 @@ class RunDir:
         self.path = resolved.out
         self.checkpoints = self.path / "checkpoints"
         self.writer = Background("checkpoint")
+        self._global_batch = resolved.config.global_batch(resolved.ranks.world_size)
+        self._facts = {  # which may change within a run, but not unnoticed
+            "precision": resolved.precision,
+            "thread count": torch.get_num_threads(),
+            "list of training images": resolved.datasets.digest(),
+        }
 
     def write_environment(self) -> dict[str, Any]:
-        """Write config.yaml and environment.json; return the environment.
-
-        Raises:
-            UserError: they can't be written.
-        """
+        """Write config.yaml and environment.json; return the environment."""
         datasets = self.resolved.datasets
         environment = {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -79,8 +80,6 @@ class RunDir:
         atomic_write(self.path / "environment.json", json.dumps(environment, indent=2).encode())
         return environment
 
-    # Saving copies the state now and writes it in the background.
-
     def save(self, trainer: Trainer, bad_images: BadImages) -> None:
         """Save the model, then a checkpoint, so that each checkpoint has its model, and drop old checkpoints."""
         config, model = self.resolved.config, self._model(trainer)
@@ -88,8 +87,8 @@ class RunDir:
         state = {
             "format_version": FORMAT_VERSION,
             "config": config.to_dict(),
-            "global_batch": self._global_batch(),
-            "facts": self._facts(),
+            "global_batch": self._global_batch,
+            "facts": self._facts,
             "trainer": checkpoint.copy_to_cpu(trainer.state_dict()),
             "bad_images": bad_images.state_dict(),
         }
@@ -108,17 +107,6 @@ class RunDir:
 
     def _model(self, trainer: Trainer) -> bytes:
         return self.resolved.translator(trainer).to_bytes()
-
-    def _global_batch(self) -> int:
-        return self.resolved.config.global_batch(self.resolved.ranks.world_size)
-
-    def _facts(self) -> dict[str, Any]:
-        """What may change within a run, but not unnoticed."""
-        return {
-            "precision": self.resolved.precision,
-            "thread count": torch.get_num_threads(),
-            "list of training images": self.resolved.datasets.digest(),
-        }
 
     def resume(self, trainer: Trainer, bad_images: BadImages) -> bool:
         """Load the newest good checkpoint into `trainer` and `bad_images`; return whether there was one.
@@ -181,12 +169,12 @@ class RunDir:
             assert path == checkpoint.path_of(self.checkpoints, trainer.steps_done)
         except Exception as error:
             raise checkpoint.BadCheckpointError(f"{escape(path)}: the state does not fit its name or config") from error
-        for fact, now in self._facts().items():
-            if facts.get(fact) != now:
-                log.warning("the %s changed: %s before, %s now", fact, facts.get(fact), now)
+        for fact, before in facts.items():
+            if self._facts.get(fact) != before:
+                log.warning("the %s changed: %s before, %s now", fact, before, self._facts.get(fact))
 
     def _require_same(self, before: Config, batch_before: int) -> None:
-        changed, batch = differences(before, self.resolved.config), self._global_batch()
+        changed, batch = differences(before, self.resolved.config), self._global_batch
         if batch != batch_before:
             changed.append(f"train.batch_size × train.grad_accum_steps × ranks: {batch_before} before, {batch} now")
         if changed:

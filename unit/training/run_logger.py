@@ -120,16 +120,16 @@ class RunLog(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self._path: Path | None = None
-        self._held_back: list[bytes] = []
+        self._held_back = b""
         self._error: UserError | None = None
         self._step: Callable[[], int] = int
 
     @contextmanager
     def capture(self) -> Iterator[None]:
-        """Receive the root logger's messages; without `start`, nothing is written."""
+        """Receive the root logger's messages."""
         root = logging.getLogger()
         handlers: list[logging.Handler] = [self]
-        if not root.handlers and logging.lastResort:  # which logging drops once there is any handler
+        if not root.handlers and logging.lastResort:  # which logging would no longer use
             handlers.append(logging.lastResort)
         for handler in handlers:
             root.addHandler(handler)
@@ -140,28 +140,19 @@ class RunLog(logging.Handler):
                 root.removeHandler(handler)
 
     def start(self, run: Path, step: Callable[[], int]) -> None:
-        """Begin a part of the run, at `step()`, with the messages held back.
-
-        Raises:
-            UserError: it can't be written.
-        """
+        """Start a part of the run in its directory, at `step()`; raise `UserError` if that can't be written."""
         path, command = run / RUN_LOG_FILE, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         gap = b"\n" if path.exists() else b""  # which also ends a line that a full disk cut short
-        _append(path, gap + format_lines(START, f"step {step()}: {command}") + b"".join(self._held_back))
-        self._path, self._step, self._held_back = path, step, []
+        _append(path, gap + format_lines(START, f"step {step()}: {command}") + self._held_back)
+        self._path, self._step = path, step
 
     def end(self, reason: str) -> None:
-        """Record how this part of the run ended, unless it never started.
-
-        Raises:
-            UserError: it can't be written.
-        """
-        if self._path:
-            _append(self._path, format_lines(END, f"step {self._step()}: {reason}"))
+        """Record how this part of the run ended; raise `UserError` if that can't be written."""
+        self._write(END, f"step {self._step()}: {reason}")
 
     @contextmanager
     def record_errors(self) -> Iterator[None]:
-        """Record the error that ends this part of the run, with its traceback if it is not a `UserError`."""
+        """Record an error as the end of this part of the run, with its traceback unless it is a `UserError`."""
         try:
             yield
         except BaseException as error:
@@ -169,26 +160,28 @@ class RunLog(logging.Handler):
                 if isinstance(error, UserError):
                     self.end(f"error: {error}")
                 else:
-                    if self._path:
-                        _append(self._path, format_lines("ERROR", traceback.format_exc()))
+                    self._write("ERROR", traceback.format_exc())
                     self.end(" ".join(f"error: {type(error).__name__}: {error}".split()))
             raise
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a message of the console's."""
+        try:
+            self._write(record.levelname, self.format(record))
+        except UserError as error:
+            self._error = self._error or error
 
     def check(self) -> None:
         """Raise `UserError` if a message could not be written."""
         if self._error:
             raise self._error
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a message of the console's."""
-        lines = format_lines(record.levelname, self.format(record))
-        if self._path is None:
-            self._held_back.append(lines)
-            return
-        try:
+    def _write(self, kind: str, text: str) -> None:
+        lines = format_lines(kind, text)
+        if self._path:
             _append(self._path, lines)
-        except UserError as error:
-            self._error = self._error or error
+        else:
+            self._held_back += lines
 
 
 def _append(path: Path, content: bytes) -> None:
