@@ -44,7 +44,7 @@ TRAINER = Trainer(TINY, torch.device("cpu"), "fp32")
 
 def step_resumed_from(run: Path) -> int:
     TRAINER.steps_done = -1
-    assert RunDir(resolve(TINY, run)).resume(TRAINER, BadImages(PerDomain(1, 1)))
+    assert RunDir(resolve(TINY, run), TRAINER, BadImages(PerDomain(1, 1))).resume()
     return TRAINER.steps_done
 
 

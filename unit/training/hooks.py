@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from unit.config_file import to_yaml
-from unit.data.bad_images import BadImages
 from unit.domains import Domain, PerDomain
 from unit.errors import UserError
 from unit.evaluation.evaluate import Evaluator, Metrics, sample_grids
@@ -39,8 +38,8 @@ _MAX_VALIDATION_IMAGES = 200
 class Hooks:
     """The hooks of a run on its main rank; each raises `UserError` if a file can't be written."""
 
-    def __init__(self, resolved: ResolvedConfig, trainer: Trainer, bad_images: BadImages, run_dir: RunDir) -> None:
-        self.resolved, self.trainer, self.bad_images, self.run_dir = resolved, trainer, bad_images, run_dir
+    def __init__(self, resolved: ResolvedConfig, trainer: Trainer, run_dir: RunDir) -> None:
+        self.resolved, self.trainer, self.run_dir = resolved, trainer, run_dir
         test, data, features = resolved.datasets.test, resolved.config.data, features_if_installed(resolved.device)
         self.evaluator = Evaluator(test, data, features, at_most=_MAX_VALIDATION_IMAGES)
 
@@ -88,7 +87,7 @@ class Hooks:
             kid = mean_kid(scalars)
             if kid is not None and (self.best is None or kid < self.best[1]):
                 self.best = step, kid
-                self.run_dir.save_model(self.trainer, BEST_FILE)
+                self.run_dir.save_model(BEST_FILE)
                 log.info("step %d: the best so far, mean KID %.1f: %s", step, kid, self.run_dir.path / BEST_FILE)
         return self.metrics[1]
 
@@ -104,9 +103,9 @@ class Hooks:
         """Save the model, and a checkpoint: that there is one means that the logs up to it are there too."""
         if checkpoint:
             self.logger.flush()
-            self.run_dir.save(self.trainer, self.bad_images)
+            self.run_dir.save()
         else:
-            self.run_dir.save_model(self.trainer)
+            self.run_dir.save_model()
 
     def close(self) -> None:
         """Wait until everything is written."""

@@ -90,8 +90,8 @@ class _Run:
         self.resolved, self.config, self.ranks, self.run_log = resolved, resolved.config, resolved.ranks, run_log
         self.trainer = resolved.build_trainer()
         self.bad_images = BadImages(resolved.datasets.train.map(len))
-        self.run_dir = RunDir(resolved)
-        self.hooks = Hooks(resolved, self.trainer, self.bad_images, self.run_dir) if self.ranks.is_main else None
+        self.run_dir = RunDir(resolved, self.trainer, self.bad_images)
+        self.hooks = Hooks(resolved, self.trainer, self.run_dir) if self.ranks.is_main else None
         self.saved_step: int | None = None
         """the step of the newest checkpoint"""
 
@@ -127,7 +127,7 @@ class _Run:
 
     def _load_latest_checkpoint(self) -> bool:
         """Load the newest good checkpoint on all ranks; return whether there was one."""
-        resumed = self.ranks.broadcast(self.run_dir.resume(self.trainer, self.bad_images) if self.hooks else False)
+        resumed = self.ranks.broadcast(self.run_dir.resume() if self.hooks else False)
         if resumed and self.ranks.world_size > 1:  # the other machines may not see the run's directory
             state = self.ranks.broadcast((copy_to_cpu(self.trainer.state_dict()), self.bad_images.state_dict()))
             self.trainer.load_state_dict(state[0])

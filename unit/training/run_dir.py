@@ -43,8 +43,8 @@ class RunDir:
     `UserError`.
     """
 
-    def __init__(self, resolved: ResolvedConfig) -> None:
-        self.resolved = resolved
+    def __init__(self, resolved: ResolvedConfig, trainer: Trainer, bad_images: BadImages) -> None:
+        self.resolved, self.trainer, self.bad_images = resolved, trainer, bad_images
         self.path = resolved.out
         self.checkpoints = self.path / "checkpoints"
         self.writer = Background("checkpoint")
@@ -80,17 +80,17 @@ class RunDir:
         atomic_write(self.path / "environment.json", json.dumps(environment, indent=2).encode())
         return environment
 
-    def save(self, trainer: Trainer, bad_images: BadImages) -> None:
+    def save(self) -> None:
         """Save the model, then a checkpoint, so that each checkpoint has its model, and drop old checkpoints."""
-        config, model = self.resolved.config, self._model(trainer)
-        path = checkpoint.path_of(self.checkpoints, trainer.steps_done)
+        config, model = self.resolved.config, self._model()
+        path = checkpoint.path_of(self.checkpoints, self.trainer.steps_done)
         state = {
             "format_version": FORMAT_VERSION,
             "config": config.to_dict(),
             "global_batch": self._global_batch,
             "facts": self._facts,
-            "trainer": checkpoint.copy_to_cpu(trainer.state_dict()),
-            "bad_images": bad_images.state_dict(),
+            "trainer": checkpoint.copy_to_cpu(self.trainer.state_dict()),
+            "bad_images": self.bad_images.state_dict(),
         }
 
         def write() -> None:
@@ -100,16 +100,16 @@ class RunDir:
 
         self.writer.start(write)
 
-    def save_model(self, trainer: Trainer, name: str = MODEL_FILE) -> None:
+    def save_model(self, name: str = MODEL_FILE) -> None:
         """Save the EMA weights alone, all that translating needs."""
-        model = self._model(trainer)
+        model = self._model()
         self.writer.start(lambda: atomic_write(self.path / name, model))
 
-    def _model(self, trainer: Trainer) -> bytes:
-        return self.resolved.translator(trainer).to_bytes()
+    def _model(self) -> bytes:
+        return self.resolved.translator(self.trainer).to_bytes()
 
-    def resume(self, trainer: Trainer, bad_images: BadImages) -> bool:
-        """Load the newest good checkpoint into `trainer` and `bad_images`; return whether there was one.
+    def resume(self) -> bool:
+        """Load the newest good checkpoint into the trainer; return whether there was one.
 
         Newer checkpoints that are damaged are renamed to .damaged, so that they no longer count.
 
@@ -122,7 +122,7 @@ class RunDir:
         damaged: list[Path] = []
         for step, path in candidates:
             try:
-                self._restore(path, trainer, bad_images)
+                self._restore(path)
             except checkpoint.BadCheckpointError as error:
                 if error.__cause__ and out_of_memory(error.__cause__):
                     raise error.__cause__ from None  # the checkpoint may be good
@@ -150,7 +150,7 @@ class RunDir:
             steps.append(Translator.load(self.path, "cpu").step)
         return max(steps, default=0)
 
-    def _restore(self, path: Path, trainer: Trainer, bad_images: BadImages) -> None:
+    def _restore(self, path: Path) -> None:
         state = checkpoint.load(path)
         try:
             version, config = state["format_version"], Config.from_dict(state["config"])
@@ -161,12 +161,12 @@ class RunDir:
         if version != FORMAT_VERSION:
             raise UserError(f"{escape(path)}: of another version of this program; {self._how_to_restart()}")
         self._require_same(config, global_batch)
-        if "average" in trainer_state:  # the EMA's name before version 0.2
+        if "average" in trainer_state:  # the EMA's name in version 0.1
             trainer_state["ema"] = trainer_state.pop("average")
         try:
-            trainer.load_state_dict(trainer_state)
-            bad_images.load_state_dict(bad_state)
-            assert path == checkpoint.path_of(self.checkpoints, trainer.steps_done)
+            self.trainer.load_state_dict(trainer_state)
+            self.bad_images.load_state_dict(bad_state)
+            assert path == checkpoint.path_of(self.checkpoints, self.trainer.steps_done)
         except Exception as error:
             raise checkpoint.BadCheckpointError(f"{escape(path)}: the state does not fit its name or config") from error
         for fact, before in facts.items():
