@@ -71,6 +71,11 @@ def test_of_a_huge_file_the_end_is_read(tmp_path: Path) -> None:
     assert len(last_lines(tmp_path, 3)) == 3
 
 
+def test_an_ending_whose_start_is_too_far_back_counts(tmp_path: Path) -> None:
+    (tmp_path / "run.log").write_text(LOG.split("\n", 2)[2])
+    assert [ending.reason for ending in read_run_endings(tmp_path)] == ["SIGTERM", "", "error: x.jpg: damaged"]
+
+
 @pytest.mark.parametrize("kind", ["missing", "folder", "loop", "pipe"])
 def test_where_there_is_no_log_there_are_no_endings(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "run.log"

@@ -16,8 +16,8 @@ RUN_LOG_FILE = "run.log"
 START, END = "START", "END"
 """The kinds of the two lines in run.log that are not the console's."""
 
-_TAIL_BYTES = 4_000_000
-"""How much of a run.log is read: the end of it."""
+_TAIL_BYTES = 16_000_000
+"""How much of the end of run.log is read: at a line every 30 s, months."""
 _MAX_CHARACTERS = 1000
 """Of a line; the rest is cut off."""
 _LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d) ([A-Z]+) (?:step (\d{1,18}): )?(.*)")
@@ -80,13 +80,14 @@ def read_run_endings(run: Path) -> list[RunEnding]:
             continue
         if match[2] == START:
             endings.append(RunEnding(time))
-        elif endings and match[3]:
-            endings[-1] = RunEnding(endings[-1].started, time, int(match[3]), match[4])
+        elif match[3]:
+            started = endings.pop().started if endings else time  # which is no longer in the file's end
+            endings.append(RunEnding(started, time, int(match[3]), match[4]))
     return endings
 
 
 def last_lines(run: Path, count: int | None = 20) -> list[str]:
-    """The last `count` lines of a run's run.log (None: of its last 4 MB), escaped; empty where it can't be read."""
+    """The last `count` lines of a run's run.log (None: of its last 16 MB), escaped; empty where it can't be read."""
     path = run / RUN_LOG_FILE
     try:
         if not path.is_file():  # a pipe would be waited for
