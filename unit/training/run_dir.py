@@ -118,7 +118,7 @@ class RunDir:
             UserError: none of the run's checkpoints is good any more, or the newest is of another version.
         """
         candidates = checkpoint.available(self.checkpoints)
-        reached = max([self._reached_step(), *(step for step, _ in candidates)])
+        reached = max([0, self._reached_step(), *(step for step, _ in candidates)])
         damaged: list[Path] = []
         for step, path in candidates:
             try:
