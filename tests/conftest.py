@@ -36,6 +36,6 @@ class Coarse:
 @pytest.fixture(autouse=True, scope="session")
 def _quick_features() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unit.training.records.features_if_installed", lambda _: Coarse())
-        patch.setattr("unit.training.records.report_unless_it_fails", lambda *_: None)  # it takes a second
+        patch.setattr("unit.training.hooks.features_if_installed", lambda _: Coarse())
+        patch.setattr("unit.training.hooks.report_unless_it_fails", lambda *_: None)  # it takes a second
         yield

@@ -1,4 +1,4 @@
-"""A run whose newest checkpoint is damaged goes on from the one before, whatever the damage."""
+"""A run whose newest checkpoint is damaged resumes from the one before, whatever the damage."""
 
 import os
 import pickle
@@ -15,7 +15,8 @@ from unit.domains import PerDomain
 from unit.errors import UserError
 from unit.training import checkpoint
 from unit.training.loop import train
-from unit.training.run_folder import RunFolder
+from unit.training.resolve import resolve
+from unit.training.run_dir import RunDir
 from unit.training.trainer import Trainer
 
 
@@ -29,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def newest(run: Path) -> Iterator[Path]:
-    """The newest checkpoint, put back after the test."""
+    """The newest checkpoint, restored after the test."""
     path = checkpoint.path_of(run / "checkpoints", 4)
     content = path.read_bytes()
     yield path
@@ -43,7 +44,7 @@ TRAINER = Trainer(TINY, torch.device("cpu"), "fp32")
 
 def step_resumed_from(run: Path) -> int:
     TRAINER.steps_done = -1
-    assert RunFolder(run).resume(TRAINER, {}, BadImages(PerDomain(1, 1)))
+    assert RunDir(resolve(TINY, run), TRAINER, BadImages(PerDomain(1, 1))).resume()
     return TRAINER.steps_done
 
 
@@ -118,7 +119,7 @@ def test_with_all_damaged_the_run_stops_and_touches_nothing(run: Path, newest: P
     older.write_bytes(good)
 
 
-def test_the_run_that_went_on_ends_like_the_undamaged_one(run: Path, newest: Path, tmp_path: Path) -> None:
+def test_the_resumed_run_ends_like_the_undamaged_one(run: Path, newest: Path, tmp_path: Path) -> None:
     train(TINY, tmp_path / "whole")
     newest.write_bytes(newest.read_bytes()[:-1000])
     train(TINY, run)

@@ -1,5 +1,6 @@
 """A disk that is really full, or a limit on the size of files: one line, and nothing that was saved before is lost."""
 
+import logging
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ from tests.tiny import assert_same_run, tiny
 from unit.config import Config
 from unit.domains import PerDomain
 from unit.errors import UserError
+from unit.evaluation.run_log import read_run_endings
 from unit.training import checkpoint
 from unit.training.loop import train
 from unit.training.trainer import Trainer
@@ -95,6 +97,27 @@ def test_a_full_disk_is_one_line_and_costs_nothing_saved(
     train(config(doing), run)
     train(config(doing), tmp_path / "whole")
     assert_same_run(tmp_path / "whole", run)
+
+
+def test_a_message_on_a_full_disk_ends_the_run_after_the_step(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """run.log is like any other file of the run."""
+    run = small_disk / "run"
+
+    def fill_and_log() -> None:
+        fill(small_disk)
+        logging.getLogger("unit").warning("x" * 10_000)
+
+    with from_step_3_on(run, fill_and_log, monkeypatch), pytest.raises(UserError, match="No space left") as refused:
+        train(config("saving"), run)
+    assert str(refused.value).startswith(f"{run}/run.log: can't be written")
+    assert [step for step, _ in checkpoint.available(run / "checkpoints")] == [2, 0]
+    (small_disk / "ballast").unlink()
+    train(config("saving"), run)
+    train(config("saving"), tmp_path / "whole")
+    assert_same_run(tmp_path / "whole", run)
+    assert [ending.reason for ending in read_run_endings(run)][-1] == "finished"
 
 
 def test_a_disk_that_is_full_from_the_start_is_one_line(small_disk: Path) -> None:

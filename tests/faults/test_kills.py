@@ -12,7 +12,7 @@ import pytest
 
 from tests.tiny import assert_same_run, metrics, tiny
 from unit.config_file import write_config
-from unit.evaluation.run_log import logged
+from unit.evaluation.run_log import logged, read_run_endings
 
 MOMENTS = ("any time", "in training", "while a checkpoint is written")
 
@@ -39,6 +39,10 @@ def test_a_run_killed_at_random_moments_equals_the_uninterrupted_one(tmp_path: P
         torn += any(run.rglob("*.partial"))
     assert life(tmp_path, run).wait() == 0
     assert_same_run(whole, run)
+    *killed, last = read_run_endings(run)
+    assert killed
+    assert all(ending.ended is None for ending in killed)
+    assert last.reason == "finished"
     assert not list(run.rglob("*.partial"))
     assert not list(run.rglob("*.damaged"))
     print(f"\n{died.total()} kills: {dict(died)}, {torn} of them with a file half written; {config.train.steps} steps")
@@ -46,7 +50,7 @@ def test_a_run_killed_at_random_moments_equals_the_uninterrupted_one(tmp_path: P
 
 
 def life(folder: Path, run: Path, *flags: str) -> "subprocess.Popen[bytes]":
-    """The command that begins the run or goes on."""
+    """The command that starts or resumes the run."""
     command = [sys.executable, "train.py", "--config", str(folder / "config.yaml"), "--out", str(run), *flags]
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
@@ -54,7 +58,7 @@ def life(folder: Path, run: Path, *flags: str) -> "subprocess.Popen[bytes]":
 
 
 def wait(moment: str, process: "subprocess.Popen[bytes]", run: Path, random_: random.Random) -> None:
-    """Until the moment to kill the process."""
+    """Wait until the moment to kill the process."""
     if moment == "any time":  # starting takes most of it
         time.sleep(random_.uniform(0, 5))
         return
@@ -62,8 +66,8 @@ def wait(moment: str, process: "subprocess.Popen[bytes]", run: Path, random_: ra
     lives = len(list(events.glob("*")))
     while process.poll() is None and len(list(events.glob("*"))) == lives:
         time.sleep(0.01)
-    begun = last_step(log)  # what was logged after the checkpoint has been dropped by now
-    while process.poll() is None and last_step(log) == begun:
+    first = last_step(log)  # what was logged after the checkpoint has been dropped by now
+    while process.poll() is None and last_step(log) == first:
         time.sleep(0.01)
     time.sleep(random_.uniform(0, 0.3))
     if moment == "while a checkpoint is written":

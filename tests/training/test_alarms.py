@@ -1,4 +1,4 @@
-"""Alarms: stubs that have one illness each, through the code that looks at real networks; and healthy ones."""
+"""Alarms: stub networks with one failure mode each, through the code that measures real networks; and healthy ones."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from unit.domains import Domain, PerDomain
 from unit.model.networks import Autoencoders, Discriminators, Encoder, Generator
 from unit.training.alarms import ALARMS, Alarms
 from unit.training.diagnostics import diagnostics, probe_batch
-from unit.training.setup import Setup
+from unit.training.resolve import resolve
 from unit.translation.translator import Translator
 
 SIZE = 32
@@ -33,8 +33,8 @@ class Images:
 
 
 @pytest.fixture(scope="module")
-def make_images(tmp_path_factory: pytest.TempPathFactory) -> Images:
-    datasets = Setup.of(CONFIG, tmp_path_factory.mktemp("alarms") / "run").datasets
+def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
+    datasets = resolve(CONFIG, tmp_path_factory.mktemp("alarms") / "run").datasets
     return Images(probe_batch(datasets.test.images, CONFIG.data), probe_batch(datasets.train, CONFIG.data))
 
 
@@ -71,12 +71,12 @@ def judging(judge: Callable[[Domain, Tensor], Tensor]) -> Discriminators:
 
 
 def by_brightness(_: Domain, x: Tensor) -> Tensor:
-    """Neither sure nor at a loss."""
+    """Neither certain nor constant."""
     return functional.avg_pool2d(x, 8).mean(dim=1, keepdim=True)
 
 
 def knowing(known: PerDomain[Tensor]) -> Discriminators:
-    """Certain of images that it has seen, and of all others."""
+    """Certain that known images are real and all others are not."""
 
     def judge(i: Domain, x: Tensor) -> Tensor:
         seen = (x[:, None] == known[i][None]).flatten(2).all(dim=2).any(dim=1)
@@ -115,7 +115,7 @@ def unhide(y: Tensor) -> Tensor:
     return ((low + 0.2) / 0.7 + (y - low) / 0.03).clamp(-1, 1)
 
 
-def signs(
+def measure(
     images: Images, autoencoders: Autoencoders | None = None, discriminators: Discriminators | None = None
 ) -> dict[str, float]:
     translator = Translator(autoencoders or networks(darken, brighten), CONFIG, NAMES, 0, "cpu", "fp32")
@@ -131,10 +131,10 @@ def fired(run: Path, seen: dict[str, float], checks: int = CHECKS) -> set[str]:
 
 
 def test_a_healthy_pair_raises_no_alarm(tmp_path: Path, images: Images) -> None:
-    assert fired(tmp_path, signs(images)) == set()
+    assert fired(tmp_path, measure(images)) == set()
 
 
-ILL: dict[str, tuple[Autoencoders, set[str]]] = {
+FAILURES: dict[str, tuple[Autoencoders, set[str]]] = {
     "identity": (networks(same, same), {"identity_collapse_a2b", "identity_collapse_b2a"}),
     "identity, blurred": (networks(coarse, same, coarse), {"identity_collapse_a2b", "identity_collapse_b2a"}),
     "identity, where reconstructions are worse": (networks(same, same, coarse), {"identity_collapse_a2b"}),
@@ -145,15 +145,15 @@ ILL: dict[str, tuple[Autoencoders, set[str]]] = {
 }
 
 
-@pytest.mark.parametrize("illness", ILL)
-def test_an_ill_translator_raises_its_alarm_and_no_other(tmp_path: Path, images: Images, illness: str) -> None:
-    autoencoders, expected = ILL[illness]
-    assert fired(tmp_path, signs(images, autoencoders)) == expected
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failing_translator_raises_its_alarm_and_no_other(tmp_path: Path, images: Images, failure: str) -> None:
+    autoencoders, expected = FAILURES[failure]
+    assert fired(tmp_path, measure(images, autoencoders)) == expected
 
 
 def test_distances_are_in_levels_and_nothing_where_nothing_changes(images: Images) -> None:
-    nothing = signs(images, networks(same, same))
-    lighter = signs(images, networks(lambda x: (x + 2 / 127.5).clamp(max=1), same))
+    nothing = measure(images, networks(same, same))
+    lighter = measure(images, networks(lambda x: (x + 2 / 127.5).clamp(max=1), same))
     for name in ("identity", "reconstruction"):
         assert nothing[f"vital/{name}_distance_a2b"] == 0
     assert 1.5 < lighter["vital/identity_distance_a2b"] <= 2.01
@@ -161,45 +161,43 @@ def test_distances_are_in_levels_and_nothing_where_nothing_changes(images: Image
     assert 1.5 < lighter["vital/reconstruction_distance_b2a"] <= 2.01
 
 
-def test_jpeg_costs_a_image_some_levels_and_no_more(images: Images) -> None:
+def test_jpeg_costs_an_image_some_levels_and_no_more(images: Images) -> None:
     """From a plain image nothing comes back, so it can lose nothing; a reconstruction loses what JPEG takes."""
-    assert 0.05 < signs(images, networks(plain, brighten))["vital/hidden_code_a2b"] < 0.3
+    assert 0.05 < measure(images, networks(plain, brighten))["vital/hidden_code_a2b"] < 0.3
 
 
 def test_a_discriminator_that_is_never_wrong_raises_its_alarm_and_no_other(tmp_path: Path, images: Images) -> None:
     known = PerDomain.of(lambda i: torch.cat([images.held_out[i], images.training[i]]))
     expected = {"discriminator_saturated_a", "discriminator_saturated_b"}
-    assert fired(tmp_path, signs(images, discriminators=knowing(known))) == expected
+    assert fired(tmp_path, measure(images, discriminators=knowing(known))) == expected
 
 
-def test_a_discriminator_that_knows_the_training_images_raises_its_alarm_and_no_other(
+def test_a_discriminator_that_has_memorized_the_training_images_raises_its_alarm_and_no_other(
     tmp_path: Path, images: Images
 ) -> None:
-    found = signs(images, discriminators=knowing(images.training))
+    found = measure(images, discriminators=knowing(images.training))
     assert fired(tmp_path, found) == {"overfitting_a", "overfitting_b"}
 
 
 def test_each_discriminator_is_shown_the_translations_into_its_domain(images: Images) -> None:
     """Of images into b there is but one, plain all over."""
     judges = judging(lambda _, x: (x.flatten(2).std(dim=2) < 1e-6).all(dim=1).float()[:, None, None, None])
-    found = signs(images, networks(plain, brighten), judges)
+    found = measure(images, networks(plain, brighten), judges)
     assert found["vital/discriminator_accuracy_b"] == 0
     assert found["vital/discriminator_accuracy_a"] == 0.5
 
 
-@pytest.mark.parametrize("verdict", [0.0, -3.0, 100.0])
-def test_a_discriminator_that_says_one_thing_raises_its_alarm_and_no_other(
-    tmp_path: Path, images: Images, verdict: float
-) -> None:
-    dead = judging(lambda i, x: torch.full_like(by_brightness(i, x), verdict) if i is Domain.A else by_brightness(i, x))
-    assert fired(tmp_path, signs(images, discriminators=dead)) == {"discriminator_dead_a"}
+@pytest.mark.parametrize("logit", [0.0, -3.0, 100.0])
+def test_a_constant_discriminator_raises_its_alarm_and_no_other(tmp_path: Path, images: Images, logit: float) -> None:
+    dead = judging(lambda i, x: torch.full_like(by_brightness(i, x), logit) if i is Domain.A else by_brightness(i, x))
+    assert fired(tmp_path, measure(images, discriminators=dead)) == {"discriminator_dead_a"}
 
 
-def test_an_illness_has_to_last(tmp_path: Path, images: Images) -> None:
-    healthy, ill = signs(images), signs(images, networks(same, same))
+def test_a_failure_mode_has_to_last(tmp_path: Path, images: Images) -> None:
+    healthy, failing = measure(images), measure(images, networks(same, same))
     alarms = Alarms(NAMES, tmp_path)
     needed = next(alarm.checks for alarm in ALARMS if alarm.name == "identity_collapse")
-    course = [ill] * (needed - 1) + [healthy] + [ill] * (needed + 2) + [healthy]
+    course = [failing] * (needed - 1) + [healthy] + [failing] * (needed + 2) + [healthy]
     raised = [alarms.check(step, seen)["alarm/identity_collapse_a2b"] for step, seen in enumerate(course)]
     assert raised == [0] * needed + [0] * (needed - 1) + [1] * 3 + [0]
 
@@ -218,21 +216,21 @@ def test_images_that_are_as_grey_there_as_here_are_no_identity_yet(
     assert fired(tmp_path, seen) == ({"identity_collapse_b2a"} if collapsed else set())
 
 
-def test_what_is_not_measured_is_not_ill(tmp_path: Path) -> None:
+def test_what_is_not_measured_triggers_nothing(tmp_path: Path) -> None:
     assert fired(tmp_path, {}) == set()
     assert fired(tmp_path, {f"vital/{name}_a": float("nan") for name in ("active_units", "overfitting")}) == set()
 
 
-def test_an_alarm_is_said_once_with_the_users_names_the_figure_and_advice(
+def test_an_alarm_is_said_once_with_the_users_names_the_symptom_and_advice(
     tmp_path: Path, images: Images, caplog: pytest.LogCaptureFixture
 ) -> None:
     alarms = Alarms(NAMES, tmp_path)
     with caplog.at_level(logging.WARNING):
         for check in range(20):
-            alarms.check(check * 250, signs(images, networks(plain, brighten)) if check else signs(images))
+            alarms.check(check * 250, measure(images, networks(plain, brighten)) if check else measure(images))
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("step 2500, sunny to rainy: mode collapse. ")
-    assert "0.000 of the inputs' spread" in line
+    assert "0.000 of the inputs' diversity" in line
     assert "loss.r1" in line
     assert "\n" not in line
 
@@ -247,11 +245,11 @@ def test_advice_names_keys_that_exist(alarm) -> None:  # type: ignore[no-untyped
 
 
 @pytest.mark.parametrize("every", [1, 3, 7])
-def test_a_run_in_parts_has_the_alarms_of_a_run_in_one(
+def test_a_resumed_run_has_the_alarms_of_an_uninterrupted_one(
     tmp_path: Path, images: Images, every: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    healthy, ill = signs(images), signs(images, networks(plain, lambda y: -y))
-    course = [healthy] * 2 + [ill] * 14 + [healthy] + [ill] * 12
+    healthy, failing = measure(images), measure(images, networks(plain, lambda y: -y))
+    course = [healthy] * 2 + [failing] * 14 + [healthy] + [failing] * 12
     whole, said = [], []
     for part in (len(course), every):
         run, raised = tmp_path / str(part), []
@@ -274,12 +272,15 @@ def test_a_run_in_parts_has_the_alarms_of_a_run_in_one(
 @pytest.mark.slow
 def test_a_healthy_run_raises_no_alarm(tmp_path: Path) -> None:
     config = replace(CONFIG, train=replace(CONFIG.train, steps=150, batch_size=4))
-    setup = Setup.of(config, tmp_path / "run")
-    trainer, alarms, raised = setup.trainer(), Alarms(NAMES, tmp_path), set()
-    test, train = probe_batch(setup.datasets.test.images, config.data), probe_batch(setup.datasets.train, config.data)
-    for images in setup.batches(range(config.train.steps), BadImages(setup.datasets.train.map(len))):
+    resolved = resolve(config, tmp_path / "run")
+    trainer, alarms, raised = resolved.build_trainer(), Alarms(NAMES, tmp_path), set()
+    test, train = (
+        probe_batch(resolved.datasets.test.images, config.data),
+        probe_batch(resolved.datasets.train, config.data),
+    )
+    for images in resolved.batches(range(config.train.steps), BadImages(resolved.datasets.train.map(len))):
         trainer.step(images)
         if trainer.steps_done % 6 == 0:
-            seen = diagnostics(setup.translator(trainer), trainer.discriminators, test, train)
+            seen = diagnostics(resolved.translator(trainer), trainer.discriminators, test, train)
             raised |= {tag for tag, value in alarms.check(trainer.steps_done, seen).items() if value}
     assert raised == set()

@@ -5,7 +5,7 @@ import pytest
 from unit.training.background import Background
 
 
-def test_work_is_done_beside_and_one_piece_after_the_other() -> None:
+def test_tasks_run_in_the_background_one_after_the_other() -> None:
     background, run, done = Background("test"), threading.Event(), []
     background.start(lambda: done.append(run.wait(10)))
     background.check()
@@ -18,14 +18,14 @@ def test_work_is_done_beside_and_one_piece_after_the_other() -> None:
 
 
 @pytest.mark.parametrize("ask", ["check", "finish", "start"])
-def test_what_it_raises_is_raised_once_by_the_next_call(ask: str) -> None:
+def test_an_exception_is_raised_once_by_the_next_call(ask: str) -> None:
     def fail() -> None:
         raise ValueError("full")
 
     background, reached = Background("test"), []
     background.start(fail)
-    assert background._work is not None
-    background._work.exception()  # wait
+    assert background._task is not None
+    background._task.exception()  # wait
     with pytest.raises(ValueError, match="full"):
         getattr(background, ask)(*([lambda: reached.append(1)] if ask == "start" else []))
     background.finish()

@@ -1,4 +1,4 @@
-"""Vital signs: what each metric means, and that looking changes nothing."""
+"""Diagnostics: what each means, and that measuring changes nothing."""
 
 import copy
 from dataclasses import replace
@@ -45,14 +45,14 @@ class Means(nn.Module):
         return [self.scale * x[:, k : k + 1, :4, :4] + self.shift for k in range(2)]
 
 
-def verdicts(trainer: Trainer, real: float, seen: float, scale: float = 1.0, shift: float = 0.0) -> dict[str, float]:
-    """Of discriminators that say `real` and `seen`, and a little more or less, of held-out and training images."""
+def with_logits(trainer: Trainer, real: float, seen: float, scale: float = 1.0, shift: float = 0.0) -> dict[str, float]:
+    """Diagnostics of discriminators whose logits of held-out and training images are about `real` and `seen`."""
     held_out, training = noise(6).map(lambda x: real + 0.1 * x), noise(6).map(lambda x: seen + 0.1 * x)
     judges = Discriminators(PerDomain.of(lambda _: Means(scale, shift)))
     return diagnostics(translator_of(trainer), judges, held_out, training)
 
 
-def test_looking_changes_nothing_and_gives_the_same_again(trainer: Trainer) -> None:
+def test_measuring_changes_nothing_and_is_repeatable(trainer: Trainer) -> None:
     before = copy.deepcopy(trainer.state_dict())
     seen = [diagnostics(translator_of(trainer), trainer.discriminators, noise(9), noise(9, 1)) for _ in range(2)]
     after = trainer.state_dict()
@@ -63,7 +63,7 @@ def test_looking_changes_nothing_and_gives_the_same_again(trainer: Trainer) -> N
 
 
 def test_the_domains_are_treated_alike(trainer: Trainer) -> None:
-    """The same networks under the other domain's name give the same signs there."""
+    """The same networks under the other domain's name have the same diagnostics there."""
     swapped = copy.deepcopy(trainer)
     for modules in (
         swapped.ema.encoders,
@@ -82,8 +82,8 @@ def test_the_domains_are_treated_alike(trainer: Trainer) -> None:
                     assert there[tag.removesuffix(ending) + other] == pytest.approx(value, abs=1e-6)
 
 
-def test_units_that_vary_within_a_image_alone_are_not_active(trainer: Trainer) -> None:
-    """Of copies of one image no element of the code differs, however much it does between channels and places."""
+def test_units_that_only_vary_within_an_image_are_not_active(trainer: Trainer) -> None:
+    """Between copies of one image no element of the code differs, however much channels and places do."""
     one, many = noise(1).map(lambda x: x.expand(5, -1, -1, -1)), noise(5)
     judges, translator = trainer.discriminators, translator_of(trainer)
     assert diagnostics(translator, judges, one, many)["vital/active_units_a"] == 0
@@ -91,19 +91,19 @@ def test_units_that_vary_within_a_image_alone_are_not_active(trainer: Trainer) -
 
 
 def test_images_seen_in_training_like_others_are_no_overfitting(trainer: Trainer) -> None:
-    assert verdicts(trainer, real=3.0, seen=3.0)["vital/overfitting_a"] == 0
-    assert verdicts(trainer, real=3.0, seen=2.0)["vital/overfitting_a"] == 0
+    assert with_logits(trainer, real=3.0, seen=3.0)["vital/overfitting_a"] == 0
+    assert with_logits(trainer, real=3.0, seen=2.0)["vital/overfitting_a"] == 0
 
 
 def test_overfitting_is_how_far_held_out_images_are_on_the_way_to_translations(trainer: Trainer) -> None:
-    whole = [verdicts(trainer, real, seen=4.0)["vital/overfitting_b"] for real in (3.9, 3.0, 2.0, 1.0, -1.0)]
+    whole = [with_logits(trainer, real, seen=4.0)["vital/overfitting_b"] for real in (3.9, 3.0, 2.0, 1.0, -1.0)]
     assert whole == sorted(whole)
     assert whole[2] == pytest.approx(0.5, abs=0.15)
     assert whole[-1] == 1
 
 
-def test_few_images_are_doubted(trainer: Trainer) -> None:
-    """Two images of each, whose verdicts are far apart, prove nothing."""
+def test_few_images_prove_nothing(trainer: Trainer) -> None:
+    """Two images of each, whose logits are far apart."""
 
     def two(*levels: float) -> PerDomain[Tensor]:
         return PerDomain.of(lambda _: torch.stack([torch.full((3, 16, 16), level) for level in levels]))
@@ -114,20 +114,20 @@ def test_few_images_are_doubted(trainer: Trainer) -> None:
 
 @pytest.mark.parametrize(("real", "expected"), [(5.0, 1.0), (-5.0, 0.0)])
 def test_accuracy_is_how_often_images_are_above_translations(trainer: Trainer, real: float, expected: float) -> None:
-    assert verdicts(trainer, real, real)["vital/discriminator_accuracy_a"] == expected
+    assert with_logits(trainer, real, real)["vital/discriminator_accuracy_a"] == expected
 
 
-def test_verdicts_mean_the_same_on_every_scale(trainer: Trainer) -> None:
-    one, other = (verdicts(trainer, 0.1, 0.3, *how) for how in ((1.0, 0.0), (20.0, 7.0)))
+def test_the_scale_of_logits_does_not_matter(trainer: Trainer) -> None:
+    one, other = (with_logits(trainer, 0.1, 0.3, *how) for how in ((1.0, 0.0), (20.0, 7.0)))
     for name in ("discriminator_accuracy", "overfitting"):
         assert other[f"vital/{name}_a"] == pytest.approx(one[f"vital/{name}_a"], abs=1e-4)
-    constant = verdicts(trainer, 0.1, 0.3, 0.0, 2.0)
+    constant = with_logits(trainer, 0.1, 0.3, 0.0, 2.0)
     assert constant["vital/discriminator_accuracy_a"] == 0.5
     assert constant["vital/logit_deviation_a"] == 0
-    assert 0 < verdicts(trainer, 0.1, 0.3, 0.01, 1e4)["vital/logit_deviation_a"] < 1e-4
+    assert 0 < with_logits(trainer, 0.1, 0.3, 0.01, 1e4)["vital/logit_deviation_a"] < 1e-4
 
 
-def test_one_scale_that_says_something_is_enough(trainer: Trainer) -> None:
+def test_one_scale_that_varies_is_enough(trainer: Trainer) -> None:
     class OneIsConstant(Means):
         def forward(self, x: Tensor) -> list[Tensor]:
             first, second = super().forward(x)
@@ -146,13 +146,13 @@ def test_what_can_not_be_measured_is_left_out(trainer: Trainer) -> None:
     assert {"vital/identity_distance", "vital/discriminator_accuracy"} <= names
 
 
-def test_discriminators_that_are_not_trained_are_not_looked_at() -> None:
+def test_discriminators_that_are_not_trained_are_left_out() -> None:
     without = Trainer(replace(CONFIG, loss=replace(CONFIG.loss, lambda0=0.0)), torch.device("cpu"), "fp32")
     tags = diagnostics(translator_of(without), without.discriminators, noise(2), noise(2)).keys()
     assert not any("discriminator" in tag or "logit" in tag or "overfitting" in tag for tag in tags)
 
 
-def test_the_handful_is_of_the_whole_list_and_as_long_as_there_are_images() -> None:
+def test_the_probe_batch_is_spread_over_the_list() -> None:
     data = DataConfig(load_size=16, crop_size=16)
     source = Streets(Weather.SUNNY, "trainA", 50, 16, 0)
     few = Streets(Weather.RAINY, "trainB", 3, 16, 0)

@@ -12,27 +12,27 @@ from unit.training.loop import train
 from unit.training.trainer import Trainer
 
 
-def test_a_plan_says_what_the_run_takes_and_writes_nothing(tmp_path: Path) -> None:
+def test_the_plan_describes_the_run_and_writes_nothing(tmp_path: Path) -> None:
     plan = describe_plan(TINY, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     assert f"{tmp_path}/run: 6 steps on cpu" in plan
     assert "a: sunny, 5 training images" in plan
-    assert re.search(r"time: 0\.\d+ s a step, less than a minute for 6 steps", plan)
+    assert re.search(r"time: 0\.\d+ s/step, less than a minute for 6 steps", plan)
     assert re.search(r"memory: \d+\.\d GB at most, of \d+ GB", plan)
 
 
-def test_the_disk_it_tells_is_about_what_the_run_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_disk_space_is_about_what_the_run_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny(train={"keep_last": 2, "keep_every": 4, "checkpoint_every": 1})
-    told: list[int] = []
-    monkeypatch.setattr("unit.training.dry_run._room", lambda _, needed: told.append(needed) or "")
+    estimates: list[int] = []
+    monkeypatch.setattr("unit.training.dry_run._describe_disk", lambda _, needed: estimates.append(needed) or "")
     describe_plan(config, tmp_path / "run")
     train(config, tmp_path / "run")
     assert len(available(tmp_path / "run" / "checkpoints")) == 3
     taken = sum(path.stat().st_size for path in (tmp_path / "run").rglob("*") if path.is_file())
-    assert 0.6 * taken < told[0] < 1.7 * taken  # it counts the checkpoint that comes before another goes
+    assert 0.6 * taken < estimates[0] < 1.7 * taken  # it counts the checkpoint that comes before another goes
 
 
-def test_too_little_room_comes_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk_space_comes_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "too little" not in describe_plan(TINY, tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("usage", (), {"free": 1000}))
     assert "too little: lower train.keep_last" in describe_plan(TINY, tmp_path)
@@ -47,7 +47,7 @@ def test_too_little_memory_is_one_line_with_advice(tmp_path: Path, monkeypatch: 
         describe_plan(TINY, tmp_path)
 
 
-def test_the_time_is_that_of_real_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_is_measured_on_real_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     good = Trainer.step
 
@@ -59,5 +59,5 @@ def test_the_time_is_that_of_real_steps(tmp_path: Path, monkeypatch: pytest.Monk
     clock = iter(range(0, 1000, 3))
     monkeypatch.setattr("unit.training.dry_run.time.perf_counter", lambda: float(next(clock)))
     config: Config = tiny(train={"steps": 1200, "max_minutes": 5.0})
-    assert "time: 3 s a step, 60 min for 1200 steps (train.max_minutes ends it after 5 min)" in describe_plan(config)
+    assert "time: 3 s/step, 60 min for 1200 steps (train.max_minutes ends it after 5 min)" in describe_plan(config)
     assert seen == [0, 1, 2, 3]

@@ -18,15 +18,15 @@ def test_the_step_and_the_value_are_named_at_once(bad: torch.Tensor) -> None:
         watch.look(2, {"x": ONE, "y": bad})
 
 
-class Later(FiniteWatch):
-    """As on a device that nobody waits for: `look` does not ask."""
+class Deferred(FiniteWatch):
+    """As on a GPU: `look` does not check."""
 
     def check(self) -> None:
         pass
 
 
-def test_on_a_device_that_nobody_waits_for_the_first_is_remembered() -> None:
-    watch = Later(torch.device("cpu"))
+def test_on_a_device_that_no_step_waits_for_the_first_is_recorded() -> None:
+    watch = Deferred(torch.device("cpu"))
     watch.look(1, {"x": ONE, "y": ONE})
     watch.look(1, {"z": ONE})
     FiniteWatch.check(watch)
@@ -37,8 +37,8 @@ def test_on_a_device_that_nobody_waits_for_the_first_is_remembered() -> None:
         watch.look(step, {"z": ONE})
     with pytest.raises(NonFiniteError, match="step 2: z is not finite") as found:
         FiniteWatch.check(watch)
-    assert (found.value.step, found.value.what) == (2, "z")
-    FiniteWatch.check(watch)  # and begins anew
+    assert (found.value.step, found.value.name) == (2, "z")
+    FiniteWatch.check(watch)  # which starts over
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -47,7 +47,7 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("domain", ["a", "b"])
-def test_images_that_are_no_numbers_change_nothing(domain: str) -> None:
+def test_images_of_nan_change_nothing(domain: str) -> None:
     trainer = Trainer(TINY, torch.device("cpu"), "fp32")
     trainer.step(batch(0))
     before, good = weights(trainer), batch(1)
@@ -60,7 +60,7 @@ def test_images_that_are_no_numbers_change_nothing(domain: str) -> None:
 
 
 @pytest.mark.parametrize("part", ["networks", "discriminators"])
-def test_a_gradient_that_is_no_number_is_named_and_not_applied(part: str) -> None:
+def test_a_gradient_of_nan_is_named_and_not_applied(part: str) -> None:
     trainer = Trainer(TINY, torch.device("cpu"), "fp32")
     network = getattr(trainer, part)
     name, parameter = list(network.named_parameters())[-1]
@@ -74,7 +74,7 @@ def test_a_gradient_that_is_no_number_is_named_and_not_applied(part: str) -> Non
     assert all(same.values()) == (part == "discriminators")  # D goes first, so it has moved when E and G fail
 
 
-def test_a_weight_that_is_no_number_is_named() -> None:
+def test_an_infinite_weight_is_named() -> None:
     trainer = Trainer(TINY, torch.device("cpu"), "fp32")
     trainer.require_finite_weights()
     name, parameter = next(trainer.discriminators.named_parameters())

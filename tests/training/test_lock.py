@@ -27,7 +27,7 @@ def holder(tmp_path: Path) -> subprocess.Popen[str]:
         process.kill()
 
 
-def test_a_second_process_is_refused_with_the_first_ones_number(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_a_second_process_is_refused_with_the_first_ones_pid(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     before = sorted((tmp_path / "run").iterdir())
     for restart in (False, True):
         with pytest.raises(UserError, match=rf"run: process {holder.pid} is training there") as refused:
@@ -36,7 +36,7 @@ def test_a_second_process_is_refused_with_the_first_ones_number(tmp_path: Path, 
     assert sorted((tmp_path / "run").iterdir()) == before
 
 
-def test_a_lock_of_a_killed_process_is_not_refused(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert (tmp_path / "run" / ".lock-holder").read_text() == str(holder.pid)
@@ -74,20 +74,20 @@ def test_the_loader_processes_of_a_killed_run_do_not_hold_its_lock(tmp_path: Pat
         pass
 
 
-def test_what_is_no_run_is_not_set_aside_nor_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_run_directories_are_archived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "x.jpg").touch()
-    with pytest.raises(UserError, match="is no run's folder"):
+    with pytest.raises(UserError, match="not a run directory"):
         archive_run(tmp_path / "photos")
     with locked(tmp_path / "run"):
         pass
     monkeypatch.chdir(tmp_path / "run")
-    with pytest.raises(UserError, match="from within"):
+    with pytest.raises(UserError, match="the current directory is in it"):
         archive_run(Path())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "run"]
 
 
-def test_set_aside_takes_the_first_free_name(tmp_path: Path) -> None:
+def test_archive_run_takes_the_first_free_name(tmp_path: Path) -> None:
     assert archive_run(tmp_path / "run") is None
     (tmp_path / "run.1").mkdir()
     with locked(tmp_path / "run"):

@@ -29,27 +29,28 @@ from unit.evaluation.report.write import report_unless_it_fails
 from unit.training import checkpoint
 from unit.training.distributed import Ranks
 from unit.training.loop import train
-from unit.training.setup import default_folder
+from unit.training.resolve import default_out
 from unit.training.trainer import Trainer
 from unit.translation.translator import Translator
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run of TINY."""
-    run = tmp_path_factory.mktemp("whole") / "run"
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
     assert train(TINY, run).exit_status == 0
     return run
 
 
-def test_a_run_leaves_what_the_interface_says(whole: Path) -> None:
-    names = {path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file()}
+def test_a_run_leaves_what_the_interface_says(uninterrupted: Path) -> None:
+    names = {path.relative_to(uninterrupted).as_posix() for path in uninterrupted.rglob("*") if path.is_file()}
     events = {name for name in names if name.startswith("tensorboard/")}
     assert len(events) == 1
     assert names - events == {
         "config.yaml",
         "environment.json",
         "metrics.jsonl",
+        "run.log",
         "model.safetensors",
         "best.safetensors",
         ".lock",
@@ -61,12 +62,12 @@ def test_a_run_leaves_what_the_interface_says(whole: Path) -> None:
         "samples/step-00000003.png",
         "samples/step-00000006.png",
     }
-    assert read_config(whole / "config.yaml") == TINY
-    assert [line["step"] for line in metrics(whole)] == [0, 1, 2, 3, 3, 3, 4, 5, 6, 6, 6]
-    assert Translator.load(whole).step == 6
+    assert read_config(uninterrupted / "config.yaml") == TINY
+    assert [line["step"] for line in metrics(uninterrupted)] == [0, 1, 2, 3, 3, 3, 4, 5, 6, 6, 6]
+    assert Translator.load(uninterrupted).step == 6
 
 
-def test_the_best_model_is_kept_also_over_a_stop(tmp_path: Path, whole: Path) -> None:
+def test_the_best_model_is_kept_also_over_a_stop(tmp_path: Path, uninterrupted: Path) -> None:
     def mean_kid(line: dict[str, float]) -> float:
         return (line["val/kid_a2b"] + line["val/kid_b2a"]) / 2
 
@@ -74,9 +75,9 @@ def test_the_best_model_is_kept_also_over_a_stop(tmp_path: Path, whole: Path) ->
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         return {line["step"]: mean_kid(line) for line in lines if "val/kid_a2b" in line}
 
-    metrics = logged(whole)
+    metrics = logged(uninterrupted)
     best = min(metrics, key=lambda step: metrics[step])
-    assert Translator.load(whole / "best.safetensors").step == best
+    assert Translator.load(uninterrupted / "best.safetensors").step == best
     often = tiny(train={"validate_every": 1})
     for steps in (3, 6):
         result = train(tiny(train={"validate_every": 1, "steps": steps}), tmp_path / "parts")
@@ -88,15 +89,15 @@ def test_the_best_model_is_kept_also_over_a_stop(tmp_path: Path, whole: Path) ->
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
 
 
-def test_a_run_that_ends_leaves_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unit.training.records.report_unless_it_fails", report_unless_it_fails)
+def test_a_finished_run_leaves_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unit.training.hooks.report_unless_it_fails", report_unless_it_fails)
     train(tiny(train={"steps": 2}), tmp_path / "run")
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "sunny" in page
     assert "Coarse" in page  # the metrics are the run's own
 
 
-def test_the_run_says_how_it_ended(tmp_path: Path) -> None:
+def test_train_returns_how_the_run_ended(tmp_path: Path) -> None:
     result = train(TINY, tmp_path / "run")
     assert (result.step, result.exit_status) == (6, 0)
     assert result.metrics is not None
@@ -105,7 +106,7 @@ def test_the_run_says_how_it_ended(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_two_parts_equal_the_whole_bit_for_bit(tmp_path: Path, precision: str, workers: int) -> None:
+def test_two_parts_equal_the_uninterrupted_run_bit_for_bit(tmp_path: Path, precision: str, workers: int) -> None:
     def config(steps: int) -> Config:
         return tiny(train={"steps": steps, "precision": precision}, data={"workers": workers}, model={"dropout": 0.1})
 
@@ -121,28 +122,28 @@ def test_two_parts_equal_the_whole_bit_for_bit(tmp_path: Path, precision: str, w
     assert rows[0] == rows[1]
 
 
-def test_going_on_from_an_older_checkpoint_leaves_the_same_run(whole: Path, tmp_path: Path) -> None:
-    """As after a crash: what was logged and drawn after the checkpoint is made again, not twice."""
+def test_resuming_from_an_older_checkpoint_leaves_the_same_run(uninterrupted: Path, tmp_path: Path) -> None:
+    """As after a crash: what was logged and drawn after the checkpoint is recomputed, not doubled."""
     run = tmp_path / "run"
     train(TINY, run)
     (run / "checkpoints" / "step-00000006.pt").write_bytes(b"cut short")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "loss/')
     assert train(TINY, run).step == 6
-    assert_same_run(whole, run)
+    assert_same_run(uninterrupted, run)
 
 
-def test_a_finished_run_is_left_as_it_is(whole: Path) -> None:
-    before = {path: path.read_bytes() for path in (whole / "checkpoints").iterdir()}
-    result = train(TINY, whole)
+def test_a_finished_run_is_left_as_it_is(uninterrupted: Path) -> None:
+    before = {path: path.read_bytes() for path in (uninterrupted / "checkpoints").iterdir()}
+    result = train(TINY, uninterrupted)
     assert (result.step, result.exit_status) == (6, 0)
-    assert {path: path.read_bytes() for path in (whole / "checkpoints").iterdir()} == before
-    assert [line["step"] for line in metrics(whole)] == [0, 1, 2, 3, 3, 3, 4, 5, 6, 6, 6]
+    assert {path: path.read_bytes() for path in (uninterrupted / "checkpoints").iterdir()} == before
+    assert [line["step"] for line in metrics(uninterrupted)] == [0, 1, 2, 3, 3, 3, 4, 5, 6, 6, 6]
 
 
-def test_another_configuration_is_refused_with_the_difference(whole: Path) -> None:
+def test_another_configuration_is_refused_with_the_difference(uninterrupted: Path) -> None:
     with pytest.raises(ConfigError, match=r"loss\.lambda2: 100\.0 before, 50\.0 now"):
-        train(tiny(loss={"lambda2": 50.0}), whole)
+        train(tiny(loss={"lambda2": 50.0}), uninterrupted)
 
 
 def test_with_no_good_checkpoint_left_the_run_stops_and_says_what_is_lost(tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_max_minutes_ends_a_run_with_a_checkpoint(tmp_path: Path) -> None:
     assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == result.step
 
 
-def test_a_run_that_explodes_stops_and_none_of_it_is_saved(tmp_path: Path) -> None:
+def test_a_run_that_diverges_stops_and_none_of_it_is_saved(tmp_path: Path) -> None:
     broken = tiny(optimizer={"learning_rate_generator": 1e14}, train={"steps": 50})
     with pytest.raises(UserError, match=r"step 2: the loss term \w+ is not finite"):
         train(broken, tmp_path / "run")
@@ -171,7 +172,7 @@ def test_a_run_that_explodes_stops_and_none_of_it_is_saved(tmp_path: Path) -> No
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, step: int, rollbacks: int) -> None:
-    """Let the images of domain B be no numbers in one step, unless the run was rolled back so often."""
+    """Make the images of domain B NaN in one step, until the run has been rolled back `rollbacks` times."""
     good = Trainer.step
 
     def spoiled(self: Trainer, images: PerDomain[torch.Tensor]) -> object:
@@ -182,8 +183,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, step: int, rollbacks: int) -> None:
     monkeypatch.setattr(Trainer, "step", spoiled)
 
 
-def test_what_is_not_finite_is_named_and_the_state_before_it_is_kept(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_nan_is_named_and_the_state_before_it_is_kept(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -194,17 +195,17 @@ def test_what_is_not_finite_is_named_and_the_state_before_it_is_kept(
     assert refused.value.exit_status == 1
     assert checkpoint.available(run / "checkpoints")[0][0] == 5
     train(TINY, run)  # as if nothing had been
-    assert_same_run(whole, run)
+    assert_same_run(uninterrupted, run)
 
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_rollback_trains_on_with_other_noise_and_without_double_steps(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     spoil(monkeypatch, step=4, rollbacks=times)
     run = tmp_path / "run"
     assert train(tiny(train={"on_nonfinite": "rollback"}), run).step == 6
-    (before, now), steps = (metrics(whole), metrics(run)), [0, 1, 2, 3, 3, 3, 4, 5, 6, 6, 6]
+    (before, now), steps = (metrics(uninterrupted), metrics(run)), [0, 1, 2, 3, 3, 3, 4, 5, 6, 6, 6]
     assert [line["step"] for line in now] == steps
     assert now[:3] == before[:3]  # until the checkpoint that it goes back to
     assert now[3]["loss/kl_a"] == before[3]["loss/kl_a"]  # KL of step 3 comes before its noise
@@ -243,7 +244,7 @@ def test_two_folders_smaller_than_a_batch_train_and_translate(tmp_path: Path) ->
     assert image.size == (65, 63)
 
 
-def test_a_changed_folder_is_said_and_training_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_changed_folder_is_said_and_training_resumes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     a, b = folders(tmp_path)
     train(tiny(data={"a": a, "b": b}, train={"steps": 1}), tmp_path / "run")
     Image.new("RGB", (40, 40)).save(Path(a) / "new.png")
@@ -260,7 +261,7 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("policy", ["stop", "skip"])
-def test_what_a_header_tells_is_said_before_the_first_step(
+def test_what_headers_reveal_is_said_before_the_first_step(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, policy: str
 ) -> None:
     a, b = folders(tmp_path, count=210)
@@ -276,11 +277,11 @@ def test_what_a_header_tells_is_said_before_the_first_step(
     assert "error: can't be read (1 file)" in caplog.text
 
 
-def test_the_default_folder_is_named_after_the_domains(tmp_path: Path) -> None:
+def test_the_default_out_is_named_after_the_domains(tmp_path: Path) -> None:
     a, b = folders(tmp_path)
     config = tiny(data={"a": a, "b": b})
-    assert default_folder(config, open_datasets(config.data)) == Path("runs/sunny-rainy")
-    assert default_folder(TINY, open_datasets(TINY.data)) == Path("runs/streets")
+    assert default_out(config, open_datasets(config.data)) == Path("runs/sunny-rainy")
+    assert default_out(TINY, open_datasets(TINY.data)) == Path("runs/streets")
 
 
 def test_a_finished_run_gets_its_model_back(tmp_path: Path) -> None:
@@ -292,7 +293,7 @@ def test_a_finished_run_gets_its_model_back(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in load_file(run / "model.safetensors").items())
 
 
-def test_a_damaged_checkpoint_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_checkpoint_is_renamed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = tmp_path / "run"
     train(tiny(train={"steps": 4}), run)
     newest = checkpoint.path_of(run / "checkpoints", 4)
@@ -307,7 +308,7 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path: Path, caplog: pytest.LogCap
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tiny(train={"steps": 1}), tmp_path / "run")
-    monkeypatch.setattr("unit.training.run_folder.FORMAT_VERSION", 99)
+    monkeypatch.setattr("unit.training.run_dir.FORMAT_VERSION", 99)
     with pytest.raises(UserError, match="another version"):
         train(TINY, tmp_path / "run")
 
@@ -333,13 +334,13 @@ def test_a_bad_image_late_in_the_run_costs_no_steps(tmp_path: Path, monkeypatch:
                 raise ImageError("x.jpg: damaged")
             yield batch
 
-    monkeypatch.setattr("unit.training.setup.training_batches", batches)
+    monkeypatch.setattr("unit.training.resolve.training_batches", batches)
     with pytest.raises(ImageError):
         train(tiny(train={"checkpoint_every": 1000}), tmp_path / "run")
     assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == 3
 
 
-def test_a_image_that_vanishes_is_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_vanishes_is_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = folders(tmp_path, count=250)
     config = tiny(data={"a": a, "b": b, "on_bad_image": "skip", "workers": 2}, train={"batch_size": 50})
     read = []
@@ -351,7 +352,7 @@ def test_a_image_that_vanishes_is_skipped_and_counted(tmp_path: Path, monkeypatc
         read.append(True)
         yield from training_batches(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("unit.training.setup.training_batches", vanish)
+    monkeypatch.setattr("unit.training.resolve.training_batches", vanish)
     assert train(config, tmp_path / "run").step == 6  # an epoch and more
     assert read
     assert [line for line in metrics(tmp_path / "run") if "data/bad_images" in line][-1]["data/bad_images"] == 1
@@ -360,7 +361,7 @@ def test_a_image_that_vanishes_is_skipped_and_counted(tmp_path: Path, monkeypatc
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
 def test_a_loader_process_that_is_killed_ends_the_run_with_a_line(tmp_path: Path) -> None:
-    """As the kernel does for want of memory; the processes are found among the run's children."""
+    """As the kernel does when memory runs out; the processes are found among the run's children."""
     config = tiny(train={"steps": 10**6, "checkpoint_every": 10}, data={"workers": 2})
     write_config(config, tmp_path / "config.yaml")
     run, environment = tmp_path / "run", os.environ | {"OMP_NUM_THREADS": "1"}
@@ -412,7 +413,7 @@ def test_broken_weights_are_not_saved(
     assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == 2
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_checkpoint_starts_over(tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(tiny(train={"steps": 0}), run)
     checkpoint.path_of(run / "checkpoints", 0).unlink()
@@ -424,13 +425,13 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -
     assert [event.step for event in events.Images("samples/a2b")] == [0, 3]
 
 
-@pytest.mark.parametrize("told_by", ["metrics.jsonl", "model.safetensors"])
-def test_a_run_without_its_checkpoints_begins_anew_only_when_told_to(tmp_path: Path, told_by: str) -> None:
+@pytest.mark.parametrize("known_from", ["metrics.jsonl", "model.safetensors"])
+def test_a_run_without_its_checkpoints_restarts_only_when_told_to(tmp_path: Path, known_from: str) -> None:
     run = tmp_path / "run"
     train(tiny(train={"steps": 4}), run)
     for path in [path for _, path in checkpoint.available(run / "checkpoints")]:
         path.unlink()
-    for name in {"metrics.jsonl", "model.safetensors"} - {told_by}:
+    for name in {"metrics.jsonl", "model.safetensors"} - {known_from}:
         (run / name).unlink()
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="no checkpoint is left, so the training up to step 4 is lost") as refused:
@@ -439,11 +440,11 @@ def test_a_run_without_its_checkpoints_begins_anew_only_when_told_to(tmp_path: P
     assert "--restart" in str(refused.value)
     assert {path: path.read_bytes() for path in run.rglob("*") if path in before and path.is_file()} == before
     assert train(TINY, run, restart=True).step == 6
-    assert (tmp_path / "run.1" / told_by).exists()
+    assert (tmp_path / "run.1" / known_from).exists()
     assert [line["step"] for line in metrics(run)] == [0, 1, 2, 3, 3, 3, 4, 5, 6, 6, 6]
 
 
-def test_starting_anew_twice_keeps_both(tmp_path: Path) -> None:
+def test_restarting_twice_keeps_both(tmp_path: Path) -> None:
     for steps in (1, 2, 3):
         train(tiny(train={"steps": steps}), tmp_path / "run", restart=True)
     assert [metrics(tmp_path / name)[-1]["step"] for name in ("run.1", "run.2", "run")] == [1, 2, 3]
@@ -454,12 +455,12 @@ def test_a_missing_newest_checkpoint_is_noticed(tmp_path: Path, caplog: pytest.L
     train(TINY, tmp_path / "run")
     checkpoint.path_of(tmp_path / "run" / "checkpoints", 6).unlink()
     train(TINY, tmp_path / "run")
-    assert "going on from step 4; steps up to 6, done before, are done again" in caplog.text
+    assert "resuming from step 4; steps up to 6, done before, are recomputed" in caplog.text
 
 
 @pytest.mark.parametrize("content", [[], {"format_version": 2}, "foreign weights"])
-def test_a_well_formed_checkpoint_that_is_none_of_this_run_is_passed_over(
-    whole: Path, tmp_path: Path, content: object
+def test_a_valid_checkpoint_of_something_else_is_passed_over(
+    uninterrupted: Path, tmp_path: Path, content: object
 ) -> None:
     run = tmp_path / "run"
     train(TINY, run)
@@ -469,7 +470,7 @@ def test_a_well_formed_checkpoint_that_is_none_of_this_run_is_passed_over(
         content["trainer"]["networks"] = {}
     checkpoint.save(content, newest)  # type: ignore[arg-type]
     train(TINY, run)
-    assert_same_run(whole, run)
+    assert_same_run(uninterrupted, run)
 
 
 def test_the_last_and_every_m_th_checkpoint_are_kept(tmp_path: Path) -> None:
@@ -477,7 +478,7 @@ def test_the_last_and_every_m_th_checkpoint_are_kept(tmp_path: Path) -> None:
     assert [step for step, _ in checkpoint.available(tmp_path / "run" / "checkpoints")] == [6, 4]
 
 
-def test_a_test_image_that_vanishes_costs_no_steps_and_what_was_due_is_made_up_for(tmp_path: Path) -> None:
+def test_a_test_image_that_vanishes_costs_no_steps_and_what_was_due_is_backfilled(tmp_path: Path) -> None:
     a, b = folders(tmp_path, count=30)
     split = open_datasets(tiny(data={"a": a, "b": b}).data)
     test_a, test_b = (tmp_path / name for name in ("testA", "testB"))
@@ -489,7 +490,7 @@ def test_a_test_image_that_vanishes_costs_no_steps_and_what_was_due_is_made_up_f
         data={"a": a, "b": b, "test_a": str(test_a), "test_b": str(test_b), "paired_test": True},
         train={"checkpoint_every": 100},
     )
-    train(config, tmp_path / "whole")
+    train(config, tmp_path / "uninterrupted")
     train(replace(config, train=replace(config.train, steps=1)), tmp_path / "run")
     image = (test_b / "2.jpg").read_bytes()
     (test_b / "2.jpg").write_bytes(image[: len(image) * 3 // 4])
@@ -498,10 +499,12 @@ def test_a_test_image_that_vanishes_costs_no_steps_and_what_was_due_is_made_up_f
     assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == 3
     (test_b / "2.jpg").write_bytes(image)
     train(config, tmp_path / "run")
-    samples = [{p.name: p.read_bytes() for p in (tmp_path / run / "samples").iterdir()} for run in ("whole", "run")]
+    samples = [
+        {p.name: p.read_bytes() for p in (tmp_path / run / "samples").iterdir()} for run in ("uninterrupted", "run")
+    ]
     assert samples[0] == samples[1]
     assert [line for line in metrics(tmp_path / "run") if line["step"] != 1 or "loss/kl_a" in line] == metrics(
-        tmp_path / "whole"
+        tmp_path / "uninterrupted"
     )
 
 
@@ -519,16 +522,16 @@ def test_skip_passes_over_any_test_images(tmp_path: Path, bad: set[int]) -> None
     assert train(config, tmp_path / "run").metrics
 
 
-def test_the_figures_at_the_end_are_logged_whatever_else_is_due(tmp_path: Path) -> None:
+def test_the_metrics_at_the_end_are_logged_whatever_else_is_due(tmp_path: Path) -> None:
     train(tiny(train={"steps": 4, "checkpoint_every": 2, "validate_every": 3}), tmp_path / "run")
     assert [line["step"] for line in metrics(tmp_path / "run") if "val/psnr_a2b" in line] == [3, 4]
     train(tiny(train={"steps": 4, "checkpoint_every": 2, "validate_every": 3}), tmp_path / "run")
     assert [line["step"] for line in metrics(tmp_path / "run") if "val/psnr_a2b" in line] == [3, 4]
 
 
-def test_an_explosion_where_samples_are_due_is_one_line(tmp_path: Path) -> None:
+def test_divergence_where_samples_are_due_is_one_line(tmp_path: Path) -> None:
     config = tiny(optimizer={"learning_rate_generator": 1e14}, train={"sample_every": 1, "on_nonfinite": "rollback"})
-    with pytest.raises(UserError, match=r"is not finite .*, after 3 rollbacks; .* is kept: begin anew"):
+    with pytest.raises(UserError, match=r"is not finite .*, after 3 rollbacks; .* is kept: restart with"):
         train(config, tmp_path / "run")
 
 
@@ -537,13 +540,13 @@ def test_a_rollback_without_a_checkpoint_to_go_back_to_is_one_line(
 ) -> None:
     spoil(monkeypatch, step=4, rollbacks=9)
     monkeypatch.setattr("unit.training.checkpoint.available", lambda _: [])
-    monkeypatch.setattr("unit.training.run_folder.RunFolder._reached", lambda _: 0)
+    monkeypatch.setattr("unit.training.run_dir.RunDir._reached_step", lambda _: 0)
     with pytest.raises(UserError, match=r"step 4: .* there is no checkpoint to go back to"):
         train(tiny(train={"on_nonfinite": "rollback"}), tmp_path / "run")
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory: you tried to allocate 9 bytes")])
-def test_too_little_memory_while_resuming_condemns_no_checkpoint(
+def test_too_little_memory_while_resuming_discards_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     run = tmp_path / "run"
@@ -555,18 +558,18 @@ def test_too_little_memory_while_resuming_condemns_no_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr("torch.load", load)
-        with pytest.raises(UserError, match="memory of cpu does not suffice"):
+        with pytest.raises(UserError, match="out of memory on cpu"):
             train(TINY, run)
     assert sorted((run / "checkpoints").iterdir()) == before
     assert train(TINY, run).step == 6
 
 
-def test_a_checkpoint_under_another_ones_name_is_passed_over(whole: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_under_the_wrong_name_is_passed_over(uninterrupted: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(TINY, run)
     shutil.copy(checkpoint.path_of(run / "checkpoints", 2), checkpoint.path_of(run / "checkpoints", 6))
     train(TINY, run)
-    assert_same_run(whole, run)
+    assert_same_run(uninterrupted, run)
 
 
 def test_a_run_may_not_lie_among_its_images(tmp_path: Path) -> None:
@@ -576,7 +579,7 @@ def test_a_run_may_not_lie_among_its_images(tmp_path: Path) -> None:
     assert not (Path(a) / "run").exists()
 
 
-def test_what_a_crash_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+def test_half_written_checkpoints_of_a_crash_are_deleted(tmp_path: Path) -> None:
     train(tiny(train={"steps": 1}), tmp_path / "run")
     left = tmp_path / "run" / "checkpoints" / ".0123456789abcdef.partial"
     left.write_bytes(b"half")
@@ -584,11 +587,11 @@ def test_what_a_crash_left_half_written_is_cleared_away(tmp_path: Path) -> None:
     assert not left.exists()
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard", "samples"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard", "samples", "run.log"])
 def test_what_can_not_be_written_is_named(tmp_path: Path, name: str) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    if name == "metrics.jsonl":
+    if name in ("metrics.jsonl", "run.log"):
         (run / name).mkdir()
     else:
         (run / name).touch()
@@ -643,22 +646,22 @@ def test_a_signal_at_a_random_moment_loses_nothing(
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
 def test_a_signal_while_the_ranks_agree_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    most = Ranks.most
+    all_reduce_max = Ranks.all_reduce_max
 
     def meanwhile(ranks: Ranks, *numbers: int) -> list[int]:
-        agreed = most(ranks, *numbers)
+        agreed = all_reduce_max(ranks, *numbers)
         if len(numbers) == 2:  # after a step
-            monkeypatch.setattr(Ranks, "most", most)
+            monkeypatch.setattr(Ranks, "all_reduce_max", all_reduce_max)
             os.kill(os.getpid(), signal.SIGTERM)
         return agreed
 
-    monkeypatch.setattr(Ranks, "most", meanwhile)
+    monkeypatch.setattr(Ranks, "all_reduce_max", meanwhile)
     result = train(tiny(), tmp_path / "run")
     assert (result.exit_status, result.step) == (128 + signal.SIGTERM, 2)
 
 
-def test_torchruns_restart_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What failed is not begun anew a second time."""
+def test_processes_restarted_by_torchrun_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--restart does not apply to them."""
     train(tiny(train={"steps": 2}), tmp_path / "run")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert train(tiny(train={"steps": 3}), tmp_path / "run", restart=True).step == 3

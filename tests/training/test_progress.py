@@ -17,7 +17,7 @@ def test_rates_count_images_of_both_domains_and_the_time_spent_waiting() -> None
 
     with Progress(range(3), 4, None, CPU) as progress:
         started = time.monotonic()
-        for _ in progress.waiting_for(slow()):  # type: ignore[arg-type]
+        for _ in progress.time_waits(slow()):  # type: ignore[arg-type]
             time.sleep(0.05)
             progress.step_done()
         rates, seconds = progress.rates(), time.monotonic() - started
@@ -37,7 +37,7 @@ def test_without_a_terminal_there_are_lines_and_not_too_many(
             progress.step_done()
             progress.show({"loss/generator_total": 1.25} | progress.rates())
     estimate, *lines = [record.getMessage() for record in caplog.records if "step" in record.getMessage()]
-    assert estimate.startswith("1.00 s a step: about 3 min to go")
+    assert estimate.startswith("1.00 s/step: about 3 min to go")
     assert "after 5 min" in estimate
     assert len(lines) == 3  # one in 30 seconds
     assert lines[-1] == "step 190/300, 1 s/step, 4.0 images/s, 2 min to go, loss: generator 1.25"
@@ -46,5 +46,5 @@ def test_without_a_terminal_there_are_lines_and_not_too_many(
 @pytest.mark.parametrize(
     ("minutes", "words"), [(0.5, "less than a minute"), (7, "7 min"), (150, "2.5 h"), (3 * 1440, "3.0 days")]
 )
-def test_timesin_words(minutes: float, words: str) -> None:
+def test_durations_to_read(minutes: float, words: str) -> None:
     assert format_duration(minutes) == words

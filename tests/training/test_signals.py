@@ -38,7 +38,7 @@ def no_nohup() -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_nohup")
 @pytest.mark.parametrize("number", NUMBERS)
-def test_a_signal_is_noted_and_the_handlers_are_put_back(number: signal.Signals) -> None:
+def test_a_signal_is_a_request_and_the_handlers_are_restored(number: signal.Signals) -> None:
     before = [signal.getsignal(each) for each in NUMBERS]
     with stop_on_signals() as stop:
         assert stop.signal == 0
@@ -50,7 +50,7 @@ def test_a_signal_is_noted_and_the_handlers_are_put_back(number: signal.Signals)
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
 @pytest.mark.parametrize("second", NUMBERS)
 @pytest.mark.parametrize("first", NUMBERS)
-def test_a_second_signal_ends_the_process_in_the_midst_of_a_step(first: signal.Signals, second: signal.Signals) -> None:
+def test_a_second_signal_ends_the_process_within_a_step(first: signal.Signals, second: signal.Signals) -> None:
     with subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -59,7 +59,7 @@ def test_a_second_signal_ends_the_process_in_the_midst_of_a_step(first: signal.S
         assert process.stdout.readline() == b"noted\n"
         process.send_signal(second)
         assert process.wait(timeout=10) == -second
-        assert process.stderr.read().count(b"once more to stop at once") == 1
+        assert process.stderr.read().count(b"send it again to stop at once") == 1
 
 
 def test_another_thread_changes_nothing() -> None:

@@ -19,8 +19,8 @@ from unit.evaluation.evaluate import table
 from unit.evaluation.report.write import REPORT_FILE
 from unit.training.distributed import is_first
 from unit.training.dry_run import describe_plan
-from unit.training.loop import Result, train
-from unit.training.run_folder import BEST_FILE
+from unit.training.loop import TrainResult, train
+from unit.training.run_dir import BEST_FILE
 
 log = logging.getLogger(__name__)
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
@@ -66,10 +66,10 @@ def choose_preset(config: Config) -> Path:
     return path
 
 
-def summary(result: Result) -> str:
+def summary(result: TrainResult) -> str:
     """What a run left, and what to do with it."""
-    folder, name = shlex.quote(str(result.folder)), result.names.a + "2" + result.names.b
-    lines = [f"{result.folder}: {'stopped' if result.exit_status else 'ended'} at step {result.step}"]
+    folder, name = shlex.quote(str(result.out)), result.names.a + "2" + result.names.b
+    lines = [f"{result.out}: {'stopped' if result.exit_status else 'ended'} at step {result.step}"]
     if result.metrics:
         lines.append(table(result.metrics, result.names))
     if result.best:
@@ -77,7 +77,7 @@ def summary(result: Result) -> str:
     if result.exit_status:
         lines.append("the same command, without --restart, goes on from here")
     lines.append(f"translate:   python translate.py {folder} --direction {shlex.quote(name)} IMAGES --out FOLDER")
-    if (result.folder / REPORT_FILE).is_file():
+    if (result.out / REPORT_FILE).is_file():
         lines.append(f"report:      {folder}/{REPORT_FILE}")
     lines.append(f"TensorBoard: tensorboard --logdir {folder}")
     return "\n".join(lines)

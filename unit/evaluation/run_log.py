@@ -1,16 +1,30 @@
-"""metrics.jsonl, read while it may still be written."""
+"""Readers of metrics.jsonl and run.log, which may still be written to."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from unit.errors import UserError, escape
 
+RUN_LOG_FILE = "run.log"
+START, END = "START", "END"
+"""The kinds of the two lines in run.log that are not the console's."""
+
+_TAIL_BYTES = 16_000_000
+"""How much of the end of run.log is read: at a line every 30 s, months."""
+_MAX_CHARACTERS = 1000
+"""Of a line; the rest is cut off."""
+_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d) ([A-Z]+) (?:step (\d{1,18}): )?(.*)")
+
 
 def logged(path: Path) -> Iterator[tuple[int, str]]:
-    """(step, line) of every whole line of a metrics.jsonl, if there is one; a crash may have cut the last one short."""
+    """Yield (step, line) for each complete line of a metrics.jsonl; a crash may have cut the last one short."""
     if not path.is_file():
         return
     try:
@@ -22,3 +36,67 @@ def logged(path: Path) -> Iterator[tuple[int, str]]:
             yield int(json.loads(line)["step"]), line
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
+
+
+def format_lines(kind: str, text: str) -> bytes:
+    """The lines of run.log for a message: each with the time and the kind, so that no text is taken for another line.
+
+    Args:
+        kind: `START`, `END` or the name of a logging level.
+        text: of one line or several.
+    """
+    time = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    return "".join(f"{time} {kind} {escape(line)}\n" for line in text.splitlines() or [""]).encode()
+
+
+@dataclass(frozen=True)
+class RunEnding:
+    """How one part of a run, from a start of the program to its end, ended."""
+
+    started: datetime
+    ended: datetime | None = None
+    """None: no end is recorded, as when it was killed, or is still running"""
+    step: int | None = None
+    """the step it ended at"""
+    reason: str = ""
+    """finished, the name of a signal, or the error"""
+
+    def __str__(self) -> str:
+        if self.ended is None:
+            return f"that started at {self.started:%Y-%m-%d %H:%M} was killed (no end is recorded)"
+        return f"ended at {self.ended:%Y-%m-%d %H:%M} at step {self.step}: {self.reason}"
+
+
+def read_run_endings(run: Path) -> list[RunEnding]:
+    """How the parts of a run ended, oldest first; empty where there is no readable run.log."""
+    endings: list[RunEnding] = []
+    for line in last_lines(run, None):
+        match = _LINE.fullmatch(line)
+        if not match or match[2] not in (START, END):
+            continue
+        try:
+            time = datetime.fromisoformat(match[1])
+        except ValueError:
+            continue
+        if match[2] == START:
+            endings.append(RunEnding(time))
+        elif match[3]:
+            started = endings.pop().started if endings else time  # which is no longer in the file's end
+            endings.append(RunEnding(started, time, int(match[3]), match[4]))
+    return endings
+
+
+def last_lines(run: Path, count: int | None = 20) -> list[str]:
+    """The last `count` lines of a run's run.log (None: of its last 16 MB), escaped; empty where it can't be read."""
+    path = run / RUN_LOG_FILE
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return []
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            content = file.read(_TAIL_BYTES)
+    except OSError:
+        return []
+    lines = [line for line in content.decode("utf-8", errors="replace").split("\n") if line]
+    return [escape(line[:_MAX_CHARACTERS]) for line in (lines if count is None else lines[-count:])]

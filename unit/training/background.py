@@ -1,4 +1,4 @@
-"""Work that training does not wait for."""
+"""Work in a background thread, so that training need not wait for it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class Background:
-    """One piece of work at a time, in a thread; what it raises is raised by whichever method is called next."""
+    """Runs one task at a time in a thread; an exception is raised by the method that is called next."""
 
     def __init__(self, name: str) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
-        self._work: Future[None] | None = None
+        self._task: Future[None] | None = None
 
-    def start(self, work: Callable[[], None]) -> None:
-        """Begin, once the work before is done."""
+    def start(self, task: Callable[[], None]) -> None:
+        """Start a task as soon as the one before is done."""
         self.finish()
-        self._work = self._thread.submit(work)
+        self._task = self._thread.submit(task)
 
     def finish(self) -> None:
-        """Wait until nothing is left to do."""
-        work, self._work = self._work, None
-        if work:
-            work.result()
+        """Wait for the task, if there is one."""
+        task, self._task = self._task, None
+        if task:
+            task.result()
 
     def check(self) -> None:
-        """Do not wait, but raise what failed."""
-        if self._work and self._work.done():
+        """Raise the task's exception if it has failed; never wait."""
+        if self._task and self._task.done():
             self.finish()

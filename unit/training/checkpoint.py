@@ -1,7 +1,7 @@
-"""Checkpoints: written beside, checksummed, synced and renamed, so that one either exists whole or not at all.
+"""Checkpoint files: checksummed and written atomically, so that one is either complete or not there.
 
-A checkpoint is what `torch.save` writes, with the SHA-256 of all of it in the zip archive's own comment: torch.load
-reads the file as it is, and `load` notices any flipped bit, which torch.load by itself does not.
+A checkpoint is what `torch.save` writes, with its SHA-256 in the comment of the zip archive: torch.load reads the file
+as it is, and `load` notices any flipped bit, which torch.load does not.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _COMMENT = len(_MARK) + 2 * hashlib.sha256().digest_size
 
 
 class BadCheckpointError(UserError):
-    """A checkpoint that is not what was written."""
+    """A checkpoint that is damaged, or not one of this program."""
 
 
 def path_of(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """The path of a step's checkpoint."""
     return folder / f"step-{step:08d}.pt"
 
 
 def available(folder: Path) -> list[tuple[int, Path]]:
-    """(step, path) of every checkpoint, newest first; whether they are good is not looked at."""
-    found = ((re.fullmatch(r"step-(\d{8,})\.pt", path.name), path) for path in folder.glob("step-*.pt"))
-    return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+    """Return (step, path) of each checkpoint, newest first, good or damaged."""
+    matches = ((re.fullmatch(r"step-(\d{8,})\.pt", path.name), path) for path in folder.glob("step-*.pt"))
+    return sorted(((int(match[1]), path) for match, path in matches if match), reverse=True)
 
 
 def save(state: dict[str, Any], path: Path) -> None:
@@ -52,26 +52,26 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What `save` wrote, on the CPU.
+    """Return the state that `save` wrote, on the CPU.
 
     Raises:
         UserError: there is no permission to read it.
-        BadCheckpointError: missing, truncated, changed, or no checkpoint at all; none of its code is run.
+        BadCheckpointError: missing, truncated, changed, or not a checkpoint; code in it is never run.
     """
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise BadCheckpointError(f"{escape(path)}: no ordinary file")
+            raise BadCheckpointError(f"{escape(path)}: not a regular file")
         content = path.read_bytes()
-    except PermissionError as error:  # says nothing of what is in it
+    except PermissionError as error:  # the content may be good
         raise UserError(f"{escape(path)}: no permission to read it; grant it") from error
     except OSError as error:
         raise BadCheckpointError(f"{escape(path)}: can't be read ({error.strerror})") from error
     body, comment = content[:-_COMMENT], content[-_COMMENT:]
     if comment != _MARK + hashlib.sha256(body).hexdigest().encode():
-        raise BadCheckpointError(f"{escape(path)}: damaged (its checksum does not fit its content)")
+        raise BadCheckpointError(f"{escape(path)}: damaged (its checksum does not match its content)")
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a file that isn't ours makes torch raise
+    except Exception as error:  # a foreign file may make torch raise anything
         raise BadCheckpointError(f"{escape(path)}: not a checkpoint of this program") from error
     return state
 
@@ -84,14 +84,14 @@ def remove_old(folder: Path, keep_last: int, keep_every: int | None) -> None:
                 path.unlink(missing_ok=True)
 
 
-def copied(value: Any) -> Any:
-    """Nested dicts and lists with a copy of each tensor, on the CPU."""
+def copy_to_cpu(value: Any) -> Any:
+    """Copy nested dicts and lists, and their tensors to the CPU."""
     match value:
         case torch.Tensor():
             return value.detach().to("cpu", copy=True)
         case dict():
-            return {key: copied(item) for key, item in value.items()}
+            return {key: copy_to_cpu(item) for key, item in value.items()}
         case list():
-            return [copied(item) for item in value]
+            return [copy_to_cpu(item) for item in value]
         case _:
             return value

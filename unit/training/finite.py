@@ -1,4 +1,4 @@
-"""Losses and gradients that are no finite numbers."""
+"""Losses, gradients and weights that are NaN or Inf."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ _NEVER = torch.iinfo(torch.int64).max
 
 
 class NonFiniteError(Exception):
-    """Something that training computed is infinite or no number.
+    """Something that training computed is NaN or Inf.
 
     Args:
-        step: the first step of which that is so, counted from 1.
-        what: which loss term or gradient, e.g. "the loss term kl_a".
+        step: the first step with such a value, counted from 1.
+        name: of the value, e.g. "the loss term kl_a".
     """
 
-    def __init__(self, step: int, what: str) -> None:
-        super().__init__(step, what)
-        self.step, self.what = step, what
+    def __init__(self, step: int, name: str) -> None:
+        super().__init__(step, name)
+        self.step, self.name = step, name
 
     def __str__(self) -> str:
-        return f"step {self.step}: {self.what} is not finite"
+        return f"step {self.step}: {self.name} is not finite"
 
 
 class FiniteWatch:
-    """Remembers on the device the first step of which a value was not finite, so that nobody waits for the device.
+    """Records on the device the first step at which each value was not finite, so that no step waits for the device.
 
-    What one rank finds, all raise: each must look at the same values.
+    What one rank finds, all raise; they must look at the same values.
     """
 
     def __init__(self, device: torch.device, ranks: Ranks = SINGLE_PROCESS) -> None:
@@ -39,7 +39,7 @@ class FiniteWatch:
         self._first: dict[tuple[str, ...], Tensor] = {}
 
     def look(self, step: int, values: Mapping[str, Tensor]) -> None:
-        """Look at scalars of `step`, by name; raises `NonFiniteError` at once on the CPU, elsewhere `check` does."""
+        """Look at scalars of `step`, by name. `NonFiniteError` is raised here on the CPU, elsewhere by `check`."""
         if not values:
             return
         names = tuple(values)
@@ -50,12 +50,12 @@ class FiniteWatch:
             self.check()
 
     def check(self) -> None:
-        """Wait for the device; raises `NonFiniteError` for the first of all that was ever seen."""
+        """Wait for the device; raise `NonFiniteError` for the first value that was not finite, if there is one."""
         if not self._first:
             return
         names = [name for group in self._first for name in group]
         firsts = self._ranks.all_reduce_min(torch.cat(list(self._first.values()))).tolist()
-        step, what = min(zip(firsts, names, strict=True), key=lambda pair: pair[0])
+        step, name = min(zip(firsts, names, strict=True), key=lambda pair: pair[0])
         if step < _NEVER:
             self._first.clear()
-            raise NonFiniteError(step, what)
+            raise NonFiniteError(step, name)

@@ -1,11 +1,12 @@
-"""A run: a configuration in, a trained model out; called again, it goes on where it stopped."""
+"""The training loop: starts or resumes a run, and does what is due at each step."""
 
 from __future__ import annotations
 
 import logging
 import math
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,143 +20,131 @@ from unit.devices import describe
 from unit.domains import PerDomain
 from unit.errors import ImageError, UserError
 from unit.evaluation.evaluate import Metrics
-from unit.training.checkpoint import copied
+from unit.evaluation.run_log import read_run_endings
+from unit.training.checkpoint import copy_to_cpu
 from unit.training.distributed import init_distributed, restarted
 from unit.training.finite import NonFiniteError
 from unit.training.heartbeat import PeerError
+from unit.training.hooks import Hooks, step_scalars
 from unit.training.lock import archive_run, locked
-from unit.training.monitor import step_scalars
 from unit.training.progress import Progress
-from unit.training.records import Records
-from unit.training.setup import Setup
+from unit.training.resolve import ResolvedConfig, explain_errors, resolve
+from unit.training.run_dir import RunDir
+from unit.training.run_logger import RunLog
 from unit.training.signals import StopRequest, stop_on_signals
 from unit.training.trainer import StepRecord
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-_MOST_ROLLBACKS = 3
+CHECK_SYNC_EVERY = 1000
+"""Steps between two checks that all ranks have the same weights."""
+_MAX_ROLLBACKS = 3
 
 
 @dataclass(frozen=True)
-class Result:
-    """How a run ended."""
+class TrainResult:
+    """How a run, or this part of it, ended."""
 
-    folder: Path
+    out: Path
     names: PerDomain[str]
     step: int
     exit_status: int
-    """0; 130 or 143 when SIGINT or SIGTERM ended it"""
+    """0; 128 + the signal's number when a signal stopped the run"""
     metrics: Metrics | None
-    """on the test images at the end, when the run ended by itself"""
+    """on the test images; None when a signal stopped the run"""
     best: tuple[int, float] | None = None
-    """the step of the best model, and its mean KID"""
+    """step and mean KID of the best model"""
 
 
-def train(config: Config, out: Path | None = None, *, restart: bool = False) -> Result:
-    """Train UNIT until `train.steps` or `train.max_minutes`, or go on with what is in `out`.
+def train(config: Config, out: Path | None = None, *, restart: bool = False) -> TrainResult:
+    """Train UNIT until `train.steps` or `train.max_minutes`; resume a run that is in `out` already.
 
     Args:
-        config: the resolved configuration.
-        out: the run's folder; None: runs/NAME_A-NAME_B, and runs/streets for the embedded streets.
-        restart: begin at step 0; a run that is there already is kept as OUT.1 (.2, …). Where torchrun starts failed
-            processes again, they go on.
+        config: the configuration.
+        out: the run's directory; None: runs/NAME_A-NAME_B, and runs/streets for the embedded streets.
+        restart: start at step 0; a run that is there already is kept as OUT.1 (.2, …). Processes that torchrun starts
+            in the place of failed ones resume all the same.
 
     Raises:
-        UserError: a folder, a setting or the machine does not allow it; the message says what to do.
+        UserError: a folder, a setting or the machine makes it impossible; the message says what to do.
     """
-    with init_distributed() as ranks:
-        setup = Setup.of(config, out, ranks)
-        if restart and not restarted() and ranks.is_main and (aside := archive_run(setup.out)):
-            log.info("the run that was in %s is kept as %s", setup.out, aside)
-        lock = locked(setup.out) if ranks.is_main else nullcontext()
-        with lock, stop_on_signals(only_once=ranks.world_size > 1) as stop:
-            try:
-                return _Run(setup).run(stop)
-            except (RuntimeError, MemoryError) as error:
-                explained = setup.explain(error)
-                if explained is None:
-                    raise
-                raise explained from error
+    run_log = RunLog()
+    with init_distributed() as ranks, run_log.capture():
+        resolved = resolve(config, out, ranks)
+        if restart and not restarted() and ranks.is_main and (archived := archive_run(resolved.out)):
+            log.info("the run that was in %s is kept as %s", resolved.out, archived)
+        lock = locked(resolved.out) if ranks.is_main else nullcontext()
+        stopping = stop_on_signals(only_once=ranks.world_size > 1)
+        with lock, stopping as stop, run_log.record_errors(), explain_errors(resolved.device):
+            return _Run(resolved, run_log).run(stop)
 
 
 class _Run:
-    """One part of a run, from where it starts or goes on to where it ends or is stopped.
+    """One part of a run, from where it starts or resumes to where it ends or is stopped.
 
-    All ranks do the same in the same order; what is to be written, rank 0 writes.
+    All ranks make the same calls in the same order; only the main rank has hooks and writes.
     """
 
-    def __init__(self, setup: Setup) -> None:
-        self.setup, self.config, self.ranks = setup, setup.config, setup.ranks
-        self.trainer = setup.trainer()
-        self.bad = BadImages(setup.datasets.train.map(len))
-        self.records = Records(setup, self.trainer, self.bad) if self.ranks.is_main else None
-        self.resumed = self._load_latest_checkpoint()
-        self.saved_step = self.trainer.steps_done if self.resumed else None
-        """of which there is a checkpoint"""
-        several = f", {self.ranks.world_size} ranks" if self.ranks.world_size > 1 else ""
-        where = f"{describe(setup.device)}, {setup.precision}{several}"
-        log.info("%s on %s\n%s", setup.out, where, setup.datasets.describe())
-        if self.records:
-            self.records.begin(self.resumed)
+    def __init__(self, resolved: ResolvedConfig, run_log: RunLog) -> None:
+        self.resolved, self.config, self.ranks, self.run_log = resolved, resolved.config, resolved.ranks, run_log
+        self.trainer = resolved.build_trainer()
+        self.bad_images = BadImages(resolved.datasets.train.map(len))
+        self.run_dir = RunDir(resolved, self.trainer, self.bad_images)
+        self.hooks = Hooks(resolved, self.trainer, self.run_dir) if self.ranks.is_main else None
+        self.saved_step: int | None = None
+        """the step of the newest checkpoint"""
 
-    def _load_latest_checkpoint(self) -> bool:
-        """Put the newest good checkpoint into the trainers of all ranks, if there is one; whether there was."""
-        resumed = self.ranks.broadcast(self.records.resume() if self.records else False)
-        if resumed and self.ranks.world_size > 1:  # whose machines need not all see the run's folder
-            state = self.ranks.broadcast((copied(self.trainer.state_dict()), self.bad.state_dict()))
-            self.trainer.load_state_dict(state[0])
-            self.bad.load_state_dict(state[1])
-        return resumed
-
-    def run(self, stop: StopRequest) -> Result:
-        """Train until the end or a stop; then the metrics, when it ended by itself, a model and a checkpoint."""
-        metrics = None
+    def run(self, stop: StopRequest) -> TrainResult:
+        """Train until the end or a stop, and save; at the end, validate and report too."""
+        self._start()
         try:
-            if not self.resumed:
-                self._write(Records.samples)
+            if self.saved_step is None:
+                self._on_main(Hooks.sample)
                 self._save()
-            self._write(Records.backfill)
-            deadline = self._deadline()
+            self._on_main(Hooks.backfill)
+            minutes = self.config.train.max_minutes
+            deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
             while not self._train(stop, deadline):
                 pass
-            self._save()
-            (number,) = self.ranks.all_reduce_max(stop.signal)
-            ended = not number or self.trainer.steps_done >= self.config.train.steps
-            if ended:
-                metrics = self._write(Records.validate)
-            self._write(Records.close)
-            if ended:
-                self._write(Records.report)
+            return self._finish(stop)
         except BaseException:
-            if self.records:
-                self.records.abandon()
+            if self.hooks:
+                self.hooks.abandon()
             raise
-        status = 0 if ended else 128 + number
-        best = self.records.best if self.records else None
-        return Result(self.setup.out, self.setup.datasets.names, self.trainer.steps_done, status, metrics, best)
 
-    def _deadline(self) -> float:
-        minutes = self.config.train.max_minutes
-        return math.inf if minutes is None else time.monotonic() + 60 * minutes
+    def _start(self) -> None:
+        """Resume from the newest good checkpoint, if there is one, and open the logs."""
+        resumed = self._load_latest_checkpoint()
+        several = f", {self.ranks.world_size} ranks" if self.ranks.world_size > 1 else ""
+        where = f"{describe(self.resolved.device)}, {self.resolved.precision}{several}"
+        log.info("%s on %s\n%s", self.resolved.out, where, self.resolved.datasets.describe())
+        if self.hooks:
+            if resumed and (endings := read_run_endings(self.resolved.out)):
+                log.info("the previous part %s", endings[-1])
+            self.run_log.start(self.resolved.out, lambda: self.trainer.steps_done)
+            self.hooks.start(resumed)
+
+    def _load_latest_checkpoint(self) -> bool:
+        """Load the newest good checkpoint on all ranks; return whether there was one."""
+        resumed = self.ranks.broadcast(self.run_dir.resume() if self.hooks else False)
+        if resumed and self.ranks.world_size > 1:  # the other machines may not see the run's directory
+            state = self.ranks.broadcast((copy_to_cpu(self.trainer.state_dict()), self.bad_images.state_dict()))
+            self.trainer.load_state_dict(state[0])
+            self.bad_images.load_state_dict(state[1])
+        if resumed:
+            self.saved_step = self.trainer.steps_done
+        return resumed
 
     def _train(self, stop: StopRequest, deadline: float) -> bool:
-        """Train to the end, the deadline or a stop; False when the run was rolled back and has to train on."""
-        train = self.config.train
-        steps = range(self.trainer.steps_done, train.steps)
-        if self.records:
-            self.records.folder.writer.finish()  # no thread is to be at work when processes are forked
-        progress = Progress(
-            steps,
-            self.config.global_batch(self.ranks.world_size),
-            train.max_minutes,
-            self.setup.device,
-            self.ranks.is_main,
-        )
-        with progress, closing(self.setup.batches(steps, self.bad)) as batches:
+        """Train to the last step, the deadline or a stop; return False after a rollback, when there is more to do."""
+        self.run_dir.writer.finish()  # no thread may be running when loader processes are forked
+        train, steps = self.config.train, range(self.trainer.steps_done, self.config.train.steps)
+        global_batch, device = self.config.global_batch(self.ranks.world_size), self.resolved.device
+        progress = Progress(steps, global_batch, train.max_minutes, device, visible=self.ranks.is_main)
+        with progress, closing(self._batches(steps, progress)) as batches:
             try:
-                waited_for = progress.waiting_for(batches)
-                while images := self._next(waited_for):
+                for images in batches:
                     record = self.trainer.step(images)
                     progress.step_done()
                     self._run_scheduled_hooks(record, progress)
@@ -167,97 +156,120 @@ class _Run:
                 return False
         return True
 
-    def _next(self, batches: Iterator[PerDomain[Tensor]]) -> PerDomain[Tensor] | None:
-        """The next batch; when a rank can't have it, the state, as good as before, is saved."""
-        try:
-            with self.ranks.all_or_none():
-                return next(batches, None)
-        except UserError:
-            self._keep()
-            raise
-
-    def _roll_back(self, error: NonFiniteError) -> None:
-        """Go back to the last checkpoint with other noise, where that is wanted; else keep what is good, and stop."""
-        number = self.trainer.rollbacks + 1
-        if self.config.train.on_nonfinite == "rollback" and number <= _MOST_ROLLBACKS:
-            if self.records:
-                self.records.close()
-            if not self._load_latest_checkpoint():
-                raise UserError(f"{error}; there is no checkpoint to go back to") from error
-            self.trainer.rollbacks = number
-            self.saved_step = self.trainer.steps_done
-            log.warning("%s; rolled back with other noise, %d of %d times", error, number, _MOST_ROLLBACKS)
-            if self.records:
-                self.records.watch_from_here(checkpointed=True)
-            return
-        if not self.trainer.mid_step and error.step == self.trainer.steps_done + 1:
-            with suppress(NonFiniteError):  # of weights that the step before had broken already
-                self._keep()
-        names = self.setup.datasets.names
-        tried = f", after {self.trainer.rollbacks} rollbacks" if self.trainer.rollbacks else ""
-        advice = "begin anew with lower learning rates"
-        if self.config.train.on_nonfinite == "stop":
-            advice = f"go on with --train.on_nonfinite rollback, or {advice}"
-        raise UserError(
-            f"{error} (a: {names.a}, b: {names.b}){tried}; the state after step {self.saved_step} is kept: {advice}"
-        ) from error
+    def _batches(self, steps: range, progress: Progress) -> Generator[PerDomain[Tensor]]:
+        """Yield the batches; when one rank can't read its batch, save the state, which is good, and stop all."""
+        with closing(self.resolved.batches(steps, self.bad_images)) as batches:
+            timed = progress.time_waits(batches)
+            while True:
+                try:
+                    with self.ranks.all_or_none():
+                        images = next(timed, None)
+                except UserError:
+                    self._save_now()
+                    raise
+                if images is None:
+                    return
+                yield images
 
     def _run_scheduled_hooks(self, record: StepRecord, progress: Progress) -> None:
-        """What follows from the number of steps done, and from nothing else: a resumed run does the same."""
+        """Do what is due at this step. It depends on the step alone, so that a resumed run does the same."""
         train, step = self.config.train, self.trainer.steps_done
-        if self.records:
-            self.records.folder.writer.check()
+        self.run_dir.writer.check()
+        self.run_log.check()
         if step % train.log_every == 0:
             self.trainer.finite.check()
             scalars = self.ranks.all_reduce_mean(step_scalars(self.trainer, record) | progress.rates())
             if self.config.data.on_bad_image == "skip":
-                self._add_up_bad_images()
-                scalars["data/bad_images"] = len(self.bad)
-            if self.records:
-                self.records.log(scalars)
+                self._gather_bad_images()
+                scalars["data/bad_images"] = len(self.bad_images)
+            if self.hooks:
+                self.hooks.logger.scalars(step, scalars)
             progress.show(scalars)
-        if self.ranks.world_size > 1 and step % train.check_sync_every == 0:
+        if self.ranks.world_size > 1 and step % CHECK_SYNC_EVERY == 0:
             self._require_equal_weights()
         try:
             if step % train.sample_every == 0:
-                self._write(Records.samples)
+                self._on_main(Hooks.sample)
             if step % train.validate_every == 0:
-                self._write(Records.validate)
+                self._on_main(Hooks.validate)
         except (ImageError, PeerError):
-            self._keep()  # going on, the run makes up for what was due
+            self._save_now()  # a resumed run backfills what was due
             raise
         if step % train.checkpoint_every == 0:
             self._save()
 
+    def _finish(self, stop: StopRequest) -> TrainResult:
+        self._save()
+        (signal_number,) = self.ranks.all_reduce_max(stop.signal)
+        step, steps = self.trainer.steps_done, self.config.train.steps
+        stopped = signal_number and step < steps
+        metrics = None if stopped else self._on_main(Hooks.validate)
+        self._on_main(Hooks.close)
+        out_of_time = "" if step >= steps else " (train.max_minutes)"
+        self.run_log.end(signal.Signals(signal_number).name if stopped else f"finished{out_of_time}")
+        if not stopped:
+            self._on_main(Hooks.report)
+        status = 128 + signal_number if stopped else 0
+        best = self.hooks.best if self.hooks else None
+        return TrainResult(self.resolved.out, self.resolved.datasets.names, step, status, metrics, best)
+
+    def _roll_back(self, error: NonFiniteError) -> None:
+        """Return to the last checkpoint, from where other noise is drawn, if the configuration wants that; else stop.
+
+        Raises:
+            UserError: no rollback is wanted, or there were too many; the last state that is good is saved.
+        """
+        number = self.trainer.rollbacks + 1
+        if self.config.train.on_nonfinite == "rollback" and number <= _MAX_ROLLBACKS:
+            if self.hooks:
+                self.hooks.close()
+            if not self._load_latest_checkpoint():
+                raise UserError(f"{error}; there is no checkpoint to go back to") from error
+            self.trainer.rollbacks = number
+            log.warning("%s; rolled back with other noise, %d of %d times", error, number, _MAX_ROLLBACKS)
+            if self.hooks:
+                self.hooks.open_logs(resumed=True)
+            return
+        if not self.trainer.mid_step and error.step == self.trainer.steps_done + 1:
+            with suppress(NonFiniteError):  # the step before may have broken the weights already
+                self._save_now()
+        names = self.resolved.datasets.names
+        tried = f", after {self.trainer.rollbacks} rollbacks" if self.trainer.rollbacks else ""
+        advice = "restart with lower learning rates"
+        if self.config.train.on_nonfinite == "stop":
+            advice = f"resume with --train.on_nonfinite rollback, or {advice}"
+        raise UserError(
+            f"{error} (a: {names.a}, b: {names.b}){tried}; the state after step {self.saved_step} is kept: {advice}"
+        ) from error
+
     def _require_equal_weights(self) -> None:
         digests = self.ranks.all_gather(self.trainer.digest())
-        others = [str(rank) for rank, digest in enumerate(digests) if digest != digests[0]]
-        if others:
-            who = f"rank {', '.join(others)}"
+        different = [str(rank) for rank, digest in enumerate(digests) if digest != digests[0]]
+        if different:
             raise UserError(
-                f"step {self.trainer.steps_done}: the weights of {who} are no longer those of rank 0: "
-                "a faulty GPU or network? Start the run again from its last checkpoint"
+                f"step {self.trainer.steps_done}: the weights of rank {', '.join(different)} are no longer those of "
+                "rank 0: a faulty GPU or network? Start the run again from its last checkpoint"
             )
 
-    def _write(self, what: Callable[[Records], T]) -> T | None:
-        """Rank 0 writes something; what fails there, fails on all."""
+    def _on_main(self, hook: Callable[[Hooks], T]) -> T | None:
+        """Run a hook on the main rank; what fails there, fails on all."""
         with self.ranks.all_or_none():
-            return what(self.records) if self.records else None
+            return hook(self.hooks) if self.hooks else None
 
-    def _add_up_bad_images(self) -> None:
-        self.bad.add(self.ranks.all_gather(self.bad.state_dict()))
-
-    def _keep(self) -> None:
-        """Save, and wait until it is on the disk: once a rank has ended, the others have seconds to do so."""
-        self._save()
-        self._write(lambda records: records.folder.writer.finish())
+    def _gather_bad_images(self) -> None:
+        self.bad_images.add(self.ranks.all_gather(self.bad_images.state_dict()))
 
     def _save(self) -> None:
-        """A checkpoint of this step, unless there is one, and the model."""
+        """Save the model, and a checkpoint unless this step has one, in the background."""
         new = self.saved_step != self.trainer.steps_done
         if new:
             self.trainer.require_finite_weights()
-            self._add_up_bad_images()
+            self._gather_bad_images()
             self.saved_step = self.trainer.steps_done
-        if self.records:
-            (self.records.save if new else self.records.save_model)()
+        if self.hooks:
+            self.hooks.save(checkpoint=new)
+
+    def _save_now(self) -> None:
+        """Save and wait until it is on the disk: once a rank has failed, the others have only seconds to do so."""
+        self._save()
+        self._on_main(lambda hooks: hooks.run_dir.writer.finish())

@@ -1,4 +1,4 @@
-"""How fast a run goes and how long it will take, for the terminal, the log and TensorBoard."""
+"""The speed of a run and the time it has left, for the terminal, the log and TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,13 +17,21 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _ESTIMATE_AFTER = 20
-"""Steps, the first few of which are slow."""
+"""Steps; the first few are slow."""
 _SECONDS_BETWEEN_LINES = 30.0
-"""Where there is no terminal for a bar."""
+"""Without a terminal."""
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """Measures a run's steps; draws a bar where standard error is a terminal, and writes lines where it is not."""
+    """Times a run's steps, and shows a bar if standard error is a terminal, else a log line now and then.
+
+    Args:
+        steps: numbers of steps already done, from where this part of the run starts to the end of the run.
+        batch_size: images of each domain in a step, of all ranks together.
+        max_minutes: `train.max_minutes`.
+        device: whose memory is logged.
+        visible: draw the bar.
+    """
 
     def __init__(
         self, steps: range, batch_size: int, max_minutes: float | None, device: torch.device, visible: bool = True
@@ -44,15 +52,15 @@ class Progress(AbstractContextManager["Progress"]):
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._bar.close()
 
-    def waiting_for(self, items: Iterator[T]) -> Iterator[T]:
-        """The items, with the time that each keeps us waiting noted."""
+    def time_waits(self, items: Iterator[T]) -> Iterator[T]:
+        """Yield the items, and count the time spent waiting for them."""
         while True:
-            asked = time.monotonic()
+            start = time.monotonic()
             try:
                 item = next(items)
             except StopIteration:
                 return
-            self._interval_waited += time.monotonic() - asked
+            self._interval_waited += time.monotonic() - start
             yield item
 
     def step_done(self) -> None:
@@ -61,16 +69,16 @@ class Progress(AbstractContextManager["Progress"]):
         self._interval_steps += 1
         self._bar.update()
         if self._done == _ESTIMATE_AFTER:
-            self._say_estimate()
+            self._log_estimate()
 
-    def _say_estimate(self) -> None:
+    def _log_estimate(self) -> None:
         seconds = (time.monotonic() - self._interval_start) / max(1, self._interval_steps)
         minutes = seconds * (len(self.steps) - self._done) / 60
         limit = f" (train.max_minutes ends it after {self.max_minutes:g} min)" if self.max_minutes else ""
-        log.info("%.2f s a step: about %s to go%s", seconds, format_duration(minutes), limit)
+        log.info("%.2f s/step: about %s to go%s", seconds, format_duration(minutes), limit)
 
     def rates(self) -> dict[str, float]:
-        """Images of both domains a second and the share of time spent waiting for them, since the last call."""
+        """Images of both domains per second, and the fraction of time spent waiting for them, since the last call."""
         now = time.monotonic()
         seconds = max(now - self._interval_start, 1e-9)
         rates = {
@@ -83,9 +91,9 @@ class Progress(AbstractContextManager["Progress"]):
         return rates
 
     def show(self, scalars: Mapping[str, float]) -> None:
-        """Speed and main losses: beside the bar, or as a line where there is no bar."""
-        names = {"generator": "generator_total", "discriminator": "discriminator_total"}
-        losses = " ".join(f"{n} {scalars[f'loss/{tag}']:.3g}" for n, tag in names.items() if f"loss/{tag}" in scalars)
+        """Show speed and total losses beside the bar, or log them if there is no bar."""
+        totals = {name: scalars.get(f"loss/{name}_total") for name in ("generator", "discriminator")}
+        losses = " ".join(f"{name} {loss:.3g}" for name, loss in totals.items() if loss is not None)
         speed = f"{scalars['perf/images_per_second']:.1f} images/s"
         seconds = 2 * self.batch_size / scalars["perf/images_per_second"]
         self._bar.set_postfix_str(f"{seconds:.3g} s/step, {speed}, loss: {losses}", refresh=False)
@@ -100,7 +108,7 @@ class Progress(AbstractContextManager["Progress"]):
 
 
 def format_duration(minutes: float) -> str:
-    """A time for people: "9 min", "3.5 h"."""
+    """A duration to read, e.g. "9 min" or "3.5 h"."""
     if minutes < 1:
         return "less than a minute"
     if minutes < 100:

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal as a wish that the run grants after the current step."""
+"""Ctrl-C, SIGTERM and a closed terminal as requests to stop after the current step."""
 
 from __future__ import annotations
 
@@ -15,37 +15,39 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class StopRequest:
-    """Whether somebody wants the run to stop."""
+    """A request to stop, made by a signal."""
 
     signal: int = 0
-    """the number of the signal that came, or 0"""
+    """the signal's number; 0: no request"""
 
 
 @contextmanager
 def stop_on_signals(only_once: bool = False) -> Iterator[StopRequest]:
-    """Within, the first SIGINT, SIGTERM or SIGHUP is noted; a second one ends the process at once.
+    """Turn the first SIGINT, SIGTERM or SIGHUP into a request to stop; a second signal ends the process at once.
 
-    With `only_once` further ones are ignored: torchrun passes on what the terminal has already sent, and kills the
-    process itself when that lasts too long.
-    SIGHUP, which a terminal sends that is closed, stays ignored where it is (nohup).
-    In a thread other than the main one, where Python takes no signals, nothing is changed.
+    SIGHUP, sent by a terminal that is closed, stays ignored if it is (nohup). In a thread other than the main one,
+    where Python handles no signals, nothing is changed.
+
+    Args:
+        only_once: ignore further signals. torchrun passes on what the terminal has sent to all, and kills the process
+            itself when stopping takes too long.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
 
-    def note(number: int, _: FrameType | None) -> None:
+    def request_stop(number: int, _: FrameType | None) -> None:
         request.signal = number
-        again = "" if only_once else "; once more to stop at once"
-        log.warning("%s: finishing this step and saving%s", signal.Signals(number).name, again)
-        for each in before:
-            signal.signal(each, signal.SIG_IGN if only_once else signal.SIG_DFL)
+        hint = "" if only_once else "; send it again to stop at once"
+        log.warning("%s: finishing this step and saving%s", signal.Signals(number).name, hint)
+        for handled in before:
+            signal.signal(handled, signal.SIG_IGN if only_once else signal.SIG_DFL)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, note) for number in numbers}
+    before = {number: signal.signal(number, request_stop) for number in numbers}
     try:
         yield request
     finally:

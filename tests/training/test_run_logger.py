@@ -1,4 +1,4 @@
-"""What TensorBoard gets: read back from the event files, and seen in its page by a browser."""
+"""What a run logs: read back from the event files, and seen in TensorBoard's page by a browser."""
 
 import json
 import shutil
@@ -22,16 +22,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.tiny import TINY, metrics, tiny
 from unit.domains import Domain, PerDomain
 from unit.training.loop import train
-from unit.training.monitor import Monitor
+from unit.training.run_logger import RunLogger
 
-FIGURES = {
+METRICS = {
     *("kid", "kid_low", "kid_high", "psnr", "ssim", "feature_distance", "pixel_accuracy", "colour_correlation"),
     *("identity_distance", "spread", "cycle_psnr", "reconstruction_psnr"),
 }
-SIGNS = ("identity_distance", "reconstruction_distance", "colour_correlation", "hidden_code", "spread")
-SIGNS_OF_A_DOMAIN = ("active_units", "discriminator_accuracy", "logit_deviation", "overfitting")
-ILLNESSES = ("identity_collapse", "mode_collapse", "inverted_colours", "hidden_code")
-ILLNESSES_OF_A_DOMAIN = ("posterior_collapse", "discriminator_saturated", "discriminator_dead", "overfitting")
+DIAGNOSTICS = ("identity_distance", "reconstruction_distance", "colour_correlation", "hidden_code", "spread")
+DOMAIN_DIAGNOSTICS = ("active_units", "discriminator_accuracy", "logit_deviation", "overfitting")
+ALARMS = ("identity_collapse", "mode_collapse", "inverted_colours", "hidden_code")
+DOMAIN_ALARMS = ("posterior_collapse", "discriminator_saturated", "discriminator_dead", "overfitting")
 SCALARS = {
     *(f"loss/{part}_total" for part in ("generator", "discriminator")),
     *(
@@ -45,11 +45,11 @@ SCALARS = {
         for part in ("generator", "discriminator")
     ),
     *(f"discriminator/{verdict}_logit_{i}" for verdict in ("real", "fake") for i in Domain),
-    *(f"vital/{sign}_{i.direction}" for sign in SIGNS for i in Domain),
-    *(f"vital/{sign}_{i}" for sign in SIGNS_OF_A_DOMAIN for i in Domain),
-    *(f"alarm/{illness}_{i.direction}" for illness in ILLNESSES for i in Domain),
-    *(f"alarm/{illness}_{i}" for illness in ILLNESSES_OF_A_DOMAIN for i in Domain),
-    *(f"val/{metric}_{i.direction}" for metric in FIGURES for i in Domain),
+    *(f"vital/{name}_{i.direction}" for name in DIAGNOSTICS for i in Domain),
+    *(f"vital/{name}_{i}" for name in DOMAIN_DIAGNOSTICS for i in Domain),
+    *(f"alarm/{alarm}_{i.direction}" for alarm in ALARMS for i in Domain),
+    *(f"alarm/{alarm}_{i}" for alarm in DOMAIN_ALARMS for i in Domain),
+    *(f"val/{metric}_{i.direction}" for metric in METRICS for i in Domain),
     "perf/images_per_second",
     "perf/data_wait_fraction",
 }
@@ -58,8 +58,8 @@ SCALARS = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """TINY in two parts, the second of which goes on from before the end of the first, as after a crash."""
-    path = tmp_path_factory.mktemp("monitor") / "run"
+    """TINY in two parts, the second of which resumes from before the end of the first, as after a crash."""
+    path = tmp_path_factory.mktemp("logger") / "run"
     train(tiny(train={"steps": 4}), path)
     (path / "checkpoints" / "step-00000004.pt").unlink()
     train(TINY, path)
@@ -79,7 +79,7 @@ def test_the_event_files_hold_every_tag(run: Path) -> None:
     assert {tag.removesuffix("/text_summary") for tag in tags["tensors"]} == {"config", "environment", "dataset"}
 
 
-def test_the_step_axis_goes_on_without_gap_or_double_step(run: Path) -> None:
+def test_a_resumed_run_logs_no_step_twice_and_leaves_none_out(run: Path) -> None:
     events = board(run)
     assert [event.step for event in events.Scalars("loss/kl_a")] == [1, 2, 3, 4, 5, 6]
     assert [event.step for event in events.Scalars("val/psnr_a2b")] == [3, 6]
@@ -132,9 +132,9 @@ def test_the_first_grid_shows_the_held_out_images_as_they_are(run: Path) -> None
 
 
 def test_names_are_shown_escaped(tmp_path: Path) -> None:
-    monitor = Monitor(tmp_path, None)
-    monitor.text(0, "dataset", "a: <script>alert(1)</script>, 3 images\n# b")
-    monitor.close()
+    logger = RunLogger(tmp_path, None)
+    logger.text(0, "dataset", "a: <script>alert(1)</script>, 3 images\n# b")
+    logger.close()
     (event,) = board(tmp_path).Tensors("dataset/text_summary")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the page's own sanitizer is deprecated
@@ -148,23 +148,23 @@ def test_lines_after_the_start_and_broken_ones_are_dropped(tmp_path: Path) -> No
     lines = [json.dumps({"step": step}) for step in (1, 2, 3)]
     odd = ['{"step": 2, "lo', '{"step": 1e400}', '{"step": null}', "[" * 100_000, '{"step": NaN}', "\xff"]
     (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, *odd]))
-    Monitor(tmp_path, 2).close()
+    RunLogger(tmp_path, 2).close()
     assert metrics(tmp_path) == [{"step": 1}, {"step": 2}]
 
 
-def test_a_clock_put_back_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_set_back_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for start, step in ((None, 1), (1, 2)):
-        monitor = Monitor(tmp_path, start)
-        monitor.scalars(step, {"x": 1.0})
-        monitor.close()
-        monkeypatch.setattr("unit.training.event_file.time.time_ns", lambda: 10**18)
+        logger = RunLogger(tmp_path, start)
+        logger.scalars(step, {"x": 1.0})
+        logger.close()
+        monkeypatch.setattr("unit.training.run_logger.time.time_ns", lambda: 10**18)
     assert [event.step for event in board(tmp_path).Scalars("x")] == [1, 2]
 
 
 def test_sample_colours_are_never_stretched(tmp_path: Path) -> None:
-    monitor = Monitor(tmp_path, None)
-    monitor.samples(5, PerDomain(torch.full((3, 4, 4), -0.5), torch.full((3, 4, 4), 0.25)))
-    monitor.close()
+    logger = RunLogger(tmp_path, None)
+    logger.samples(5, PerDomain(torch.full((3, 4, 4), -0.5), torch.full((3, 4, 4), 0.25)))
+    logger.close()
     image = Image.open(tmp_path / "samples" / "step-00000005.png")
     assert image.getpixel((0, 0)) == (64, 64, 64)
     assert image.getpixel((0, image.height - 1)) == (159, 159, 159)

@@ -1,0 +1,171 @@
+"""What the main rank does besides training, at the step that the trainer is at: log, sample, validate, save, report."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unit.config_file import to_yaml
+from unit.domains import Domain, PerDomain
+from unit.errors import UserError
+from unit.evaluation.evaluate import Evaluator, Metrics, sample_grids
+from unit.evaluation.features import features_if_installed
+from unit.evaluation.metric_table import COUNTS
+from unit.evaluation.report.write import report_unless_it_fails
+from unit.evaluation.run_log import logged
+from unit.model.objective import total
+from unit.training.alarms import Alarms
+from unit.training.diagnostics import diagnostics, probe_batch
+from unit.training.finite import NonFiniteError
+from unit.training.resolve import ResolvedConfig
+from unit.training.run_dir import BEST_FILE, RunDir
+from unit.training.run_logger import RunLogger
+from unit.training.trainer import StepRecord, Trainer
+
+log = logging.getLogger(__name__)
+
+_MAX_VALIDATION_IMAGES = 200
+"""Of each domain."""
+
+
+class Hooks:
+    """The hooks of a run on its main rank; each raises `UserError` if a file can't be written."""
+
+    def __init__(self, resolved: ResolvedConfig, trainer: Trainer, run_dir: RunDir) -> None:
+        self.resolved, self.trainer, self.run_dir = resolved, trainer, run_dir
+        test, data, features = resolved.datasets.test, resolved.config.data, features_if_installed(resolved.device)
+        self.evaluator = Evaluator(test, data, features, at_most=_MAX_VALIDATION_IMAGES)
+
+    def start(self, resumed: bool) -> None:
+        """Describe a new part of the run in its directory, and open the logs."""
+        environment = self.run_dir.write_environment()
+        self.open_logs(resumed)
+        if not resumed:
+            self.logger.text(0, "config", to_yaml(self.resolved.config))
+            self.logger.text(0, "environment", json.dumps(environment, indent=2))
+            self.logger.text(0, "dataset", self.resolved.datasets.describe())
+
+    def open_logs(self, resumed: bool) -> None:
+        """Log from this step on; what was logged after it before, in a run that is `resumed`, is overwritten."""
+        self.logger = RunLogger(self.run_dir.path, self.trainer.steps_done if resumed else None)
+        self.metrics: tuple[int, Metrics] | None = None
+        self.best = best_logged_kid(self.run_dir.path / "metrics.jsonl")
+        self.alarms = Alarms(self.resolved.datasets.names, self.run_dir.path)
+
+    def sample(self) -> None:
+        """Log sample grids, diagnostics and alarms; raises `NonFiniteError` if one holds NaN."""
+        translator, step = self.resolved.translator(self.trainer), self.trainer.steps_done
+        grids = sample_grids(translator, self.resolved.datasets.test)
+        self._require_no_nan("a sample image", *grids)
+        scalars = diagnostics(translator, self.trainer.discriminators, *self._probe_batches)
+        self._require_no_nan("a diagnostic", torch.tensor(list(scalars.values())))
+        self.logger.scalars(step, scalars | self.alarms.check(step, scalars))
+        self.logger.samples(step, grids)
+
+    @cached_property
+    def _probe_batches(self) -> tuple[PerDomain[Tensor], PerDomain[Tensor]]:
+        """Test and training images for the diagnostics, read once."""
+        datasets, data = self.resolved.datasets, self.resolved.config.data
+        return probe_batch(datasets.test.images, data), probe_batch(datasets.train, data)
+
+    def validate(self) -> Metrics:
+        """Return the metrics on test images; log them unless an earlier part of the run did so, and keep the best."""
+        step = self.trainer.steps_done
+        if self.metrics is None or self.metrics[0] != step:
+            self.metrics = step, self.evaluator.metrics(self.resolved.translator(self.trainer))
+            scalars = metric_scalars(self.metrics[1])
+            self._require_no_nan("a metric", torch.tensor(list(scalars.values())))
+            if step not in self.logger.validated_steps:
+                self.logger.scalars(step, scalars)
+            kid = mean_kid(scalars)
+            if kid is not None and (self.best is None or kid < self.best[1]):
+                self.best = step, kid
+                self.run_dir.save_model(BEST_FILE)
+                log.info("step %d: the best so far, mean KID %.1f: %s", step, kid, self.run_dir.path / BEST_FILE)
+        return self.metrics[1]
+
+    def backfill(self) -> None:
+        """Sample and validate where that was due at this step, but a test image could not be read."""
+        train, step = self.resolved.config.train, self.trainer.steps_done
+        if step % train.sample_every == 0 and not self.logger.has_samples(step):
+            self.sample()
+        if step > 0 and step % train.validate_every == 0 and step not in self.logger.validated_steps:
+            self.validate()
+
+    def save(self, checkpoint: bool) -> None:
+        """Save the model, and a checkpoint: that there is one means that the logs up to it are there too."""
+        if checkpoint:
+            self.logger.flush()
+            self.run_dir.save()
+        else:
+            self.run_dir.save_model()
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self.run_dir.writer.finish()
+        self.logger.close()
+
+    def abandon(self) -> None:
+        """Close after an error; that a file can't be written, too, is not what the user has to know first."""
+        for finish in (self.run_dir.writer.finish, self.logger.close):
+            with suppress(UserError):
+                finish()
+
+    def report(self) -> None:
+        """Write report.html; an error there is a line in the log, since the run itself is done."""
+        metrics = self.metrics[1] if self.metrics else None
+        features = self.evaluator.features.name if self.evaluator.features else None
+        report_unless_it_fails(self.resolved.out, str(self.resolved.device), self.resolved.precision, metrics, features)
+
+    def _require_no_nan(self, name: str, *values: Tensor) -> None:
+        if any(value.isnan().any() for value in values):
+            raise NonFiniteError(self.trainer.steps_done, name)
+
+
+def step_scalars(trainer: Trainer, record: StepRecord) -> dict[str, float]:
+    """The last step under TensorBoard's tags: weighted loss terms, learning rates, gradient norms and mean logits."""
+    losses = {"generator_total": total(record.generator)} | record.generator
+    if record.discriminator:
+        losses |= {"discriminator_total": total(record.discriminator)} | record.discriminator
+    scalars = {f"loss/{name}": float(value.detach()) for name, value in losses.items()}
+    rates, norms = trainer.learning_rates(), trainer.gradient_norms()
+    for part, rate, norm in zip(("generator", "discriminator"), rates, norms, strict=True):
+        scalars |= {f"optimizer/learning_rate_{part}": rate, f"optimizer/gradient_norm_{part}": norm}
+    for label, microbatches in (("real", record.real), ("fake", record.fake)):
+        if microbatches:
+            scalars |= {f"discriminator/{label}_logit_{i}": _mean_logit([mb[i] for mb in microbatches]) for i in Domain}
+    return scalars
+
+
+def _mean_logit(microbatches: list[list[Tensor]]) -> float:
+    """The mean over patches, then over scales and microbatches."""
+    return float(torch.stack([logits.detach().float().mean() for scales in microbatches for logits in scales]).mean())
+
+
+def metric_scalars(metrics: Metrics) -> dict[str, float]:
+    """The translator's metrics under TensorBoard's tags, e.g. ``val/psnr_a2b``."""
+    return {
+        f"val/{name}_{direction}": value
+        for direction, groups in metrics.items()
+        for name, value in groups["translated"].items()
+        if value is not None and name not in COUNTS
+    }
+
+
+def mean_kid(scalars: Mapping[str, float]) -> float | None:
+    """The mean KID of both directions; None if it was not measured."""
+    kids = [scalars[tag] for i in Domain if (tag := f"val/kid_{i.direction}") in scalars]
+    return sum(kids) / len(Domain) if len(kids) == len(Domain) else None
+
+
+def best_logged_kid(metrics_file: Path) -> tuple[int, float] | None:
+    """The step with the lowest mean KID in a metrics.jsonl, and that KID; None if none was measured."""
+    kids = ((step, mean_kid(json.loads(line))) for step, line in logged(metrics_file) if '"val/' in line)
+    return min(((step, kid) for step, kid in kids if kid is not None), key=lambda pair: pair[1], default=None)

@@ -1,0 +1,133 @@
+"""A configuration resolved on this machine: its device, its images, its output directory."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unit.config import MACHINES_OWN, Config, DataConfig
+from unit.data.bad_images import BadImages
+from unit.data.batches import TrainingImages, loader_failure, training_batches
+from unit.data.datasets import Datasets, open_datasets
+from unit.data.folders import ImageFolder
+from unit.data.inspect import KINDS, inspect_headers
+from unit.data.inspect import describe as describe_findings
+from unit.devices import configure, out_of_memory, resolve_precision
+from unit.domains import PerDomain
+from unit.errors import ConfigError, DataError, UserError, escape
+from unit.training.compilation import compile_as_configured
+from unit.training.distributed import SINGLE_PROCESS, Ranks
+from unit.training.trainer import Trainer
+from unit.translation.translator import Translator
+
+log = logging.getLogger(__name__)
+
+_MAX_HEADERS = 5000
+"""Files of each folder whose headers are inspected before training, which takes a second."""
+
+
+@dataclass(frozen=True)
+class ResolvedConfig:
+    """A configuration, and what it means on this machine."""
+
+    config: Config
+    out: Path
+    device: torch.device
+    precision: str
+    datasets: Datasets
+    ranks: Ranks = SINGLE_PROCESS
+
+    def build_trainer(self) -> Trainer:
+        """A trainer at step 0, compiled if the configuration says so."""
+        trainer = Trainer(self.config, self.device, self.precision, self.ranks)
+        compile_as_configured(trainer)
+        return trainer
+
+    def batches(self, steps: range, bad_images: BadImages) -> Generator[PerDomain[Tensor]]:
+        """Yield this rank's images for each of `steps`, counted from 0; count those that can't be read."""
+        train, data = self.config.train, self.config.data
+        workers = data.workers
+        if workers is None:  # the embedded streets are soon all in memory, where only one process finds them
+            workers = 0 if data.embedded else (min(4, os.cpu_count() or 1) if self.device.type == "cuda" else 1)
+        images = TrainingImages(self.datasets.train, data, train.seed)
+        size = train.batch_size * train.grad_accum_steps
+        indices = (self.ranks.sample_indices(step, size) for step in steps)
+        return training_batches(images, bad_images, indices, workers, self.device)
+
+    def translator(self, trainer: Trainer) -> Translator:
+        """A translator that shares the trainer's EMA weights, so it follows them."""
+        names, step = self.datasets.names, trainer.steps_done
+        return Translator(trainer.ema, self.config, names, step, str(self.device), self.precision)
+
+
+def resolve(config: Config, out: Path | None, ranks: Ranks = SINGLE_PROCESS) -> ResolvedConfig:
+    """Find the device, list the images and inspect their headers; `out` None: the default directory.
+
+    Raises:
+        UserError: a folder, a setting or the machine makes training impossible; or ranks differ in what has to be the
+            same on all.
+    """
+    device = ranks.device(config.train.device)
+    configure(device, config.train.deterministic)
+    datasets = open_datasets(config.data, config.train.seed)
+    if ranks.is_main:
+        _inspect(datasets, config.data)
+    out = out or default_out(config, datasets)
+    _refuse_inside(out, datasets)
+    precision = resolve_precision(config.train.precision, device)
+    facts = {key: value for key, value in config.to_flat_dict().items() if key not in MACHINES_OWN}
+    facts |= {"torch": torch.__version__, "the precision": precision, "the kind of device": device.type}
+    ranks.require_same(facts | {"the list of training images": datasets.digest()})
+    return ResolvedConfig(config, out, device, precision, datasets, ranks)
+
+
+@contextmanager
+def explain_errors(device: torch.device) -> Iterator[None]:
+    """Raise torch's errors as `UserError` where there is something that the user can do about them."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if out_of_memory(error):
+            raise UserError(
+                f"out of memory on {device}; set train.checkpoint_activations, or lower train.batch_size, "
+                "data.crop_size or model.channels. The last checkpoint is good"
+            ) from error
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            reason = escape(next(iter(str(error).splitlines()), type(error).__name__))
+            raise UserError(f"train.compile: steps can't be compiled here ({reason}); set it to off") from error
+        if isinstance(error, RuntimeError) and (explained := loader_failure(error)):
+            raise explained from error
+        raise
+
+
+def default_out(config: Config, datasets: Datasets) -> Path:
+    """The output directory of a run without --out."""
+    return Path("runs") / ("streets" if config.data.embedded else f"{datasets.names.a}-{datasets.names.b}")
+
+
+def _refuse_inside(out: Path, datasets: Datasets) -> None:
+    """Refuse an output directory among the images, where a run would train on its own samples."""
+    for source in (*datasets.train, *datasets.test.images):
+        if isinstance(source, ImageFolder) and out.resolve().is_relative_to(source.root.resolve()):
+            raise ConfigError(f"--out {escape(out)}: lies among the images of {escape(source.root)}; give another")
+
+
+def _inspect(datasets: Datasets, config: DataConfig) -> None:
+    """Log what the files' headers reveal, before hours are spent; refuse what training would stop at."""
+    findings = [finding for finding in inspect_headers(datasets, config, _MAX_HEADERS) if finding.level != "note"]
+    if findings:
+        log.warning("%s", describe_findings(findings))
+    errors = [finding for finding in findings if finding.level == "error"]
+    if errors and config.on_bad_image == "stop":
+        others = f" (and {len(errors) - 1:,} more such files)" if len(errors) > 1 else ""
+        raise DataError(
+            f"{escape(errors[0].file)}: {KINDS[errors[0].kind].title}{others}; replace or remove what python -m unit "
+            "check names, or set data.on_bad_image to skip"
+        )

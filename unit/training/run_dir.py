@@ -1,0 +1,195 @@
+"""The directory of a run: what training writes there, and the checkpoint that it resumes from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import subprocess
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+from unit.config import Config, differences
+from unit.config_file import write_config
+from unit.data.bad_images import BadImages
+from unit.devices import describe, out_of_memory
+from unit.domains import Domain
+from unit.errors import ConfigError, ModelError, UserError, escape
+from unit.evaluation.run_log import logged
+from unit.files import atomic_write, wrap_os_errors
+from unit.training import checkpoint
+from unit.training.background import Background
+from unit.training.resolve import ResolvedConfig
+from unit.training.trainer import Trainer
+from unit.translation.translator import MODEL_FILE, Translator
+
+log = logging.getLogger(__name__)
+
+BEST_FILE = "best.safetensors"
+FORMAT_VERSION = 2
+"""Of the checkpoints' content."""
+
+
+class RunDir:
+    """Writes a run's config.yaml, environment.json, checkpoints and models, and finds the checkpoint to resume from.
+
+    Checkpoints and models are copied at once and written by `writer`, in the background. What can't be written is a
+    `UserError`.
+    """
+
+    def __init__(self, resolved: ResolvedConfig, trainer: Trainer, bad_images: BadImages) -> None:
+        self.resolved, self.trainer, self.bad_images = resolved, trainer, bad_images
+        self.path = resolved.out
+        self.checkpoints = self.path / "checkpoints"
+        self.writer = Background("checkpoint")
+        self._global_batch = resolved.config.global_batch(resolved.ranks.world_size)
+        self._facts = {  # which may change within a run, but not unnoticed
+            "precision": resolved.precision,
+            "thread count": torch.get_num_threads(),
+            "list of training images": resolved.datasets.digest(),
+        }
+
+    def write_environment(self) -> dict[str, Any]:
+        """Write config.yaml and environment.json; return the environment."""
+        datasets = self.resolved.datasets
+        environment = {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "system": platform.platform(),
+            "device": describe(self.resolved.device),
+            "precision": self.resolved.precision,
+            "threads": torch.get_num_threads(),
+            "ranks": self.resolved.ranks.world_size,
+            "git_revision": _git_revision(),
+            "training_images": {datasets.names[i]: len(datasets.train[i]) for i in Domain},
+            "test_images": {datasets.names[i]: len(datasets.test.images[i]) for i in Domain},
+        }
+        with wrap_os_errors(self.checkpoints):
+            for half_written in self.checkpoints.glob(".*.partial"):
+                half_written.unlink()
+        write_config(self.resolved.config, self.path / "config.yaml")
+        atomic_write(self.path / "environment.json", json.dumps(environment, indent=2).encode())
+        return environment
+
+    def save(self) -> None:
+        """Save the model, then a checkpoint, so that each checkpoint has its model, and drop old checkpoints."""
+        config, model = self.resolved.config, self._model()
+        path = checkpoint.path_of(self.checkpoints, self.trainer.steps_done)
+        state = {
+            "format_version": FORMAT_VERSION,
+            "config": config.to_dict(),
+            "global_batch": self._global_batch,
+            "facts": self._facts,
+            "trainer": checkpoint.copy_to_cpu(self.trainer.state_dict()),
+            "bad_images": self.bad_images.state_dict(),
+        }
+
+        def write() -> None:
+            atomic_write(self.path / MODEL_FILE, model)
+            checkpoint.save(state, path)
+            checkpoint.remove_old(self.checkpoints, config.train.keep_last, config.train.keep_every)
+
+        self.writer.start(write)
+
+    def save_model(self, name: str = MODEL_FILE) -> None:
+        """Save the EMA weights alone, all that translating needs."""
+        model = self._model()
+        self.writer.start(lambda: atomic_write(self.path / name, model))
+
+    def _model(self) -> bytes:
+        return self.resolved.translator(self.trainer).to_bytes()
+
+    def resume(self) -> bool:
+        """Load the newest good checkpoint into the trainer; return whether there was one.
+
+        Newer checkpoints that are damaged are renamed to .damaged, so that they no longer count.
+
+        Raises:
+            ConfigError: the run was started with another configuration.
+            UserError: none of the run's checkpoints is good any more, or the newest is of another version.
+        """
+        candidates = checkpoint.available(self.checkpoints)
+        reached = max([0, self._reached_step(), *(step for step, _ in candidates)])
+        damaged: list[Path] = []
+        for step, path in candidates:
+            try:
+                self._restore(path)
+            except checkpoint.BadCheckpointError as error:
+                if error.__cause__ and out_of_memory(error.__cause__):
+                    raise error.__cause__ from None  # the checkpoint may be good
+                log.warning("%s; trying the one before", error)
+                damaged.append(path)
+                continue
+            with wrap_os_errors(self.checkpoints):
+                for bad in damaged:
+                    bad.replace(bad.with_suffix(".damaged"))
+            lost = f"; steps up to {reached}, done before, are recomputed" if reached > step else ""
+            log.info("resuming from step %d%s", step, lost)
+            return True
+        if candidates or reached:  # the first checkpoint is written before the first step
+            state = f"none of the {len(candidates)} checkpoints can be read" if candidates else "no checkpoint is left"
+            raise UserError(
+                f"{escape(self.checkpoints)}: {state}, so the training up to step {reached} is lost; "
+                f"{self._how_to_restart()}"
+            )
+        return False
+
+    def _reached_step(self) -> int:
+        """The last step in metrics.jsonl or of the model, whatever became of the checkpoints."""
+        steps = [step for step, _ in logged(self.path / "metrics.jsonl")]
+        with suppress(ModelError):
+            steps.append(Translator.load(self.path, "cpu").step)
+        return max(steps, default=0)
+
+    def _restore(self, path: Path) -> None:
+        state = checkpoint.load(path)
+        try:
+            version, config = state["format_version"], Config.from_dict(state["config"])
+            global_batch = int(state.get("global_batch", config.global_batch(1)))  # older ones are of one process
+            trainer_state, bad_state, facts = state["trainer"], state["bad_images"], dict(state["facts"])
+        except Exception as error:  # a foreign file may lack anything
+            raise checkpoint.BadCheckpointError(f"{escape(path)}: not a checkpoint of this program") from error
+        if version != FORMAT_VERSION:
+            raise UserError(f"{escape(path)}: of another version of this program; {self._how_to_restart()}")
+        self._require_same(config, global_batch)
+        try:
+            self.trainer.load_state_dict(trainer_state)
+            self.bad_images.load_state_dict(bad_state)
+            if path != checkpoint.path_of(self.checkpoints, self.trainer.steps_done):
+                raise ValueError("the file's name says another step")
+        except Exception as error:
+            raise checkpoint.BadCheckpointError(f"{escape(path)}: the state does not fit its name or config") from error
+        for fact, before in facts.items():
+            if self._facts.get(fact) != before:
+                log.warning("the %s changed: %s before, %s now", fact, before, self._facts.get(fact))
+
+    def _require_same(self, before: Config, batch_before: int) -> None:
+        changed, batch = differences(before, self.resolved.config), self._global_batch
+        if batch != batch_before:
+            changed.append(f"train.batch_size × train.grad_accum_steps × ranks: {batch_before} before, {batch} now")
+        if changed:
+            raise ConfigError(
+                f"{escape(self.path)}: this run was started with another configuration ({'; '.join(changed)}); "
+                "undo the change, or give another --out"
+            )
+
+    def _how_to_restart(self) -> str:
+        path = escape(self.path)
+        return f"to start from step 0 add --restart, which keeps what is there as {path}.1, or give another --out"
+
+
+def _git_revision() -> str | None:
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

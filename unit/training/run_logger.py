@@ -1,0 +1,194 @@
+"""What a run logs for people to watch: metrics.jsonl, TensorBoard's event files, sample grids and run.log."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import shlex
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch import Tensor
+from torch.utils.tensorboard.summary import image, scalar, text
+
+from unit.domains import Domain, PerDomain
+from unit.errors import UserError
+from unit.evaluation.grids import in_column
+from unit.evaluation.run_log import END, RUN_LOG_FILE, START, format_lines, logged
+from unit.files import atomic_write, wrap_os_errors
+from unit.images import to_image
+
+
+class RunLogger:
+    """Logs metrics and sample grids; what an earlier part of the run logged after step `start` is overwritten.
+
+    Args:
+        run: the run's directory.
+        start: the step that the run resumes from; None: a new run.
+
+    Raises:
+        UserError: from each method, when a file can't be written.
+    """
+
+    def __init__(self, run: Path, start: int | None) -> None:
+        self._metrics_path, self._samples_path = run / "metrics.jsonl", run / "samples"
+        with wrap_os_errors(self._metrics_path):
+            _drop_lines_after(self._metrics_path, -1 if start is None else start)
+        self.validated_steps = {step for step, line in logged(self._metrics_path) if '"val/' in line}
+        # TensorBoard reads event files in the order of their names, and the clock may have been set back.
+        events = run / "tensorboard"
+        names = (re.match(r"events\.out\.tfevents\.(\d{1,20})\.", path.name) for path in events.glob("events.out.*"))
+        number = max([time.time_ns(), *(1 + int(name[1]) for name in names if name)])
+        self._events_path = events / f"events.out.tfevents.{number}.{socket.gethostname()}.{os.getpid()}"
+        with wrap_os_errors(self._events_path):
+            events.mkdir(parents=True, exist_ok=True)
+            self._events_file = self._events_path.open("xb")
+        self._event_writer = RecordWriter(self._events_file)
+        self._add_event(Event(file_version="brain.Event:2"))
+        first_step = 0 if start is None else start + 1  # from which on older files are superseded
+        self._add_event(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a line to metrics.jsonl, and a point to each of TensorBoard's curves."""
+        if any(tag.startswith("val/") for tag in values):
+            self.validated_steps.add(step)
+        _append(self._metrics_path, (json.dumps({"step": step, **values}) + "\n").encode())
+        self._add(step, [scalar(tag, value) for tag, value in values.items()])
+
+    def text(self, step: int, tag: str, content: str) -> None:
+        """Add a text to TensorBoard, shown verbatim."""
+        self._add(step, [text(tag, "\n".join("    " + line for line in content.splitlines()))])
+
+    def samples(self, step: int, grids: PerDomain[Tensor]) -> None:
+        """Add the grids (3, H, W) in [-1, 1] of both directions, indexed by the domain they start from."""
+        summaries = [image(f"samples/{i.direction}", (grids[i] + 1) / 2, dataformats="CHW") for i in Domain]
+        self._add(step, summaries)
+        content = io.BytesIO()
+        to_image(in_column(list(grids), gap=12)).save(content, "PNG")
+        atomic_write(self._sample_path(step), content.getvalue())
+
+    def has_samples(self, step: int) -> bool:
+        """True if the grids of this step have been written."""
+        return self._sample_path(step).exists()
+
+    def _sample_path(self, step: int) -> Path:
+        return self._samples_path / f"step-{step:08d}.png"
+
+    def _add(self, step: int, summaries: Iterable[Summary]) -> None:
+        self._add_event(Event(step=step, summary=Summary(value=[value for s in summaries for value in s.value])))
+
+    def _add_event(self, event: Event) -> None:
+        # TensorBoard's own writer writes from a thread, which on a full disk dies with a traceback, unnoticed.
+        event.wall_time = time.time()
+        record = event.SerializeToString()
+        with wrap_os_errors(self._events_path, len(record)):
+            self._event_writer.write(record)
+            self._events_file.flush()  # so that an open page shows it, and a full disk is noticed here
+
+    def flush(self) -> None:
+        """Sync everything logged so far to the disk."""
+        with wrap_os_errors(self._metrics_path), self._metrics_path.open("ab") as file:
+            os.fsync(file.fileno())
+        with wrap_os_errors(self._events_path):
+            os.fsync(self._events_file.fileno())
+
+    def close(self) -> None:
+        """Flush and close; do nothing the second time."""
+        if not self._events_file.closed:
+            with wrap_os_errors(self._events_path), closing(self._events_file):
+                self.flush()
+
+
+class RunLog(logging.Handler):
+    """RUN/run.log: what the console says, with the time, and how each part of the run ended.
+
+    Messages are held back until `start`: a command that is refused leaves the run as it is. An error in writing one
+    waits for `check`, since messages come from anywhere, signal handlers included.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._path: Path | None = None
+        self._held_back = b""
+        self._error: UserError | None = None
+        self._step: Callable[[], int] = int
+
+    @contextmanager
+    def capture(self) -> Iterator[None]:
+        """Receive the root logger's messages."""
+        root = logging.getLogger()
+        handlers: list[logging.Handler] = [self]
+        if not root.handlers and logging.lastResort:  # which logging would no longer use
+            handlers.append(logging.lastResort)
+        for handler in handlers:
+            root.addHandler(handler)
+        try:
+            yield
+        finally:
+            for handler in handlers:
+                root.removeHandler(handler)
+
+    def start(self, run: Path, step: Callable[[], int]) -> None:
+        """Start a part of the run in its directory, at `step()`; raise `UserError` if that can't be written."""
+        path, command = run / RUN_LOG_FILE, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        gap = b"\n" if path.exists() else b""  # which also ends a line that a full disk cut short
+        _append(path, gap + format_lines(START, f"step {step()}: {command}") + self._held_back)
+        self._path, self._step = path, step
+
+    def end(self, reason: str) -> None:
+        """Record how this part of the run ended; raise `UserError` if that can't be written."""
+        self._write(END, f"step {self._step()}: {reason}")
+
+    @contextmanager
+    def record_errors(self) -> Iterator[None]:
+        """Record an error as the end of this part of the run, with its traceback unless it is a `UserError`."""
+        try:
+            yield
+        except BaseException as error:
+            with suppress(UserError):  # `error` is what the user has to know
+                if isinstance(error, UserError):
+                    self.end(f"error: {error}")
+                else:
+                    self._write("ERROR", traceback.format_exc())
+                    self.end(" ".join(f"error: {type(error).__name__}: {error}".split()))
+            raise
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a message of the console's."""
+        try:
+            self._write(record.levelname, self.format(record))
+        except UserError as error:
+            self._error = self._error or error
+
+    def check(self) -> None:
+        """Raise `UserError` if a message could not be written."""
+        if self._error:
+            raise self._error
+
+    def _write(self, kind: str, text: str) -> None:
+        lines = format_lines(kind, text)
+        if self._path:
+            _append(self._path, lines)
+        else:
+            self._held_back += lines
+
+
+def _append(path: Path, content: bytes) -> None:
+    with wrap_os_errors(path, len(content)), path.open("ab") as file:
+        file.write(content)
+
+
+def _drop_lines_after(path: Path, step: int) -> None:
+    if path.is_file():
+        atomic_write(path, "".join(f"{line}\n" for at, line in logged(path) if at <= step).encode())
