@@ -3,6 +3,7 @@
 import ast
 import inspect
 import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,21 +15,26 @@ from hypothesis import strategies as st
 
 import unit.config
 import unit.config_file
+from unit.cli.train_arguments import FIRST_KEYS, TrainArguments, parse_train_arguments
 from unit.config import Config, DataConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig
-from unit.config_file import TrainArguments, parse_train_arguments, read_config, to_yaml, write_config
+from unit.config_file import read_config, to_yaml, write_config
 from unit.errors import ConfigError
 
 DEFAULTS = Config().to_flat_dict()
 OTHER: dict[str, Any] = {"data.a": "x", "data.b": "y", "data.root": "r", "data.test_a": "t", "data.test_b": "u"}
 OTHER |= {"data.name_a": "sun", "data.name_b": "rain", "data.workers": 2, "data.crop_size": 128, "data.load_size": 512}
-OTHER |= {"model.upsampling": "nearest", "data.on_bad_image": "skip", "data.cache": "disk"}
+OTHER |= {"model.upsampling": "nearest", "data.on_bad_image": "skip"}
 OTHER |= {"train.keep_every": 10_000, "train.on_nonfinite": "rollback"}
 OTHER |= {"model.normalization": "group", "model.initialization": "kaiming", "model.discriminator_channels": 8}
-OTHER |= {"model.dropout": 0.5, "loss.adversarial": "least_squares"}
-OTHER |= {"optimizer.schedule": "step", "optimizer.decay_end": 9}
+OTHER |= {"loss.adversarial": "least_squares", "optimizer.schedule": "linear", "optimizer.decay_end": 9}
 OTHER |= {"train.max_minutes": 1.5, "train.device": "cuda:1", "train.precision": "bf16", "train.deterministic": False}
 OTHER |= {"model.downsampling": "blurred", "loss.augmentation": "color,cutout", "train.compile": "off"}
-NEEDS = {"data.a": ["data.b"], "data.b": ["data.a"], "data.paired_test": ["data.root"]}
+NEEDS = {
+    "data.a": ["data.b"],
+    "data.b": ["data.a"],
+    "data.paired_test": ["data.root"],
+    "optimizer.schedule": ["optimizer.decay_end"],
+}
 NEEDS |= {"data.test_a": ["data.test_b", "data.root"], "data.test_b": ["data.test_a", "data.root"]}
 ODD = [*"~[]{}&*!|>%@`'\"#=-?:,", "null", "true", "No", "2020", "1e5", "", " leading", "trailing ", "-x", "--out", "<<"]
 ODD += ["a: b", "a #b", "- d", "{e}", "[f", "&g", "C:\\new", "é漢😀", "\x85", "\u2028", "\ufeff", "...", "---"]
@@ -51,7 +57,7 @@ def configs(draw: st.DrawFn) -> Config:
             workers=draw(st.none() | st.integers(0, 99)),
         ),
         model=ModelConfig(
-            dropout=draw(st.floats(0, 0.99, allow_subnormal=False)), normalization=draw(group_or_instance)
+            ema_decay=draw(st.floats(0, 0.99, allow_subnormal=False)), normalization=draw(group_or_instance)
         ),
         loss=LossConfig(lambda0=draw(sizes), lambda1=draw(sizes)),
         optimizer=OptimizerConfig(learning_rate_generator=draw(sizes), weight_decay=draw(sizes)),
@@ -143,7 +149,7 @@ def test_the_preset_is_chosen_by_the_flags_for_folders_and_device(empty: Path) -
 
     parse_train_arguments([], choose)
     parse_train_arguments(["--data.a", "x", "--train.device=cpu", "--data.b=y"], choose)
-    assert [config.data.embedded for config in seen] == [True, False]
+    assert [config.data.synthetic for config in seen] == [True, False]
     assert [config.train.device for config in seen] == ["auto", "cpu"]
 
 
@@ -214,7 +220,7 @@ def test_an_empty_value_in_a_file_is_null_and_a_quoted_one_is_text(tmp_path: Pat
 
 
 def test_values_that_begin_with_a_dash(empty: Path) -> None:
-    data = parse("--data.a=--x", "--data.b", "-y", preset=empty).config.data
+    data = parse("--data.a=--x", "--data.b=-y", preset=empty).config.data
     assert (data.a, data.b) == ("--x", "-y")
 
 
@@ -257,14 +263,17 @@ BILLION = "a: &a [x, x]\n" + "".join(
         ("train.steps: 1", "FILE, line 1: train.steps: no such section; did you mean train.steps (steps: under"),
         ("\ntrian: {}", "FILE, line 2: trian: no such section; did you mean train?"),
         ("zzz: {}", "FILE, line 1: zzz: no such section; there are data, model, loss, optimizer, train"),
-        ("train:\n  batch_size: four", "FILE, line 2: train.batch_size: must be a whole number, is 'four'"),
-        ("train: {steps: 0.5}", "FILE, line 1: train.steps: must be a whole number, is '0.5'"),
-        ("train: {steps: inf}", "FILE, line 1: train.steps: must be a whole number, is 'inf'"),
-        ("train: {steps: }", "FILE, line 1: train.steps: must be a whole number, is ''"),
-        ("train: {max_minutes: x}", "FILE, line 1: train.max_minutes: must be a number or null, is 'x'"),
-        ("data: {flip: 1}", "FILE, line 1: data.flip: must be true or false, is '1'"),
-        ("data: {workers: 'null'}", "FILE, line 1: data.workers: must be a whole number or null, is 'null'"),
-        ("model: {normalization: batch}", "FILE, line 1: model.normalization: must be instance or group, is 'batch'"),
+        ("train:\n  batch_size: four", "FILE, line 2: train.batch_size: must be a valid integer, is 'four'"),
+        ("train: {steps: 0.5}", "FILE, line 1: train.steps: must be a valid integer, is '0.5'"),
+        ("train: {steps: inf}", "FILE, line 1: train.steps: must be a valid integer, is 'inf'"),
+        ("train: {steps: }", "FILE, line 1: train.steps: must be a valid integer, is ''"),
+        ("train: {max_minutes: x}", "FILE, line 1: train.max_minutes: must be a valid number, is 'x'"),
+        ("data: {flip: 2}", "FILE, line 1: data.flip: must be a valid boolean, is '2'"),
+        ("data: {workers: 'null'}", "FILE, line 1: data.workers: must be a valid integer, is 'null'"),
+        (
+            "model: {normalization: batch}",
+            "FILE, line 1: model.normalization: must be 'instance' or 'group', is 'batch'",
+        ),
         ("train: {steps: [1, 2]}", "FILE, line 1: train.steps: must be one value, is a list or mapping"),
         ("train: {steps: {a: 2}}", "FILE, line 1: train.steps: must be one value, is a list or mapping"),
         ("train: {seed: 1, steps: 1,\n seed: 1}", "FILE, line 2: train.seed: given twice, first on line 1"),
@@ -276,6 +285,7 @@ BILLION = "a: &a [x, x]\n" + "".join(
         ("train:\n  ? [a]\n  : 1", "FILE, line 2: a key must be a name"),
         ('train:\n  "a\\nb": 1', "FILE, line 2: train.a\\nb: no such key"),
         ("train:\n  steps: !!int 4", "FILE, line 2: holds a YAML tag"),
+        ("train:\n  !!int 4: 4", "FILE, line 2: holds a YAML tag"),
         ("data:\n  a: !!python/object/apply:os.system [x]", "FILE, line 2: holds a YAML tag"),
         ("!!python/object:os.system {}", "FILE, line 1: holds a YAML tag"),
         ("data:\n  a: 'x", "FILE, line 2: not valid YAML"),
@@ -286,8 +296,8 @@ BILLION = "a: &a [x, x]\n" + "".join(
         (b"train:\n  steps: 1 # \xff", "FILE, line 2: not UTF-8"),
         ("train: {}".encode("utf-16"), "FILE, line 1: not UTF-8"),
         ("model: {shared_blocks: 5}", "FILE: model.shared_blocks: is 5, but"),
-        ("train: {batch_size: 0}", "FILE: train.batch_size: must be at least 1, is 0"),
-        ("train: {max_minutes: nan}", "FILE: train.max_minutes: must be"),
+        ("train: {batch_size: 0}", "FILE, line 1: train.batch_size: must be greater than or equal to 1, is '0'"),
+        ("train: {max_minutes: nan}", "FILE, line 1: train.max_minutes: must be a finite number"),
         ("train: &t {seed: 1}\nmodel: *t", "FILE, line 1: model.seed: no such key"),
         ("train: {<<: {seed: 1}}", "FILE, line 1: train.<<: no such key"),
         ("[" * 5_000, "FILE: nested too deep"),
@@ -355,22 +365,23 @@ def test_a_contradiction_names_the_file_only_if_it_is_the_files(tmp_path: Path) 
         ("--zzz", "--zzz: no such flag; --help"),
         ("-c x", "-c: no such flag"),
         ("--", "--: no such flag"),
-        ("--train.steps", "--train.steps: needs a value"),
-        ("--train.steps --dry_run", "--train.steps: needs a value"),
-        ("--data.a= --data.b=x", "--data.a: needs a value"),
-        ("--config", "--config: needs a value"),
-        ("--out=", "--out: needs a value"),
+        ("--train.steps", "argument --train.steps: expected one argument"),
+        ("--train.steps --dry_run", "argument --train.steps: expected one argument"),
+        ("--data.a= --data.b=x", "--data.a: must be a folder's name, not empty"),
+        ("--train.max_minutes=", "--train.max_minutes: must be a valid number, is ''"),
+        ("--config", "argument --config: expected one argument"),
+        ("--out=", "argument --out: is empty; give a name"),
         ("--config x --config x", "--config: given twice"),
-        ("--dry_run=yes", "--dry_run: takes no value"),
+        ("--dry_run=yes", "argument --dry_run: ignored explicit argument 'yes'"),
         ("photos", "photos: no flag stands before it"),
         ("--train.steps 1 2", "2: no flag stands before it"),
-        ("--train.batch_size four", "--train.batch_size: must be a whole number, is 'four'"),
-        ("--data.flip maybe", "--data.flip: must be true or false, is 'maybe'"),
-        ("--model.normalization=batch", "--model.normalization: must be instance or group, is 'batch'"),
-        ("--train.steps null", "--train.steps: must be a whole number, is 'null'"),
-        ("--train.batch_size 0", "train.batch_size: must be at least 1, is 0"),
+        ("--train.batch_size four", "--train.batch_size: must be a valid integer, is 'four'"),
+        ("--data.flip maybe", "--data.flip: must be a valid boolean, is 'maybe'"),
+        ("--model.normalization=batch", "--model.normalization: must be 'instance' or 'group', is 'batch'"),
+        ("--train.steps null", "--train.steps: must be a valid integer, is 'null'"),
+        ("--train.batch_size 0", "--train.batch_size: must be greater than or equal to 1, is '0'"),
         ("--data.a x", "data.b: give both folders"),
-        # what the argument parser of the help would take: nested files, classes, appended values
+        # nested files, classes and appended values, which other argument parsers take
         *[(f"--{section} FILE", f"--{section}: no such flag") for section in ("data", "model", "train")],
         ("--data=FILE", "--data: no such flag"),
         ("--data.help", "--data.help: no such flag"),
@@ -385,9 +396,8 @@ def test_a_bad_flag_is_one_line_that_names_it(empty: Path, line: str, message: s
 
 
 def test_the_environment_says_nothing(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TRAIN__STEPS", "TRAIN_TRAIN__STEPS", "TRAIN_CONFIG"):
+    for name in ("TRAIN__STEPS", "TRAIN_TRAIN__STEPS", "TRAIN_CONFIG", "STEPS"):
         monkeypatch.setenv(name, "3")
-    monkeypatch.setenv("JSONARGPARSE_DEFAULT_ENV", "true")
     assert parse(preset=empty).config == Config()
 
 
@@ -405,32 +415,156 @@ def test_whatever_a_file_holds_only_our_error_comes_out(tmp_path: Path, content:
     assert message.startswith(str(path))
 
 
-# Help, and the source
+# Help
 
 
-def test_help_tells_every_key_with_type_default_and_docstring(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def printed_help(capsys: pytest.CaptureFixture[str], *argv: str, preset: Path | None = None) -> str:
+    with pytest.raises(SystemExit) as done:
+        parse(*argv, preset=preset)
+    printed = capsys.readouterr()
+    assert (done.value.code, printed.err) == (0, "")
+    return printed.out
+
+
+def test_help_all_shows_every_key_with_docstring_type_and_default(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, empty: Path
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    with pytest.raises(SystemExit) as done:
-        parse("--train.stepz", "--help")
-    said = capsys.readouterr()
-    assert (done.value.code, said.err) == (0, "")
-    squeezed = "".join(said.out.split())
+    out = printed_help(capsys, "--train.stepz", "--help", "all", preset=empty)
+    squeezed = "".join(out.split())
     for section in ast.parse(inspect.getsource(unit.config)).body:
-        if isinstance(section, ast.ClassDef) and section.name.endswith("Config") and section.name != "Config":
+        if isinstance(section, ast.ClassDef) and re.fullmatch("[A-Z][a-z]+Config", section.name):
             assert "".join((ast.get_docstring(section) or "").split()) in squeezed
             for key, doc in itertools.pairwise(section.body):
                 if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name):
                     assert isinstance(doc, ast.Expr), f"{key.target.id} has no docstring"
                     assert isinstance(doc.value, ast.Constant)
                     flag = f"--{section.name.removesuffix('Config').lower()}.{key.target.id}"
-                    assert f"\n  {flag} " in said.out, flag
-                    assert "".join(str(doc.value.value).split()) + "(type:" in squeezed, flag
-    assert "(type:int,default:64)" in squeezed
-    assert all(f"\n  --{name}" in said.out for name in ("config", "out", "dry_run", "print_config"))
-    assert "--data CONFIG" not in said.out, "sections can't be read from files of their own"
-    assert "examples:" in said.out
+                    assert f"\n  {flag} " in out, flag
+                    assert "".join(str(doc.value.value).split()) + "(default:" in squeezed, flag
+    assert set(re.findall(r"\n  --(\w+\.\w+) ", out)) == set(DEFAULTS)
+    assert "\n  --model.channels INT " in out
+    assert "\n  --model.normalization instance|group\n" in out
+    assert "(default:64,e.g.--model.channels32)" in squeezed
+    assert all(f"\n  --{name}" in out for name in ("config", "out", "dry_run", "print_config", "restart"))
+    assert "--data CONFIG" not in out, "sections can't be read from files of their own"
+    assert not [key for key in unit.config.OLD_KEYS if f"--{key}" in out]
+    assert "examples:" in out
+
+
+def test_help_shows_the_keys_to_set_first_with_the_values_that_hold(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("model: {channels: 16}\n")
+    out = printed_help(capsys, "--help", "--train.steps=7", preset=preset)
+    assert len(FIRST_KEYS) == 12
+    assert re.findall(r"\n  --(\w+\.\w+) ", out) == [*FIRST_KEYS]
+    squeezed = " ".join(out.split())
+    assert f"those of {preset}" in squeezed
+    assert "(default: 64, here: 16, e.g. --model.channels 32)" in squeezed
+    assert "(default: 500000, here: 7, e.g. --train.steps 20000)" in squeezed
+    assert "optimizer:" not in out
+
+
+@pytest.mark.parametrize("key", FIRST_KEYS)
+def test_the_examples_in_the_help_are_accepted(empty: Path, key: str) -> None:
+    flags = [f"--{name}={FIRST_KEYS.get(name, 'x')}" for name in with_needs(key)]
+    config = parse(*(["--data.load_size=286"] if key == "data.crop_size" else []), *flags, preset=empty).config
+    assert as_text(config.to_flat_dict()[key]) in (FIRST_KEYS[key], f"{FIRST_KEYS[key]}.0")
+
+
+# Presets that build on others
+
+
+def test_a_file_overrides_its_base_and_the_base_its_own(tmp_path: Path) -> None:
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "root.yaml").write_text("train: {steps: 1, seed: 1, batch_size: 1}\n")
+    (tmp_path / "presets" / "base.yaml").write_text("base: ../root.yaml\ntrain: {seed: 2, batch_size: 2}\n")
+    (tmp_path / "mine.yaml").write_text("train: {batch_size: 3}\nbase: presets/base.yaml\n")
+    train = read_config(tmp_path / "mine.yaml").train
+    assert (train.steps, train.seed, train.batch_size) == (1, 2, 3)
+    assert parse("--config", str(tmp_path / "mine.yaml"), "--train.seed=4").config.train.seed == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("base: mine.yaml", "FILE, line 1: base: FILE is based on this file; break the circle"),
+        ("\nbase: other.yaml", "FILE, line 2: base: DIR/other.yaml, line 1: base: FILE is based on this file"),
+        ("base: basis.yaml", "FILE, line 1: base: DIR/basis.yaml: no such file"),
+        ("base: bad.yaml", "FILE, line 1: base: DIR/bad.yaml, line 1: train.stepz: no such key"),
+        ("base: [other.yaml]", "FILE, line 1: base: must be one value"),
+        ("base:", "FILE, line 1: base: "),
+    ],
+)
+def test_a_base_that_cannot_be_used(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "other.yaml").write_text("base: mine.yaml\n")
+    (tmp_path / "bad.yaml").write_text("train: {stepz: 1}\n")
+    said = refusal_of_file(tmp_path / "mine.yaml", content)
+    assert said.replace(str(tmp_path), "DIR").startswith(message)
+
+
+# Names of earlier versions
+
+OLD_FILE = """model:
+  halvings: 1
+  average_decay: 0.5
+  equal_start: true
+  dropout: 0.0
+loss:
+  r1_every: 16
+optimizer:
+  decay_factor: 0.5
+  decay_every: 100000
+train:
+  accumulation: 4
+  check_sync_every: 7
+data:
+  cache: disk
+"""
+
+
+def with_old_names(config: Config) -> None:
+    model = config.model
+    assert (model.downsamples, model.ema_decay, model.same_init) == (1, 0.5, True)
+    assert config.train.grad_accum_steps == 4
+
+
+def test_an_old_file_is_read_with_a_notice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(OLD_FILE)
+    with_old_names(read_config(path))
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{path}: model.halvings is now model.downsamples, ")
+    assert "train.accumulation is now train.grad_accum_steps" in record.getMessage()
+
+
+def test_old_flags_are_taken_with_a_notice(empty: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = ["--model.halvings", "1", "--model.average_decay=0.5", "--model.equal_start=yes", "--train.accumulation=4"]
+    arguments = parse(*words, "--start_anew", "--model.dropout=0", "--config", str(empty))
+    with_old_names(arguments.config)
+    assert arguments.restart
+    (record,) = caplog.records
+    assert record.getMessage().startswith("command line: ")
+    assert "start_anew is now restart" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("model: {dropout: 0.5}", "FILE: model.dropout: was removed; only its default, 0.0, is still accepted"),
+        ("loss: {r1_every: four}", "FILE: loss.r1_every: was removed"),
+        ("optimizer: {schedule: step}", "FILE, line 1: optimizer.schedule: must be 'constant' or 'linear', is 'step'"),
+        ("model: {halvings: 1, downsamples: 1}", "FILE: model.halvings: is the old name of model.downsamples, given"),
+        ("model:\n  halvings: x", "FILE, line 2: model.halvings: must be a valid integer, is 'x'"),
+    ],
+)
+def test_old_keys_that_cannot_be_used(tmp_path: Path, content: str, message: str) -> None:
+    assert refusal_of_file(tmp_path / "mine.yaml", content).startswith(message)
+
+
+# The source
 
 
 def test_yaml_is_never_made_into_objects() -> None:

@@ -33,9 +33,9 @@ class InstanceNorm(nn.InstanceNorm2d):
 
 
 class ResidualBlock(nn.Module):
-    """conv 3×3, norm, ReLU, conv 3×3, norm (, dropout), plus the input: (B, C, H, W) → (B, C, H, W)."""
+    """conv 3×3, norm, ReLU, conv 3×3, norm, plus the input: (B, C, H, W) → (B, C, H, W)."""
 
-    def __init__(self, channels: int, norm: str, dropout: float = 0.0) -> None:
+    def __init__(self, channels: int, norm: str) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1),
@@ -43,7 +43,6 @@ class ResidualBlock(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1),
             normalization(norm, channels),
-            *([nn.Dropout(dropout)] if dropout else []),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,9 +51,9 @@ class ResidualBlock(nn.Module):
         return out
 
 
-def residual_blocks(count: int, channels: int, norm: str, dropout: float) -> nn.Sequential:
+def residual_blocks(count: int, channels: int, norm: str) -> nn.Sequential:
     """`count` blocks in a row; none: the identity."""
-    return nn.Sequential(*(ResidualBlock(channels, norm, dropout) for _ in range(count)))
+    return nn.Sequential(*(ResidualBlock(channels, norm) for _ in range(count)))
 
 
 class Downsample(nn.Conv2d):

@@ -221,7 +221,7 @@ def build_autoencoders(config: ModelConfig) -> Autoencoders:
     latent = widths[-1]
 
     def blocks(count: int) -> nn.Sequential:
-        return residual_blocks(count, latent, config.normalization, config.dropout)
+        return residual_blocks(count, latent, config.normalization)
 
     def encoder_private(_: Domain) -> nn.Module:
         stem = nn.Sequential(nn.Conv2d(3, widths[0], 7, padding=3), nn.LeakyReLU(LEAK, inplace=True))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unit.config import LossConfig
+from unit.config import R1_INTERVAL, LossConfig
 from unit.domains import Domain, PerDomain
 from unit.model.augment import augmented
 from unit.model.losses import adversarial, feature_matching, kl, l1, low_frequency, patch_nce, r1, relativistic
@@ -263,7 +263,7 @@ def r1_terms(discriminators: Discriminators, real: PerDomain[Tensor], weights: L
     real = real.map(lambda x: x.detach().requires_grad_())
     with torch.autocast(real.a.device.type, enabled=False):
         logits = discriminators(real)
-        return {f"r1_{i}": weights.r1 * weights.r1_every * r1(real[i], logits[i]) for i in Domain}
+        return {f"r1_{i}": weights.r1 * R1_INTERVAL * r1(real[i], logits[i]) for i in Domain}
 
 
 def judged_terms(discriminators: Discriminators, shown: Shown, weights: LossConfig) -> Terms:

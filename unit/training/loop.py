@@ -34,6 +34,8 @@ from unit.training.trainer import StepRecord
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+CHECK_SYNC_EVERY = 1000
+"""Steps between two checks that all processes have the same weights."""
 _MOST_ROLLBACKS = 3
 
 
@@ -216,7 +218,7 @@ class _Run:
             if self.records:
                 self.records.log(scalars)
             progress.show(scalars)
-        if self.ranks.world_size > 1 and step % train.check_sync_every == 0:
+        if self.ranks.world_size > 1 and step % CHECK_SYNC_EVERY == 0:
             self._require_equal_weights()
         try:
             if step % train.sample_every == 0:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unit.config import MACHINES_OWN, Config, DataConfig
+from unit.config import MACHINE_SPECIFIC, Config, DataConfig
 from unit.data.bad_images import BadImages
 from unit.data.batches import TrainingImages, loader_failure, training_batches
 from unit.data.datasets import Datasets, open_datasets
@@ -63,7 +63,7 @@ class Setup:
 
     def require_equal_ranks(self) -> None:
         """Raise `UserError` where ranks differ in what has to be equal; each may have its images elsewhere."""
-        facts = {key: value for key, value in self.config.to_flat_dict().items() if key not in MACHINES_OWN}
+        facts = {key: value for key, value in self.config.to_flat_dict().items() if key not in MACHINE_SPECIFIC}
         facts |= {"torch": torch.__version__, "the precision": self.precision, "the kind of device": self.device.type}
         self.ranks.require_same(facts | {"the list of training images": self.datasets.digest()})
 
@@ -78,7 +78,7 @@ class Setup:
         train, data = self.config.train, self.config.data
         workers = data.workers
         if workers is None:  # the embedded streets are soon all in memory, where one process finds them again
-            workers = 0 if data.embedded else (min(4, os.cpu_count() or 1) if self.device.type == "cuda" else 1)
+            workers = 0 if data.synthetic else (min(4, os.cpu_count() or 1) if self.device.type == "cuda" else 1)
         images = TrainingImages(self.datasets.train, data, train.seed)
         size = train.batch_size * train.grad_accum_steps
         places = (self.ranks.sample_indices(step, size) for step in steps)
@@ -104,7 +104,7 @@ class Setup:
 
 def default_folder(config: Config, datasets: Datasets) -> Path:
     """Where a run goes that was not told."""
-    return Path("runs") / ("streets" if config.data.embedded else f"{datasets.names.a}-{datasets.names.b}")
+    return Path("runs") / ("streets" if config.data.synthetic else f"{datasets.names.a}-{datasets.names.b}")
 
 
 def _refuse_inside(out: Path, datasets: Datasets) -> None:

@@ -218,8 +218,6 @@ class Trainer:
         seed, places = self.config.train.seed, self.ranks.sample_indices(self.steps_done, len(images.a))
         if self.rollbacks:
             seed = seed_for(seed, "rollback", self.rollbacks)
-        if self.config.model.dropout:
-            torch.manual_seed(seed_for(seed, "dropout", places.start))
 
         def seeds(purpose: str, domain: Domain) -> list[int]:
             return [seed_for(seed, purpose, domain, place) for place in places]
