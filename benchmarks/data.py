@@ -87,6 +87,7 @@ def measure(folders: PerDomain[Path], config: Config, step_seconds: float, devic
         "first_epoch_data_wait_fraction": first[1],
         "step_seconds": step_seconds,
         "workers": config.data.workers,
+        "cache": config.data.cache,
         "batch_size": config.train.batch_size,
         "load_size": config.data.load_size,
         "photos": len(sizes),
@@ -120,7 +121,7 @@ def _epoch(
 
 def _config(arguments: argparse.Namespace) -> Config:
     config = read_config(arguments.config)
-    return replace(config, data=replace(config.data, workers=arguments.workers))
+    return replace(config, data=replace(config.data, workers=arguments.workers, cache=arguments.cache))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, default=preset, help="a preset or run's config.yaml (default: photos)")
     workers = min(4, os.cpu_count() or 1)
     parser.add_argument("--workers", type=int, default=workers, help="default: %(default)s, as training on a GPU here")
+    parser.add_argument("--cache", default="none", choices=("none", "memory", "disk"))
     parser.add_argument("--count", type=int, default=2000, help="photos in both folders (default: %(default)s)")
     parser.add_argument("--step_seconds", type=float, default=0.0, help="how long a step takes (default: no time)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

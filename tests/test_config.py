@@ -1,4 +1,4 @@
-"""The defaults are the paper's, ranges and contradictions are refused by name, and the schedule follows its formula."""
+"""The defaults are the paper's, bad values and contradictions name their key, and the schedule follows its formula."""
 
 import pickle
 from dataclasses import FrozenInstanceError, replace
@@ -100,7 +100,7 @@ def test_the_defaults_are_the_papers() -> None:
         *[("train.device", bad) for bad in ("gpu", "cuda:x", "cpu:0", "cuda:", "mps:1", "auto:", "", "CPU")],
     ],
 )
-def test_what_lies_out_of_range_is_refused_by_its_key(key: str, bad: Any) -> None:
+def test_a_value_out_of_range_is_refused_and_its_key_named(key: str, bad: Any) -> None:
     section, name = key.split(".")
     at_fault = "data.crop_size" if (key, bad) == ("data.load_size", 255) else key
     with pytest.raises(ConfigError, match=f"^{at_fault}: ") as refused:
@@ -132,12 +132,12 @@ def test_what_lies_out_of_range_is_refused_by_its_key(key: str, bad: Any) -> Non
         ({"optimizer__decay_start": 10, "optimizer__decay_end": 10}, "optimizer.decay_end"),
     ],
 )
-def test_contradictions_are_refused_by_key(flat: dict[str, Any], key: str) -> None:
+def test_a_contradiction_is_refused_and_a_key_named(flat: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigError, match=f"^{key}: "):
         config(**flat)
 
 
-def test_the_ends_of_the_ranges_are_taken() -> None:
+def test_the_bounds_themselves_are_accepted() -> None:
     DataConfig(**FOLDERS, load_size=8, crop_size=8, workers=0, max_pixels=1, streets_train=1, streets_test=1)
     DataConfig(root="r", paired_test=True)
     DataConfig(**FOLDERS, test_a="t", test_b="u", paired_test=True)
@@ -148,7 +148,7 @@ def test_the_ends_of_the_ranges_are_taken() -> None:
         TrainConfig(steps=0, max_minutes=0.0, device=device, keep_last=1)
 
 
-def test_what_a_weight_needs_is_enough() -> None:
+def test_a_weight_is_accepted_with_what_it_needs() -> None:
     LossConfig(lambda0=0.0, low_frequency=1.0, patch_nce=1.0, cycle_noise=0.1)
     LossConfig(lambda3=0.0, cycle_noise=0.1)
     LossConfig(lambda4=0.0, cycle_noise=0.1)
@@ -169,7 +169,7 @@ def test_the_r1_penalty_is_due_every_16_steps() -> None:
 
 
 @pytest.mark.parametrize("step", [0, 1, 10**9])
-def test_a_constant_rate_stays(step: int) -> None:
+def test_a_constant_rate_never_changes(step: int) -> None:
     assert OptimizerConfig(decay_start=0, decay_end=1).rate_factor(step) == 1.0
 
 
@@ -187,7 +187,7 @@ def test_a_linear_rate_falls_from_start_to_end(step: int, factor: float) -> None
     length=st.integers(1, 1000),
     step=st.integers(0, 3000),
 )
-def test_a_rate_never_rises_nor_leaves_0_to_1(schedule: Any, start: int, length: int, step: int) -> None:
+def test_a_rate_never_rises_and_stays_within_0_and_1(schedule: Any, start: int, length: int, step: int) -> None:
     optimizer = OptimizerConfig(schedule=schedule, decay_start=start, decay_end=start + length)
     assert 1 >= optimizer.rate_factor(step) >= optimizer.rate_factor(step + 1) >= 0
 
@@ -215,18 +215,18 @@ ALONE_CONTRADICTORY = {"data.a", "data.b", "data.test_a", "data.test_b", "data.p
 
 
 @pytest.mark.parametrize("key", [key for key in Config().to_flat_dict() if key not in ALONE_CONTRADICTORY])
-def test_only_what_cannot_change_the_result_is_no_difference(key: str) -> None:
+def test_keys_that_do_not_change_the_result_are_no_difference(key: str) -> None:
     before, (section, name) = Config(), key.split(".")
     old = before.to_flat_dict()[key]
     if key in CHANGED:
         new = CHANGED[key]
     else:
         new = not old if isinstance(old, bool) else old + 1 if isinstance(old, int) else old / 2
-    found = differences(before, Config.from_dict({section: {name: new}}))
-    assert found == ([] if key in IGNORED else [f"{key}: {old} before, {new} now"])
+    lines = differences(before, Config.from_dict({section: {name: new}}))
+    assert lines == ([] if key in IGNORED else [f"{key}: {old} before, {new} now"])
 
 
-def test_the_folders_are_differences_too() -> None:
+def test_changed_folders_are_differences() -> None:
     before, now = Config(data=DataConfig(**FOLDERS)), Config(data=DataConfig(a="x2", b="y2", test_a="t", test_b="u"))
     assert [line.partition(":")[0] for line in differences(before, now)] == [
         *["data.a", "data.b", "data.test_a", "data.test_b"]
@@ -236,14 +236,14 @@ def test_the_folders_are_differences_too() -> None:
     assert differences(before, Config(data=DataConfig(**written_otherwise))) == []
 
 
-def test_to_dict_and_from_dict_are_inverse() -> None:
-    for each in (Config(), config(data__a="x", data__b="y", train__seed=3, model__ema_decay=0.5, loss__lambda0=1)):
-        assert Config.from_dict(each.to_dict()) == each
-        assert each.to_flat_dict() == {f"{s}.{k}": v for s, keys in each.to_dict().items() for k, v in keys.items()}
+def test_from_dict_is_the_inverse_of_to_dict() -> None:
+    for made in (Config(), config(data__a="x", data__b="y", train__seed=3, model__ema_decay=0.5, loss__lambda0=1)):
+        assert Config.from_dict(made.to_dict()) == made
+        assert made.to_flat_dict() == {f"{s}.{k}": v for s, keys in made.to_dict().items() for k, v in keys.items()}
     assert Config.from_dict({}) == Config()
 
 
-def test_from_dict_refuses_what_it_does_not_know() -> None:
+def test_from_dict_refuses_unknown_sections_and_keys() -> None:
     with pytest.raises(ConfigError, match=r"^training: no such section$"):
         Config.from_dict({"training": {}})
     with pytest.raises(ConfigError, match=r"^train\.stepz: no such key$"):
@@ -265,7 +265,7 @@ def test_from_dict_refuses_what_it_does_not_know() -> None:
         ("loss", dict.fromkeys(("lambda0", "lambda1", "lambda2", "lambda3", "lambda4"), 0.0)),
     ],
 )
-def test_from_dict_takes_no_other_types(section: str, values: object) -> None:
+def test_from_dict_refuses_values_of_the_wrong_type(section: str, values: object) -> None:
     with pytest.raises(ConfigError, match=section) as refused:
         Config.from_dict({section: values})  # type: ignore[dict-item]
     assert str(refused.value).isprintable()

@@ -1,4 +1,4 @@
-"""Flags win over the file and the file over the defaults; whatever is wrong comes out as one line that says where."""
+"""Flags win over the file and the file over the defaults; every mistake is one line that says where it is."""
 
 import ast
 import inspect
@@ -70,7 +70,7 @@ group_or_instance = st.sampled_from(["instance", "group"])
 
 def parse(*argv: str, preset: Path | None = None) -> TrainArguments:
     def choose(_: Config) -> Path:
-        assert preset is not None, "no preset is asked for beside --config"
+        assert preset is not None, "no preset is chosen when there is --config"
         return preset
 
     return parse_train_arguments(argv, choose)
@@ -122,7 +122,7 @@ def empty(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 @pytest.mark.parametrize("equals", [False, True])
-def test_flags_win_over_the_file_wherever_they_stand(tmp_path: Path, order: tuple[int, ...], equals: bool) -> None:
+def test_flags_win_over_the_file_in_any_order(tmp_path: Path, order: tuple[int, ...], equals: bool) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("train: {steps: 7, seed: 8, batch_size: 9}\nmodel: {channels: 16}\n")
     pairs = [("--config", str(path)), ("--train.steps", "1"), ("--model.channels", "32")]
@@ -140,7 +140,7 @@ def test_flags_win_over_the_preset_and_the_preset_over_the_defaults(tmp_path: Pa
     assert (config.train.steps, config.train.seed, config.train.batch_size) == (1, 8, 1)
 
 
-def test_the_preset_is_chosen_by_the_flags_for_folders_and_device(empty: Path) -> None:
+def test_the_preset_depends_on_the_flags_for_folders_and_device(empty: Path) -> None:
     seen: list[Config] = []
 
     def choose(config: Config) -> Path:
@@ -153,13 +153,13 @@ def test_the_preset_is_chosen_by_the_flags_for_folders_and_device(empty: Path) -
     assert [config.train.device for config in seen] == ["auto", "cpu"]
 
 
-def test_a_flag_may_fit_the_preset_alone(tmp_path: Path) -> None:
+def test_a_flag_may_be_valid_only_with_the_preset(tmp_path: Path) -> None:
     preset = tmp_path / "preset.yaml"
     preset.write_text("data: {load_size: 1024}\n")
     assert parse("--data.crop_size=512", preset=preset).config.data.crop_size == 512
 
 
-def test_of_one_flag_given_twice_the_last_counts(empty: Path) -> None:
+def test_the_last_of_repeated_flags_counts(empty: Path) -> None:
     assert parse("--train.steps=1", "--train.steps", "2", preset=empty).config.train.steps == 2
 
 
@@ -170,17 +170,17 @@ def test_out_and_the_switches(empty: Path) -> None:
     assert (full.out, full.dry_run, full.print_config) == (Path("runs/x"), True, True)
 
 
-# Every key, and what values mean
+# Keys and values
 
 
 @pytest.mark.parametrize("key", DEFAULTS)
-def test_every_key_is_taken_as_a_flag_and_in_a_file(tmp_path: Path, empty: Path, key: str) -> None:
-    wanted = {each: other_value(each) for each in with_needs(key)}
+def test_every_key_is_accepted_as_a_flag_and_in_a_file(tmp_path: Path, empty: Path, key: str) -> None:
+    wanted = {name: other_value(name) for name in with_needs(key)}
     assert wanted[key] != DEFAULTS[key]
-    flags = [word for each, value in wanted.items() for word in (f"--{each}", as_text(value))]
+    flags = [word for name, value in wanted.items() for word in (f"--{name}", as_text(value))]
     sections: dict[str, list[str]] = {}
-    for each, value in wanted.items():
-        section, name = each.split(".")
+    for dotted, value in wanted.items():
+        section, name = dotted.split(".")
         sections.setdefault(section, []).append(f"{name}: {as_text(value)}")
     path = tmp_path / "mine.yaml"
     path.write_text("".join(f"{section}:\n  " + "\n  ".join(lines) + "\n" for section, lines in sections.items()))
@@ -203,7 +203,7 @@ def test_every_key_is_taken_as_a_flag_and_in_a_file(tmp_path: Path, empty: Path,
         ("data.workers", "null", None),
     ],
 )
-def test_what_a_value_means(tmp_path: Path, empty: Path, key: str, text: str, value: Any) -> None:
+def test_a_value_is_read_as_the_type_of_its_key(tmp_path: Path, empty: Path, key: str, text: str, value: Any) -> None:
     section, name = key.split(".")
     path = tmp_path / "mine.yaml"
     path.write_text(f"{section}:\n  {name}: {text}\n")
@@ -246,7 +246,7 @@ def test_the_yaml_holds_every_key_in_order() -> None:
     assert "\n\nmodel:\n  channels: 64\n" in written
 
 
-# What is refused: files
+# Errors in files
 
 BILLION = "a: &a [x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in itertools.pairwise("abcdefgh")
@@ -309,14 +309,16 @@ BILLION = "a: &a [x, x]\n" + "".join(
     ],
     ids=lambda value: repr(value[:30]),
 )
-def test_a_bad_file_is_one_line_that_says_where(tmp_path: Path, content: str | bytes, message: str) -> None:
+def test_an_error_in_a_file_is_one_line_with_file_line_and_key(
+    tmp_path: Path, content: str | bytes, message: str
+) -> None:
     assert refusal_of_file(tmp_path / "mine.yaml", content).startswith(message)
 
 
 @pytest.mark.parametrize(
     "content", ["", "# nothing\n", "null", "~", "---\n", "{}", "train:\n", "train: null", "\ufeff"]
 )
-def test_a_file_that_says_nothing_means_the_defaults(tmp_path: Path, content: str) -> None:
+def test_an_empty_file_means_the_defaults(tmp_path: Path, content: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(content, encoding="utf-8")
     assert read_config(path) == Config()
@@ -334,7 +336,7 @@ def test_a_file_that_says_nothing_means_the_defaults(tmp_path: Path, content: st
         ("x" * 300, "x" * 300 + ": can't be read"),
     ],
 )
-def test_no_file_there(tmp_path: Path, name: str, message: str) -> None:
+def test_a_missing_or_unreadable_file(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "mine.yaml").touch()
     (tmp_path / "folder").mkdir()
     said = refusal("--config", str(tmp_path / name))
@@ -342,7 +344,7 @@ def test_no_file_there(tmp_path: Path, name: str, message: str) -> None:
     assert refusal(preset=tmp_path / name) == said
 
 
-def test_a_contradiction_names_the_file_only_if_it_is_the_files(tmp_path: Path) -> None:
+def test_a_contradiction_names_the_file_only_if_the_file_alone_has_it(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("model: {residual_blocks: 2, shared_blocks: 3}\n")
     assert refusal("--config", str(path), "--train.seed=1").startswith(f"{path}: model.shared_blocks: ")
@@ -350,7 +352,7 @@ def test_a_contradiction_names_the_file_only_if_it_is_the_files(tmp_path: Path) 
     assert parse("--config", str(path), "--model.shared_blocks=1").config.model.shared_blocks == 1
 
 
-# What is refused: flags
+# Errors in flags
 
 
 @pytest.mark.parametrize(
@@ -391,11 +393,11 @@ def test_a_contradiction_names_the_file_only_if_it_is_the_files(tmp_path: Path) 
         ("--train.class_path=os.system", "--train.class_path: no such flag"),
     ],
 )
-def test_a_bad_flag_is_one_line_that_names_it(empty: Path, line: str, message: str) -> None:
+def test_an_error_in_a_flag_is_one_line_that_names_it(empty: Path, line: str, message: str) -> None:
     assert refusal(*line.split(), preset=empty).startswith(message)
 
 
-def test_the_environment_says_nothing(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_are_ignored(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TRAIN__STEPS", "TRAIN_TRAIN__STEPS", "TRAIN_CONFIG", "STEPS"):
         monkeypatch.setenv(name, "3")
     assert parse(preset=empty).config == Config()
@@ -403,7 +405,7 @@ def test_the_environment_says_nothing(empty: Path, monkeypatch: pytest.MonkeyPat
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=60) | st.text(alphabet="train: steps{}[]&*!|>'\"\n-?#,1", max_size=60))
-def test_whatever_a_file_holds_only_our_error_comes_out(tmp_path: Path, content: str | bytes) -> None:
+def test_any_content_of_a_file_raises_config_errors_only(tmp_path: Path, content: str | bytes) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     message = str(path)
@@ -505,7 +507,7 @@ def test_a_base_that_cannot_be_used(tmp_path: Path, content: str, message: str) 
     assert said.replace(str(tmp_path), "DIR").startswith(message)
 
 
-# Names of earlier versions
+# Old names
 
 OLD_FILE = """model:
   halvings: 1
@@ -567,16 +569,16 @@ def test_old_keys_that_cannot_be_used(tmp_path: Path, content: str, message: str
 # The source
 
 
-def test_yaml_is_never_made_into_objects() -> None:
+def test_yaml_is_never_constructed_into_objects() -> None:
     source = inspect.getsource(unit.config_file)
     unsafe = ("yaml.load", "load_all", "UnsafeLoader", "FullLoader", "yaml.Loader", "parse_args", "parse_path")
     assert not [call for call in unsafe if call in source]
 
 
-def test_last_parts_of_keys_are_unique_so_that_hints_are() -> None:
+def test_hints_are_unambiguous_since_keys_are_unique_without_sections() -> None:
     assert len({key.split(".")[1] for key in DEFAULTS}) == len(DEFAULTS)
 
 
-def test_the_module_loads_nothing_heavy() -> None:
+def test_the_module_does_not_import_torch() -> None:
     code = "import sys, unit.config_file; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

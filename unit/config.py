@@ -1,10 +1,9 @@
 """The configuration: frozen dataclasses with the paper's defaults, which refuse bad values and contradictions.
 
-Pydantic checks types and ranges, here, in files, on the command line and in saved models alike. Of the alternatives,
-tyro knows no ranges, reads no YAML and prints errors as boxes of several lines; jsonargparse checks values only on the
-command line (`TrainConfig(batch_size=0)` passes), lets the file win over flags that stand before ``--config`` and reads
-``name_a: off`` as False. Pydantic's validators hang on the dataclasses themselves, and `validate_strings` reads a text
-as whatever type its key has.
+Pydantic checks types and ranges, because its validators belong to the dataclasses: the same checks hold in Python, in
+files, for flags and in saved models, and it reads a text as the type of its key. tyro knows no ranges, reads no YAML
+and frames errors in boxes; jsonargparse checks only command lines (`TrainConfig(batch_size=0)` passes), lets a file win
+over the flags that precede ``--config``, and takes ``name_a: off`` for False.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _Value = TypeVar("_Value")
 DEVICE_NAMES = r"auto|cpu|mps|cuda(:[0-9]{1,2})?"
 """The device names a user may give; `unit.devices` says whether the device exists."""
 R1_INTERVAL = 16
-"""Steps between two R1 penalties, which are weighted by it (StyleGAN2's lazy regularization)."""
+"""Steps between two R1 penalties, each weighted by it to make up for the steps without (lazy regularization)."""
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 _RENAMED = {
@@ -40,7 +39,7 @@ _RENAMED = {
 }
 _REMOVED = {
     "model.dropout": 0.0,
-    "loss.r1_every": R1_INTERVAL,
+    "loss.r1_every": 16,
     "optimizer.decay_factor": 0.5,
     "optimizer.decay_every": 100_000,
     "train.check_sync_every": None,
@@ -51,11 +50,7 @@ OLD_KEYS = frozenset(_RENAMED | _REMOVED)
 
 
 def rename_old_keys(values: Mapping[str, _Value], source: str) -> dict[str, _Value]:
-    """Replace the dotted keys of earlier versions, and say so in one line.
-
-    Args:
-        values: dotted key to value, or to the text of the value.
-        source: what holds the keys, for the notice.
+    """Give the dotted keys of earlier versions their present names, and say so in one line that names `source`.
 
     Raises:
         ConfigError: a removed key with a value that made a difference, or a key under both its names.
@@ -84,7 +79,7 @@ def _was_default(value: object, default: float | None) -> bool:
 
 
 def explain(error: ValidationError) -> str:
-    """The first error in a few words, e.g. ``must be a valid integer, is 'four'``."""
+    """Return the first error in a few words, e.g. ``must be a valid integer, is 'four'``."""
     first = error.errors(include_url=False)[0]
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
@@ -101,7 +96,7 @@ def _refuse_if(condition: object, key: str, message: str) -> None:
 
 
 def _text(is_valid: Callable[[str], object], demand: str) -> PlainValidator:
-    """Accept valid texts only. Pydantic's own str refuses the names of files that are not UTF-8."""
+    """Accept valid texts only; unlike pydantic's own str, also those that are not UTF-8, as file names can be."""
 
     def validate(value: object) -> str:
         if not isinstance(value, str) or not is_valid(value):
@@ -118,13 +113,8 @@ def _is_domain_name(name: str) -> bool:
 Folder = Annotated[str, _text(lambda name: name and "\0" not in name, "a folder's name, not empty, without zero bytes")]
 DomainName = Annotated[str, _text(_is_domain_name, "a visible, printable name without slashes")]
 Device = Annotated[str, _text(re.compile(DEVICE_NAMES).fullmatch, "auto, cpu, cuda, cuda:N or mps")]
-Augmentation = Annotated[
-    str,
-    _text(
-        re.compile("none|color(,translation)?(,cutout)?|translation(,cutout)?|cutout").fullmatch,
-        "none or some of color,translation,cutout in this order",
-    ),
-]
+_augmentations = re.compile("none|color(,translation)?(,cutout)?|translation(,cutout)?|cutout")
+Augmentation = Annotated[str, _text(_augmentations.fullmatch, "none or some of color,translation,cutout in this order")]
 Pixels = Annotated[int, Field(ge=8, le=2**15)]
 Count = Annotated[int, Field(ge=1, le=10**15)]
 Step = Annotated[int, Field(ge=0, le=10**15)]

@@ -49,8 +49,8 @@ def device_name(text: str) -> str:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add MODEL, --device and --precision."""
-    parser.add_argument("model", metavar="MODEL", help="a run directory or a .safetensors file")
+    """MODEL, --device and --precision."""
+    parser.add_argument("model", metavar="MODEL", help="a run's folder or a .safetensors file")
     parser.add_argument(
         "--device", type=device_name, default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)"
     )
