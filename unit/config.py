@@ -113,8 +113,8 @@ def _is_domain_name(name: str) -> bool:
 Folder = Annotated[str, _text(lambda name: name and "\0" not in name, "a folder's name, not empty, without zero bytes")]
 DomainName = Annotated[str, _text(_is_domain_name, "a visible, printable name without slashes")]
 Device = Annotated[str, _text(re.compile(DEVICE_NAMES).fullmatch, "auto, cpu, cuda, cuda:N or mps")]
-_augmentations = re.compile("none|color(,translation)?(,cutout)?|translation(,cutout)?|cutout")
-Augmentation = Annotated[str, _text(_augmentations.fullmatch, "none or some of color,translation,cutout in this order")]
+_AUGMENTATIONS = re.compile("none|color(,translation)?(,cutout)?|translation(,cutout)?|cutout")
+Augmentation = Annotated[str, _text(_AUGMENTATIONS.fullmatch, "none or some of color,translation,cutout in this order")]
 Pixels = Annotated[int, Field(ge=8, le=2**15)]
 Count = Annotated[int, Field(ge=1, le=10**15)]
 Step = Annotated[int, Field(ge=0, le=10**15)]
@@ -256,8 +256,8 @@ class LossConfig(_Section):
     r1: Weight = 0.0
     """weight of the R1 penalty ½‖∇D(x)‖² at real images; lambda0 does not multiply it"""
     augmentation: Augmentation = "none"
-    """random changes to everything the discriminators see, real and translated (DiffAugment), for folders of fewer than
-    about 5000 images; no color where the domains differ by it alone"""
+    """none, or some of color,translation,cutout in this order: random changes to all that the discriminators see
+    (DiffAugment), for folders of fewer than about 5000 images; no color where the domains differ by it alone"""
     feature_matching: Weight = 0.0
     """weight of the difference between translated and real images in the discriminators' mean activations"""
     low_frequency: Weight = 0.0

@@ -1,7 +1,4 @@
-"""The configuration as a strict YAML file. Pydantic reads the values; this file adds what YAML and Pydantic lack.
-
-That is: one-line errors with file, line and key, the nearest known key, and no duplicate keys, tags or huge files.
-"""
+"""The configuration as a strict YAML file: one-line errors with file, line and key; no duplicate keys, no tags."""
 
 from __future__ import annotations
 
@@ -144,7 +141,7 @@ def _entries(path: Path, section: str, node: yaml.Node | None) -> Iterator[tuple
     """For each key of a mapping: where it stands (file, line, key), the dotted key, and its value."""
     if node is None or (isinstance(node, yaml.ScalarNode) and node.style is None and node.value.lower() in _NULL):
         return
-    _refuse_tag(path, node)
+    _refuse_tags(path, node)
     if not isinstance(node, yaml.MappingNode):
         needs = f"{section}: must hold keys" if section else "must hold sections"
         refuse(f"{path}, line {node.start_mark.line + 1}: {needs}, e.g. 'train:' and under it '  steps: 1000'")
@@ -153,8 +150,7 @@ def _entries(path: Path, section: str, node: yaml.Node | None) -> Iterator[tuple
         line = name.start_mark.line + 1
         if not isinstance(name, yaml.ScalarNode):
             refuse(f"{path}, line {line}: a key must be a name, is a list or mapping")
-        _refuse_tag(path, name)
-        _refuse_tag(path, value)
+        _refuse_tags(path, name, value)
         key = f"{section}.{name.value}".removeprefix(".")
         place = f"{path}, line {line}: {key}"
         if key in lines:
@@ -163,8 +159,8 @@ def _entries(path: Path, section: str, node: yaml.Node | None) -> Iterator[tuple
         yield place, key, value
 
 
-def _refuse_tag(path: Path, node: yaml.Node) -> None:
-    if node.tag not in _PLAIN_TAGS:
+def _refuse_tags(path: Path, *nodes: yaml.Node) -> None:
+    for node in (node for node in nodes if node.tag not in _PLAIN_TAGS):
         refuse(f"{path}, line {node.start_mark.line + 1}: holds a YAML tag (!...); leave it out")
 
 

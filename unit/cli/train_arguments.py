@@ -59,22 +59,19 @@ class TrainArguments:
     restart: bool
 
 
-def parse_train_arguments(
-    argv: Sequence[str], choose_preset: Callable[[Config], Path], program: str = "train.py"
-) -> TrainArguments:
+def parse_train_arguments(argv: Sequence[str], choose_preset: Callable[[Config], Path]) -> TrainArguments:
     """Resolve the command line: flags win over the file, wherever they stand, and the file over the defaults.
 
     Args:
         argv: the arguments.
         choose_preset: names the file when there is no --config. Its Config has the defaults and the flags that say what
             to train on and where (`data.a`, `data.b`, `data.root`, `train.device`); others may fit only the preset.
-        program: name in the usage line.
 
     Raises:
         ConfigError: a flag or file that can't be used, in one line.
         SystemExit: status 0, after --help was printed.
     """
-    options, unknown = _parser(program).parse_known_args(argv)
+    options, unknown = _parser().parse_known_args(argv)
     given = rename_old_keys(vars(options), "command line")
     if unknown and "help" not in given:
         _refuse_unknown(unknown[0])
@@ -87,7 +84,7 @@ def parse_train_arguments(
     file = files[0] if files else choose_preset(Config.from_flat_dict(on_what))
     config = read_config(file, flags)
     if "help" in given:
-        _print_help(program, config, file, KEY_TYPES if given["help"] == "all" else FIRST_KEYS)
+        _print_help(config, file, KEY_TYPES if given["help"] == "all" else FIRST_KEYS)
         raise SystemExit(0)
     switches = {name: name in given for name in _SWITCHES}
     return TrainArguments(config, None if files else file, given.get("out"), **switches)
@@ -102,10 +99,10 @@ def _refuse_unknown(word: str) -> None:
     refuse(f"{flag}: no such flag; {hint(flag.removeprefix('--'), known, '--help all lists them')}")
 
 
-def _parser(program: str) -> Parser:
+def _parser() -> Parser:
     """Take every key as a flag; `_print_help` replaces those that it explains."""
     parser = Parser(
-        prog=program,
+        prog="train.py",
         usage=_USAGE,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -127,8 +124,8 @@ def _parser(program: str) -> Parser:
     return parser
 
 
-def _print_help(program: str, config: Config, file: Path, keys: Collection[str]) -> None:
-    parser, values, defaults = _parser(program), config.to_flat_dict(), Config().to_flat_dict()
+def _print_help(config: Config, file: Path, keys: Collection[str]) -> None:
+    parser, values, defaults = _parser(), config.to_flat_dict(), Config().to_flat_dict()
     parser.description = f"{_DESCRIPTION}\nValues marked 'here' are those of {file} and of the flags given."
     for section, section_class in SECTIONS.items():
         keys_of_section = [key for key in keys if key.startswith(f"{section}.")]
@@ -137,8 +134,9 @@ def _print_help(program: str, config: Config, file: Path, keys: Collection[str])
             meaning = section_class.__pydantic_fields__[key.partition(".")[2]].description
             default, value = (json.dumps(flat[key], ensure_ascii=False).strip('"') for flat in (defaults, values))
             here = "" if value == default else f", here: {value}"
-            text = f"{' '.join(meaning.split())} (default: {default}{here}, e.g. --{key} {FIRST_KEYS.get(key, value)})"
-            group.add_argument(f"--{key}", metavar=_type_name(key), help=text.replace("%", "%%"))
+            example = f", e.g. --{key} {FIRST_KEYS[key]}" if key in FIRST_KEYS else ""
+            text = f"{' '.join(meaning.split())} (default: {default}{here}{example})".replace("%", "%%")
+            group.add_argument(f"--{key}", metavar=_type_name(key), help=text)
     print(parser.format_help(), end="")
 
 
