@@ -497,12 +497,16 @@ def test_a_file_overrides_its_base_and_the_base_its_own(tmp_path: Path) -> None:
         ("base: basis.yaml", "FILE, line 1: base: DIR/basis.yaml: no such file"),
         ("base: bad.yaml", "FILE, line 1: base: DIR/bad.yaml, line 1: train.stepz: no such key"),
         ("base: [other.yaml]", "FILE, line 1: base: must be one value"),
-        ("base:", "FILE, line 1: base: "),
+        ("base:", "FILE, line 1: base: must be a file, is ''"),
+        ('base: "x\\0y"', "FILE, line 1: base: must be"),
+        ("base: loop.yaml", "FILE, line 1: base: DIR/loop.yaml: can't be read"),
+        ("base: .", "FILE, line 1: base: DIR: can't be read (Is a directory)"),
     ],
 )
 def test_a_base_that_cannot_be_used(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "other.yaml").write_text("base: mine.yaml\n")
     (tmp_path / "bad.yaml").write_text("train: {stepz: 1}\n")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
     said = refusal_of_file(tmp_path / "mine.yaml", content)
     assert said.replace(str(tmp_path), "DIR").startswith(message)
 

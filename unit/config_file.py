@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -102,17 +103,20 @@ def hint(word: str, known: Mapping[str, str], otherwise: str) -> str:
     return f"did you mean {known[nearest[0]]}?" if nearest else otherwise
 
 
-def _read_values(path: Path, derived: tuple[Path, ...]) -> dict[str, Any]:
+def _read_values(path: Path, derived: tuple[str, ...]) -> dict[str, Any]:
     """Dotted key to value, of the keys in the file and its bases; `derived` are the files based on this one."""
     values: dict[str, Any] = {}
     scalars: dict[str, Scalar] = {}
     for place, section, node in _entries(path, "", _parse(path)):
         if section == "base":
-            base = path.parent / _scalar(place, node).text
-            if base.resolve() in (path.resolve(), *derived):
+            name = _scalar(place, node).text
+            if not name or "\0" in name:
+                refuse(f"{place}: must be a file, is {name!r}")
+            base, files = path.parent / name, (os.path.realpath(path), *derived)
+            if os.path.realpath(base) in files:
                 refuse(f"{place}: {base} is based on this file; break the circle")
             try:
-                values = _read_values(base, (path.resolve(), *derived))
+                values = _read_values(base, files)
             except ConfigError as error:
                 refuse(f"{place}: {error}")
             continue
