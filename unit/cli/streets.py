@@ -1,4 +1,4 @@
-"""``streets``: write the synthetic streets as folders of PNG files."""
+"""``streets``: the embedded streets as folders of PNG files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unit.streets import write_streets
 
 
 def run(argv: Sequence[str]) -> int:
-    """Write the folders; return the exit status."""
+    """Write the folders; returns the exit status."""
     parser = Parser(
         prog="python -m unit streets",
         description="Draw sunny (A) and rainy (B) streets: OUT/trainA and trainB share no scene, testA and testB are "
@@ -19,9 +19,9 @@ def run(argv: Sequence[str]) -> int:
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     parser.add_argument("--size", type=integer(16), default=64, help="side in pixels (default: %(default)s)")
-    parser.add_argument("--train", type=integer(0), default=1000, help="scenes in each weather (default: %(default)s)")
-    parser.add_argument("--test", type=integer(0), default=100, help="aligned pairs (default: %(default)s)")
-    parser.add_argument("--seed", type=integer(0), default=0, help="seed of the town (default: %(default)s)")
+    parser.add_argument("--train", type=integer(0), default=1000, help="scenes a weather (default: %(default)s)")
+    parser.add_argument("--test", type=integer(0), default=100, help="pairs (default: %(default)s)")
+    parser.add_argument("--seed", type=integer(0), default=0, help="of the town (default: %(default)s)")
     arguments = parser.parse_args(argv)
     write_streets(arguments.out, arguments.size, arguments.train, arguments.test, arguments.seed)
     print(arguments.out)
