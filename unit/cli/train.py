@@ -24,12 +24,12 @@ _REASONS = {
     "photos": "two folders and a GPU, so 256 px",
     "laptop": "two folders and no GPU, so small networks at 128 px",
 }
-"""Why `choose_preset` chooses each preset."""
+"""Why `preset_for` returns each preset."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Train as the arguments say; return the exit status."""
-    arguments = parse_train_arguments(argv, choose_preset)
+    arguments = parse_train_arguments(argv, preset_for)
     # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -40,7 +40,7 @@ def run(argv: Sequence[str]) -> int:
     if not is_first():
         _silence_all_but_errors()
     if arguments.preset:
-        log.info("%s: configs/%s (--config takes another)", _REASONS[arguments.preset.stem], arguments.preset.name)
+        _announce(arguments.preset)
     if arguments.print_config or arguments.dry_run:
         if is_first():
             print(to_yaml(arguments.config), end="")
@@ -64,6 +64,17 @@ def _silence_all_but_errors() -> None:
 
 
 def choose_preset(config: Config) -> Path:
+    """Return the preset for a command line without --config, and log which it is and why."""
+    preset = preset_for(config)
+    _announce(preset)
+    return preset
+
+
+def _announce(preset: Path) -> None:
+    log.info("%s: configs/%s (--config takes another)", _REASONS[preset.stem], preset.name)
+
+
+def preset_for(config: Config) -> Path:
     """Return the preset for a command line without --config."""
     name = "streets"
     if not config.data.synthetic:
