@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import machine
 from benchmarks.ablation_results import Results, costly, tables
 from benchmarks.ablation_study import REPOSITORY, SCENES, Run, Study, changed_keys, held_out, make_images, read_study
-from unit.config import Config
+from unit.config import R1_INTERVAL, Config
 from unit.devices import configure, resolve_device, resolve_precision
 from unit.domains import PerDomain
 from unit.errors import UserError
@@ -290,7 +290,7 @@ class Judge:
 
     def _evaluator(self, scenes: str, run: Run, config: Config) -> Evaluator:
         """One for all runs with the same images, of which it then knows all that doesn't depend on the model."""
-        town = run.seed if config.data.embedded and scenes == "select" else None
+        town = run.seed if config.data.synthetic and scenes == "select" else None
         key = (scenes, town, config.data)
         if key not in self._evaluators:
             features = features_if_installed(self._device)
@@ -324,13 +324,13 @@ def seconds_a_step(configs: dict[str, Config], threads: int) -> dict[str, float]
 
 def average_seconds(config: Config, taken: dict[bool, list[float]]) -> float:
     """From the medians of steps with the penalty and without, by how often each is made."""
-    counts = Counter(config.loss.r1_due(step) for step in range(config.loss.r1_every))
-    return sum(statistics.median(taken[is_due]) * count for is_due, count in counts.items()) / config.loss.r1_every
+    counts = Counter(config.loss.r1_due(step) for step in range(R1_INTERVAL))
+    return sum(statistics.median(taken[is_due]) * count for is_due, count in counts.items()) / R1_INTERVAL
 
 
 def _kinds(config: Config) -> dict[bool, int]:
     """Whether the penalty is due, and a step of which that is so."""
-    return {config.loss.r1_due(step): step for step in reversed(range(config.loss.r1_every))}
+    return {config.loss.r1_due(step): step for step in reversed(range(R1_INTERVAL))}
 
 
 def _images(trainer: Trainer) -> PerDomain[torch.Tensor]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from unit.config import NEVER_A_DIFFERENCE, Config
-from unit.config_file import parse_train_arguments
+from unit.cli.train_arguments import parse_train_arguments
+from unit.config import CHANGEABLE_ON_RESUME, Config
 from unit.data.datasets import HeldOut, open_datasets, open_held_out
 from unit.domains import PerDomain
 from unit.earth.tiles import write_earth
@@ -191,7 +191,7 @@ def _resolved(value: str, run: Run) -> str:
 
 def changed_keys(config: Config) -> dict[str, Any]:
     """What a run's result depends on, as far as it is no default; not its place, its seed or its size."""
-    apart = NEVER_A_DIFFERENCE - {"train.batch_size", "train.grad_accum_steps"}
+    apart = CHANGEABLE_ON_RESUME - {"train.batch_size", "train.grad_accum_steps"}
     apart |= {"data.root", "train.seed", "data.load_size", "data.crop_size"}
     defaults = Config().to_flat_dict()
     return {key: it for key, it in config.to_flat_dict().items() if key not in apart and it != defaults[key]}

@@ -81,7 +81,7 @@ def test_the_shipped_studies_can_be_used(path: Path) -> None:
         for data in study.data:
             config = study.config(Run(setting, data, study.size, 0, 1000))
             assert (config.data.crop_size, config.train.steps, config.train.max_minutes) == (64, 1000, None)
-            assert config.data.embedded == (data == "streets")
+            assert config.data.synthetic == (data == "streets")
     shipped = {"paper": "paper.yaml", "shared_1": "paper.yaml"}
     if path.stem != "two_halvings":
         shipped["modern"] = "streets.yaml"
@@ -189,8 +189,8 @@ def test_equal_time_is_stated_as_steps() -> None:
 
 
 def test_a_penalty_counts_as_often_as_it_is_made() -> None:
-    config = tiny(loss={"r1": 1.0, "r1_every": 4})
-    assert average_seconds(config, {False: [1.0, 1.0, 9.0], True: [3.0, 2.0, 3.0]}) == pytest.approx((3 * 1 + 3) / 4)
+    config = tiny(loss={"r1": 1.0})
+    assert average_seconds(config, {False: [1.0, 1.0, 9.0], True: [3.0, 2.0, 3.0]}) == pytest.approx((15 * 1 + 3) / 16)
     assert average_seconds(TINY, {False: [1.0, 2.0, 9.0]}) == pytest.approx(2)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +14,96 @@ from unit.domains import PerDomain
 from unit.training.trainer import Trainer
 
 FILES = sorted(PRESETS.glob("*.yaml"))
+MODERN = {
+    "model.normalization": "group",
+    "model.upsampling": "nearest",
+    "model.initialization": "kaiming",
+    "model.same_init": True,
+    "loss.adversarial": "least_squares",
+    "loss.lambda0": 0.3,
+    "loss.lambda1": 0.001,
+    "loss.lambda2": 20,
+    "loss.lambda3": 0.001,
+    "loss.lambda4": 5,
+    "loss.r1": 0.02,
+}
+SMALL = {
+    "model.channels": 16,
+    "model.residual_blocks": 2,
+    "model.discriminator_channels": 48,
+    "model.discriminator_scales": 2,
+    "model.discriminator_layers": 3,
+    "train.log_every": 20,
+    "train.sample_every": 250,
+    "train.checkpoint_every": 500,
+}
+STREETS = {
+    **MODERN,
+    **SMALL,
+    "data.load_size": 64,
+    "data.crop_size": 64,
+    "model.downsamples": 1,
+    "optimizer.learning_rate_generator": 2e-3,
+    "optimizer.learning_rate_discriminator": 1e-3,
+    "train.steps": 4000,
+    "train.max_minutes": 8,
+    "train.batch_size": 4,
+    "train.validate_every": 1000,
+}
+RESOLVED: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "modern": MODERN,
+    "streets": STREETS,
+    "earth": {
+        **STREETS,
+        "data.root": "data/earth",
+        "data.paired_test": True,
+        "data.name_a": "satellite",
+        "data.name_b": "relief",
+        "data.flip": False,
+    },
+    "laptop": {
+        **MODERN,
+        **SMALL,
+        "data.load_size": 144,
+        "data.crop_size": 128,
+        "optimizer.learning_rate_generator": 1e-3,
+        "optimizer.learning_rate_discriminator": 5e-4,
+        "train.steps": 30_000,
+        "train.batch_size": 2,
+        "train.validate_every": 2500,
+    },
+    "photos": {
+        **MODERN,
+        "data.load_size": 286,
+        "optimizer.learning_rate_generator": 2e-4,
+        "optimizer.schedule": "linear",
+        "optimizer.decay_start": 100_000,
+        "optimizer.decay_end": 200_000,
+        "train.steps": 200_000,
+        "train.batch_size": 2,
+        "train.sample_every": 1000,
+        "train.checkpoint_every": 1000,
+        "train.validate_every": 5000,
+    },
+}
+"""What each preset changes of the defaults, with all that it inherits."""
 
 
 def test_the_presets_are_there() -> None:
-    assert {path.stem for path in FILES} >= {"paper", "streets", "laptop", "photos", "earth"}
+    assert {path.stem for path in FILES} == RESOLVED.keys()
+
+
+@pytest.mark.parametrize("name", RESOLVED)
+def test_a_preset_resolves_to_its_recipe(name: str) -> None:
+    resolved, defaults = read_config(PRESETS / f"{name}.yaml").to_flat_dict(), Config().to_flat_dict()
+    assert resolved == defaults | RESOLVED[name]
+
+
+def test_the_recipe_is_written_once() -> None:
+    for path in FILES:
+        written = [key for key in MODERN if f"\n  {key.partition('.')[2]}:" in path.read_text(encoding="utf-8")]
+        assert path.stem in ("modern", "paper") or not written
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -41,8 +128,4 @@ def test_a_preset_loads_and_makes_a_step(path: Path) -> None:
 def test_the_presets_have_the_size_that_the_table_says(name: str, size: int) -> None:
     config = read_config(PRESETS / f"{name}.yaml")
     assert config.data.crop_size == size
-    assert config.data.embedded
-
-
-def test_the_defaults_are_the_papers_preset() -> None:
-    assert read_config(PRESETS / "paper.yaml") == Config()
+    assert config.data.synthetic

@@ -1,4 +1,4 @@
-"""``python -m unit VERB``: the one place where errors are printed and exit statuses made."""
+"""``python -m unit VERB``: the only place that prints errors and sets exit statuses."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pathlib import Path
 from unit.errors import UserError
 
 VERBS = {
-    "check": "look through two folders of images for what would go wrong",
+    "check": "check two folders of images for problems before training",
     "train": "train on two folders of images",
     "translate": "translate images with a trained model",
-    "evaluate": "measure a trained model on aligned test images",
-    "report": "write a run as one HTML file",
-    "streets": "write the embedded streets as folders",
-    "earth": "write satellite photographs and a relief map as folders",
-    "shards": "copy a folder of images into WebDataset shards",
+    "evaluate": "measure a trained model on held-out images",
+    "report": "write an HTML report of a run",
+    "streets": "write the synthetic streets as folders of images",
+    "earth": "write satellite photographs and a relief map as folders of images",
+    "shards": "pack a folder of images into WebDataset shards",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb with its arguments (default: the command line's); returns the exit status."""
+    """Run one verb with its arguments (default: the command line's); return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
@@ -44,16 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read our standard output has gone, e.g. `| head`
+    except BrokenPipeError:  # the reader of standard output has gone, e.g. `| head`
         sys.stderr.close()
         return 141
-    except OSError as error:  # too many open files, a full disk behind standard output, a terminal that has gone
+    except OSError as error:  # too many open files, standard output on a full disk, a closed terminal
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
 def _prepare_streams() -> None:
-    """Whatever runs us may have closed them, or speak ASCII alone."""
+    """Replace closed streams, and escape what the terminal's encoding lacks."""
     sys.stdout, sys.stderr = (s or Path(os.devnull).open("w") for s in (sys.stdout, sys.stderr))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -62,7 +62,7 @@ def _prepare_streams() -> None:
 
 def _usage() -> str:
     verbs = "\n".join(f"  {verb:<10} {meaning}" for verb, meaning in VERBS.items())
-    return f"usage: python -m unit VERB [ARGUMENTS]\n\n{verbs}\n\npython -m unit VERB --help says more."
+    return f"usage: python -m unit VERB [ARGUMENTS]\n\n{verbs}\n\npython -m unit VERB --help shows its arguments."
 
 
 if __name__ == "__main__":

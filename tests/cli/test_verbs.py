@@ -1,4 +1,4 @@
-"""The command line as a user meets it: exit statuses, one line for each mistake, results on standard output."""
+"""The command line as a user sees it: exit statuses, one line per error, results on standard output."""
 
 import json
 import subprocess
@@ -41,6 +41,17 @@ def test_every_command_has_a_help(program: list[str]) -> None:
     assert "example" in done.stdout
 
 
+def test_the_help_of_train_does_not_wait_for_torch() -> None:
+    code = """import sys
+from unit.__main__ import main
+try:
+    main(["train", "--help"])
+except SystemExit:
+    sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
 def test_the_verbs_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "--help")
     assert status == 0
@@ -63,7 +74,7 @@ def test_the_verbs_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (["evaluate", "/nowhere", "--features", "vgg"], 2, "--features"),
     ],
 )
-def test_mistakes_are_one_line_and_the_right_status(
+def test_an_error_is_one_line_with_its_exit_status(
     capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, words: str
 ) -> None:
     given, out, err = run(capsys, *arguments)
@@ -122,7 +133,7 @@ def test_evaluate_takes_folders(model: Path, tmp_path: Path, capsys: pytest.Capt
     assert read_image(tmp_path / "sheet.png").width == 2 * (columns * 16 + (columns - 1) * 2) + 12
 
 
-def test_evaluate_goes_without_kid_unless_it_was_asked_for(
+def test_evaluate_skips_kid_without_features_unless_they_were_requested(
     model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(kind: str, device: object) -> None:
@@ -149,7 +160,7 @@ def test_print_config_prints_what_reads_back_equal(tmp_path: Path, capsys: pytes
     assert printed.model == TINY.model
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_reports_the_run_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_config(TINY, tmp_path / "tiny.yaml")
     command = [sys.executable, "train.py", "--config", tmp_path / "tiny.yaml", "--out", tmp_path / "run", "--dry_run"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -159,9 +170,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path: Path, caps
     assert not (tmp_path / "run").exists()
 
 
-def test_training_prints_the_result_alone_on_standard_output(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_prints_only_the_result_on_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_config(TINY, tmp_path / "tiny.yaml")
     status, out, _ = run(capsys, "train", "--config", tmp_path / "tiny.yaml", "--out", tmp_path / "run")
     assert status == 0
@@ -181,8 +190,6 @@ def test_training_prints_the_result_alone_on_standard_output(
         (Config(data=DataConfig(a="x", b="y"), train=TrainConfig(device="cuda")), "photos"),
     ],
 )
-def test_the_preset_follows_the_folders_and_the_device(
-    config: Config, preset: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_preset_depends_on_folders_and_device(config: Config, preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     assert choose_preset(config) == PRESETS / f"{preset}.yaml"

@@ -157,16 +157,6 @@ def test_initialization_has_the_deviation_it_names() -> None:
     assert weights.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.01)
 
 
-def test_dropout_is_off_unless_asked_for_and_off_in_evaluation() -> None:
-    x = images()
-    networks = build_autoencoders(SMALL)
-    assert torch.equal(networks.encode(x).a, networks.encode(x).a)
-    networks = build_autoencoders(ModelConfig(channels=4, dropout=0.5))
-    assert not torch.equal(networks.encode(x).a, networks.encode(x).a)
-    networks.eval()
-    assert torch.equal(networks.encode(x).a, networks.encode(x).a)
-
-
 def test_kaiming_keeps_the_scale_through_a_transposed_convolution() -> None:
     from unit.model.layers import initialize, upsample
 

@@ -16,10 +16,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
-
-from unit.config import LossConfig, ModelConfig
-from unit.domains import Domain, PerDomain
 from unit.model.augment import augmented
+from unit.model.patches import build_patch_projector
+
+from unit.config import R1_INTERVAL, LossConfig, ModelConfig
+from unit.domains import Domain, PerDomain
 from unit.model.networks import (
     Autoencoders,
     Discriminators,
@@ -43,7 +44,6 @@ from unit.model.objective import (
     total,
     translations,
 )
-from unit.model.patches import build_patch_projector
 from unit.seeds import seed_for
 
 SHAPE = (2, 3, 4, 4)
@@ -290,8 +290,10 @@ class Square(OneScale):
 def test_r1_by_hand() -> None:
     """∇ of D_a is 2x = 2 in each of 48 places, that of D_b 3x = 6; each place is a patch."""
     squares = Discriminators(PerDomain(Square(2), Square(3)))
-    terms = r1_terms(squares, X, replace(WEIGHTS, r1=0.1, r1_every=5))
-    assert hands(terms) == pytest.approx({"r1_a": 0.1 * 5 * 2**2 / 2, "r1_b": 0.1 * 5 * 6**2 / 2})
+    terms = r1_terms(squares, X, replace(WEIGHTS, r1=0.1))
+    assert hands(terms) == pytest.approx(
+        {f"r1_{i}": 0.1 * R1_INTERVAL * slope**2 / 2 for i, slope in (("a", 2), ("b", 6))}
+    )
     assert not X.a.requires_grad
 
 

@@ -16,7 +16,7 @@ from unit.training.diagnostics import diagnostics, probe_batch
 from unit.training.trainer import Trainer
 from unit.translation.translator import Translator
 
-CONFIG = tiny(model={"spectral_norm": True, "dropout": 0.5})
+CONFIG = tiny(model={"spectral_norm": True})
 NAMES = PerDomain("sunny", "rainy")
 
 

@@ -159,10 +159,11 @@ class Diverged(Ranks):
 
 def test_ranks_with_other_weights_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unit.training.loop.joined", lambda: nullcontext(Diverged(0, 2)))
+    monkeypatch.setattr("unit.training.loop.CHECK_SYNC_EVERY", 4)
     with pytest.raises(
         UserError, match=r"^step 4: the weights of rank 1 are no longer those of rank 0: .* Start the run"
     ):
-        train(tiny(train={"check_sync_every": 4}), tmp_path / "run")
+        train(tiny(), tmp_path / "run")
     assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == 2
 
 
@@ -185,7 +186,7 @@ def free_port() -> int:
 def test_two_machines_train_and_one_goes_on(tmp_path: Path) -> None:
     """As one process would have alone, up to rounding: the same images in the same order, logged and saved once."""
     slow = {"learning_rate_generator": 1e-5, "learning_rate_discriminator": 1e-5}  # Adam amplifies rounding
-    config = tiny(train={"batch_size": 1, "steps": 4, "check_sync_every": 1}, optimizer=slow)
+    config = tiny(train={"batch_size": 1, "steps": 4}, optimizer=slow)
     address = ["--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
     arguments = written(config, tmp_path)
     node = [*TORCHRUN, *address, "--nproc-per-node", "1", "--node-rank"]

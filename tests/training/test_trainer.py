@@ -148,9 +148,9 @@ def test_noise_follows_from_the_place_in_the_global_sequence() -> None:
 
 
 def test_a_state_put_into_another_trainer_goes_on_bit_for_bit() -> None:
-    first = make(tiny(model={"dropout": 0.2}))
+    first = make(tiny())
     first.step(batch(0))
-    second = make(tiny(model={"dropout": 0.2}, train={"seed": 0}))
+    second = make(tiny(train={"seed": 0}))
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     for trainer in (first, second):
         trainer.step(batch(1))
@@ -253,7 +253,7 @@ def kept_for_backward(trainer: Trainer) -> int:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_activations_computed_again_change_nothing_but_the_memory(precision: str) -> None:
-    config = tiny(model={"dropout": 0.2})
+    config = tiny()
     again = replace(config, train=replace(config.train, checkpoint_activations=True))
     trainers = [make(each, precision) for each in (config, again)]
     assert kept_for_backward(trainers[1]) < 0.5 * kept_for_backward(trainers[0])

@@ -1,4 +1,4 @@
-"""What several verbs' command lines have in common."""
+"""Arguments that several verbs share."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from unit.errors import ConfigError, escape
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with errors as ConfigError: one line, like every other error."""
+    """An argument parser that raises ConfigError: one line, like every other error."""
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the command line."""
+        """Raise ConfigError."""
         raise ConfigError(f"{escape(message)}; {self.prog} --help says more")
 
 
 def integer(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
-    """A type for argparse: an integer from `minimum` to `maximum`."""
+    """Return an argparse type: an integer from `minimum` to `maximum`."""
     limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
 
     def parse(text: str) -> int:
         number = int(text) if text.isdecimal() and len(text) <= 18 else -1
         if number < minimum or (maximum is not None and number > maximum):
-            raise argparse.ArgumentTypeError(f"must be a whole number {limits}, is {reprlib.repr(text)}")
+            raise argparse.ArgumentTypeError(f"must be an integer {limits}, is {reprlib.repr(text)}")
         return number
 
     return parse
 
 
 def path(text: str) -> Path:
-    """A type for argparse: a path; the empty text, which an unset variable of the shell gives, would be "."."""
+    """An argparse type: a path, not empty as an unset shell variable is, which would mean the current directory."""
     if not text:
         raise argparse.ArgumentTypeError("is empty; give a name")
     return Path(text)
 
 
 def device_name(text: str) -> str:
-    """A type for argparse: what a device may be called."""
+    """An argparse type: the name of a device."""
     if not re.fullmatch(DEVICE_NAMES, text):
         raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda, cuda:N or mps, is {reprlib.repr(text)}")
     return text

@@ -67,7 +67,7 @@ def _data_config(arguments: argparse.Namespace) -> DataConfig:
         raise ConfigError("nothing to check; give --a DIR --b DIR, --root DIR or --config FILE.yaml")
     file = arguments.config or choose_preset(Config(data=DataConfig(**folders)))
     config = replace(read_config(file).data, **folders, **sizes)
-    if config.embedded:
+    if config.synthetic:
         raise ConfigError(f"{escape(file)}: names no folders, and the embedded streets need no check; give --a, --b")
     return config
 

@@ -1,4 +1,4 @@
-"""``train``: parse the command line, pick a preset, train, and say what came out."""
+"""``train``: parse the command line, choose a preset, train, and print the result."""
 
 from __future__ import annotations
 
@@ -7,75 +7,100 @@ import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tqdm.contrib.logging import logging_redirect_tqdm
-
+from unit.cli.train_arguments import parse_train_arguments
 from unit.config import Config
-from unit.config_file import parse_train_arguments, to_yaml
-from unit.data import bad_images
-from unit.devices import resolve_device
+from unit.config_file import to_yaml
 from unit.errors import ConfigError
-from unit.evaluation.evaluate import table
-from unit.evaluation.report.write import REPORT_FILE
-from unit.training.distributed import is_first
-from unit.training.dry_run import describe_plan
-from unit.training.loop import TrainResult, train
-from unit.training.run_dir import BEST_FILE
+
+if TYPE_CHECKING:
+    from unit.training.loop import TrainResult
 
 log = logging.getLogger(__name__)
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
+_REASONS = {
+    "streets": "no folders given, so the synthetic streets",
+    "photos": "two folders and a GPU, so 256 px",
+    "laptop": "two folders and no GPU, so small networks at 128 px",
+}
+"""Why `preset_for` returns each preset."""
 
 
 def run(argv: Sequence[str]) -> int:
-    """Train as the arguments say; returns the exit status."""
+    """Train as the arguments say; return the exit status."""
+    arguments = parse_train_arguments(argv, preset_for)
+    # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from unit.training.distributed import is_first
+    from unit.training.dry_run import describe_plan
+    from unit.training.loop import train
+
     if not is_first():
-        _leave_the_talking_to_rank_0()
-    arguments = parse_train_arguments(argv, choose_preset)
+        _silence_all_but_errors()
+    if arguments.preset:
+        _announce(arguments.preset)
     if arguments.print_config or arguments.dry_run:
         if is_first():
             print(to_yaml(arguments.config), end="")
         if arguments.dry_run:
             log.info(describe_plan(arguments.config, arguments.out))
         return 0
-    with logging_redirect_tqdm():  # lines go above the bar
+    with logging_redirect_tqdm():  # log lines go above the progress bar
         result = train(arguments.config, arguments.out, restart=arguments.restart)
     if is_first():
-        with suppress(OSError):  # whoever would read it has gone; all is saved
+        with suppress(OSError):  # the reader of standard output has gone; everything is saved
             print(summary(result))
     return result.exit_status
 
 
-def _leave_the_talking_to_rank_0() -> None:
-    """Errors, and the images that this process skips, it alone can tell."""
+def _silence_all_but_errors() -> None:
+    """Leave the talking to rank 0, except about errors and skipped images, which only this process knows of."""
+    from unit.data import bad_images
+
     logging.getLogger().setLevel(logging.ERROR)
     logging.getLogger(bad_images.__name__).setLevel(logging.WARNING)
 
 
 def choose_preset(config: Config) -> Path:
-    """The preset for a command line without --config; says which."""
-    if config.data.embedded:
-        name, reason = "streets", "no folders given, so the embedded streets"
-    elif resolve_device(config.train.device).type == "cuda":
-        name, reason = "photos", "two folders and a GPU, so 256 px"
-    else:
-        name, reason = "laptop", "two folders and no GPU, so small networks at 128 px"
+    """Return the preset for a command line without --config, and log which it is and why."""
+    preset = preset_for(config)
+    _announce(preset)
+    return preset
+
+
+def _announce(preset: Path) -> None:
+    log.info("%s: configs/%s (--config takes another)", _REASONS[preset.stem], preset.name)
+
+
+def preset_for(config: Config) -> Path:
+    """Return the preset for a command line without --config."""
+    name = "streets"
+    if not config.data.synthetic:
+        from unit.devices import resolve_device
+
+        name = "photos" if resolve_device(config.train.device).type == "cuda" else "laptop"
     path = PRESETS / f"{name}.yaml"
     if not path.is_file():
-        raise ConfigError(f"{path}: the preset is not there; give --config FILE.yaml")
-    log.info("%s: configs/%s.yaml (--config takes another)", reason, name)
+        raise ConfigError(f"{path}: this preset is missing; give --config FILE.yaml")
     return path
 
 
 def summary(result: TrainResult) -> str:
-    """What a run left, and what to do with it."""
+    """Describe what a run left, and what to do with it."""
+    from unit.evaluation.evaluate import table
+    from unit.evaluation.report.write import REPORT_FILE
+    from unit.training.run_dir import BEST_FILE
+
     folder, name = shlex.quote(str(result.out)), result.names.a + "2" + result.names.b
     lines = [f"{result.out}: {'stopped' if result.exit_status else 'ended'} at step {result.step}"]
     if result.metrics:
         lines.append(table(result.metrics, result.names))
     if result.best:
-        lines.append(f"best model:  {folder}/{BEST_FILE}, of step {result.best[0]} (mean KID {result.best[1]:.1f})")
+        lines.append(f"best model:  {folder}/{BEST_FILE}, from step {result.best[0]} (mean KID {result.best[1]:.1f})")
     if result.exit_status:
-        lines.append("the same command, without --restart, goes on from here")
+        lines.append("to resume, run the same command, without --restart")
     lines.append(f"translate:   python translate.py {folder} --direction {shlex.quote(name)} IMAGES --out FOLDER")
     if (result.out / REPORT_FILE).is_file():
         lines.append(f"report:      {folder}/{REPORT_FILE}")

@@ -56,7 +56,7 @@ def open_datasets(config: DataConfig, seed: int = 0) -> Datasets:
     Raises:
         DataError: a folder or shard is missing, empty or not what the configuration says.
     """
-    return _streets(config, seed) if config.embedded else _folders(config)
+    return _streets(config, seed) if config.synthetic else _folders(config)
 
 
 def open_held_out(folders: PerDomain[Path], paired: bool, max_pixels: int = MAX_PIXELS) -> HeldOut:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unit.config import MACHINES_OWN, Config, DataConfig
+from unit.config import MACHINE_SPECIFIC, Config, DataConfig
 from unit.data.bad_images import BadImages
 from unit.data.batches import TrainingImages, loader_failure, training_batches
 from unit.data.datasets import Datasets, open_datasets
@@ -55,7 +55,7 @@ class ResolvedConfig:
         train, data = self.config.train, self.config.data
         workers = data.workers
         if workers is None:  # the embedded streets are soon all in memory, where only one process finds them
-            workers = 0 if data.embedded else (min(4, os.cpu_count() or 1) if self.device.type == "cuda" else 1)
+            workers = 0 if data.synthetic else (min(4, os.cpu_count() or 1) if self.device.type == "cuda" else 1)
         images = TrainingImages(self.datasets.train, data, train.seed)
         size = train.batch_size * train.grad_accum_steps
         indices = (self.ranks.sample_indices(step, size) for step in steps)
@@ -82,7 +82,7 @@ def resolve(config: Config, out: Path | None, ranks: Ranks = SINGLE_PROCESS) -> 
     out = out or default_out(config, datasets)
     _refuse_inside(out, datasets)
     precision = resolve_precision(config.train.precision, device)
-    facts = {key: value for key, value in config.to_flat_dict().items() if key not in MACHINES_OWN}
+    facts = {key: value for key, value in config.to_flat_dict().items() if key not in MACHINE_SPECIFIC}
     facts |= {"torch": torch.__version__, "the precision": precision, "the kind of device": device.type}
     ranks.require_same(facts | {"the list of training images": datasets.digest()})
     return ResolvedConfig(config, out, device, precision, datasets, ranks)
@@ -109,7 +109,7 @@ def explain_errors(device: torch.device) -> Iterator[None]:
 
 def default_out(config: Config, datasets: Datasets) -> Path:
     """The output directory of a run without --out."""
-    return Path("runs") / ("streets" if config.data.embedded else f"{datasets.names.a}-{datasets.names.b}")
+    return Path("runs") / ("streets" if config.data.synthetic else f"{datasets.names.a}-{datasets.names.b}")
 
 
 def _refuse_inside(out: Path, datasets: Datasets) -> None:

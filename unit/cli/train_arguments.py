@@ -1,0 +1,147 @@
+"""The command line of ``train``: a flag for each key of the configuration, which wins over the file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from unit.cli.arguments import Parser, path
+from unit.config import KEY_TYPES, OLD_KEYS, SECTIONS, STRICT, Config, rename_old_keys
+from unit.config_file import LAST_PARTS, Scalar, hint, read_config, refuse
+
+FIRST_KEYS = {
+    "data.a": "photos/sunny",
+    "data.b": "photos/rainy",
+    "data.root": "data/earth",
+    "data.name_a": "sunny",
+    "data.name_b": "rainy",
+    "data.load_size": "286",
+    "data.crop_size": "256",
+    "model.channels": "32",
+    "train.steps": "20000",
+    "train.max_minutes": "60",
+    "train.batch_size": "4",
+    "train.device": "cuda:1",
+}
+"""The keys that ``--help`` shows, each with an example."""
+_PRESET_KEYS = ("data.a", "data.b", "data.root", "train.device")
+_SWITCHES = {
+    "dry_run": "make a few steps, report the time, memory and disk space that the run would take, and stop",
+    "print_config": "print the resolved configuration as YAML, and stop",
+    "restart": "start again at step 0; an existing run is kept as OUT.1",
+}
+_USAGE = "%(prog)s [--config FILE.yaml] [--out DIR] [--dry_run] [--print_config] [--restart] [--SECTION.KEY VALUE ...]"
+_DESCRIPTION = """\
+Train UNIT on two folders of images. Flags win over the file, and the file over the defaults. Without --config the
+file is configs/streets.yaml (synthetic streets) if no folders are given, else configs/photos.yaml on a GPU and
+configs/laptop.yaml on a CPU."""
+_EXAMPLES = """examples:
+  %(prog)s                                              the synthetic streets, with configs/streets.yaml
+  %(prog)s --data.a photos/sunny --data.b photos/rainy  two folders, with settings that suit the machine
+  %(prog)s --config mine.yaml --train.steps 20000 --data.flip=false --out runs/mine"""
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """The parsed command line of training."""
+
+    config: Config
+    preset: Path | None
+    """the file chosen for want of --config"""
+    out: Path | None
+    dry_run: bool
+    print_config: bool
+    restart: bool
+
+
+def parse_train_arguments(argv: Sequence[str], choose_preset: Callable[[Config], Path]) -> TrainArguments:
+    """Resolve the command line: flags win over the file, wherever they stand, and the file over the defaults.
+
+    Args:
+        argv: the arguments.
+        choose_preset: names the file when there is no --config. Its Config has the defaults and the flags that say what
+            to train on and where (`data.a`, `data.b`, `data.root`, `train.device`); others may fit only the preset.
+
+    Raises:
+        ConfigError: a flag or file that can't be used, in one line.
+        SystemExit: status 0, after --help was printed.
+    """
+    options, unknown = _parser().parse_known_args(argv)
+    given = rename_old_keys(vars(options), "command line")
+    if unknown and "help" not in given:
+        _refuse_unknown(unknown[0])
+    texts = {key: text for key, text in given.items() if key in KEY_TYPES}
+    flags = {key: Scalar(text, f"--{key}", quoted=not text).parse(key) for key, text in texts.items()}
+    files = given.get("config", [])
+    if len(files) > 1:
+        refuse("--config: given twice; only one file can be used")
+    on_what = {key: flags[key] for key in _PRESET_KEYS if key in flags}
+    file = files[0] if files else choose_preset(Config.from_flat_dict(on_what))
+    config = read_config(file, flags)
+    if "help" in given:
+        _print_help(config, file, KEY_TYPES if given["help"] == "all" else FIRST_KEYS)
+        raise SystemExit(0)
+    switches = {name: name in given for name in _SWITCHES}
+    return TrainArguments(config, None if files else file, given.get("out"), **switches)
+
+
+def _refuse_unknown(word: str) -> None:
+    flag = word.partition("=")[0]
+    if not flag.startswith("-"):
+        refuse(f"{word}: no flag stands before it; folders go after --data.a and --data.b")
+    known = {last: f"--{key}" for last, key in LAST_PARTS.items()}
+    known |= {name: f"--{name}" for name in ("config", "out", *_SWITCHES)}
+    refuse(f"{flag}: no such flag; {hint(flag.removeprefix('--'), known, '--help all lists them')}")
+
+
+def _parser() -> Parser:
+    """Take every key as a flag; `_print_help` replaces those that it explains."""
+    parser = Parser(
+        prog="train.py",
+        usage=_USAGE,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        add_help=False,
+        allow_abbrev=False,
+        conflict_handler="resolve",
+    )
+    show = "show the keys to set first; --help all: every key"
+    parser.add_argument("-h", "--help", nargs="?", const="first", choices=("first", "all"), metavar="all", help=show)
+    parser.add_argument("--config", metavar="FILE.yaml", type=path, action="append", help="sections of keys, as below")
+    parser.add_argument("--out", metavar="DIR", type=path, help="the run directory (default: runs/NAME_A-NAME_B)")
+    for name, meaning in _SWITCHES.items():
+        parser.add_argument(f"--{name}", action="store_true", help=meaning)
+    for key in KEY_TYPES:
+        parser.add_argument(f"--{key}", help=argparse.SUPPRESS)
+    for key in OLD_KEYS:
+        parser.add_argument(f"--{key}", nargs="?", const="", help=argparse.SUPPRESS)
+    return parser
+
+
+def _print_help(config: Config, file: Path, keys: Collection[str]) -> None:
+    parser, values, defaults = _parser(), config.to_flat_dict(), Config().to_flat_dict()
+    parser.description = f"{_DESCRIPTION}\nValues marked 'here' are those of {file} and of the flags given."
+    for section, section_class in SECTIONS.items():
+        keys_of_section = [key for key in keys if key.startswith(f"{section}.")]
+        group = parser.add_argument_group(section, section_class.__doc__ if keys_of_section else None)
+        for key in keys_of_section:
+            meaning = section_class.__pydantic_fields__[key.partition(".")[2]].description
+            default, value = (json.dumps(flat[key], ensure_ascii=False).strip('"') for flat in (defaults, values))
+            here = "" if value == default else f", here: {value}"
+            example = f", e.g. --{key} {FIRST_KEYS[key]}" if key in FIRST_KEYS else ""
+            text = f"{' '.join(meaning.split())} (default: {default}{here}{example})".replace("%", "%%")
+            group.add_argument(f"--{key}", metavar=_type_name(key), help=text)
+    print(parser.format_help(), end="")
+
+
+def _type_name(key: str) -> str:
+    schema = TypeAdapter(KEY_TYPES[key], config=STRICT).json_schema()
+    schema = schema.get("anyOf", [schema])[0]  # the other one is null
+    names = {"integer": "INT", "number": "NUMBER", "boolean": "true|false"}
+    return "|".join(schema.get("enum", ())) or names.get(schema.get("type", ""), "TEXT")
