@@ -437,13 +437,13 @@ def test_no_image(tmp_path: Path, content: bytes) -> None:
 
 def test_postscript_never_reaches_its_interpreter(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
-    assert "no image that can be read" in refusal(tmp_path / "x.jpg")
+    assert "not an image in a supported format" in refusal(tmp_path / "x.jpg")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.jpg")
-    assert "no ordinary file" in refusal(tmp_path / "x.jpg")
+    assert "not a regular file" in refusal(tmp_path / "x.jpg")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")

@@ -95,7 +95,7 @@ def test_a_missing_folder_names_its_neighbour(tmp_path: Path) -> None:
 def test_a_missing_folder_above_is_named(tmp_path: Path) -> None:
     (tmp_path / "sunny").mkdir()
     assert f"did you mean {tmp_path / 'sunny'}?" in complaint(tmp_path / "suny" / "x" / "y")
-    assert f"{tmp_path / 'entirely'} is missing already" in complaint(tmp_path / "entirely" / "x" / "y")
+    assert f"{tmp_path / 'entirely'} is missing too" in complaint(tmp_path / "entirely" / "x" / "y")
 
 
 def test_a_missing_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,8 +118,8 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_a_folder_of_other_files(tmp_path: Path) -> None:
     touch(tmp_path, "1.npy", "2.npy", "x/3.NPY", "readme", "odd.x\n")
     message = complaint(tmp_path)
-    assert "no images among 5 files (seen: .npy, " in message
-    assert "no ending" in message
+    assert "no images among 5 files (suffixes: .npy, " in message
+    assert "no suffix" in message
     assert ".jpg, .png" in message
 
 

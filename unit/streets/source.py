@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from unit.generated import require_empty, write_images
+from unit.image_source import ImageSource
 from unit.seeds import seed_for
 from unit.streets.drawing import draw
 from unit.streets.weather import Weather
@@ -15,7 +16,7 @@ SPLITS = ("trainA", "trainB", "test")
 
 
 @dataclass(frozen=True)
-class Streets:
+class Streets(ImageSource):
     """Drawings of `count` scenes in one weather, as a source of images; drawn when first asked for, then remembered.
 
     Scenes follow from (seed, split, index): `split` is "trainA", "trainB" or "test", and no two of them share scenes.

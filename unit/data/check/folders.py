@@ -1,0 +1,133 @@
+"""Check the folders of both domains, for training and test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from unit.config import DataConfig
+from unit.data.check.findings import Finding, FolderFacts, Report, sort_findings
+from unit.data.check.headers import CheckedHeader, check_file_headers, compare_sharpness, median_short_side
+from unit.data.check.pixels import (
+    ImageSummary,
+    check_exposure,
+    decode_images,
+    find_copies,
+    first_owners,
+    mean_brightness,
+)
+from unit.data.datasets import Datasets
+from unit.domains import Domain
+from unit.errors import escape
+
+_MIN_IMAGES = 100
+_MAX_BRIGHTNESS_DIFFERENCE = 40  # gray levels of 255
+_MAX_PROCESSES = 8
+
+
+@dataclass(frozen=True)
+class _Folder:
+    domain: Domain
+    test: bool
+    root: Path
+    files: Sequence[str]
+    count: int
+    """of all files, where `files` are a part of them"""
+
+
+_Folders = dict[str, _Folder]
+"""By trainA, trainB, testA, testB, as far as they are folders."""
+
+
+def check_headers(datasets: Datasets, config: DataConfig, limit: int | None = None) -> list[Finding]:
+    """Check the files' headers, of each folder at most `limit`, evenly spread; in this process, decoding nothing.
+
+    Shards and the built-in streets have no files, and no findings.
+    """
+    folders = _list_folders(datasets)
+    if limit is not None:
+        folders = {name: replace(folder, files=_spread(folder.files, limit)) for name, folder in folders.items()}
+    return sort_findings(_check_headers(folders, config, processes=0)[1])
+
+
+def check_folders(datasets: Datasets, config: DataConfig, decode: bool = True) -> Report:
+    """Check the headers of all files and, with `decode`, all images, on all cores.
+
+    Raises:
+        UserError: a process was killed, probably out of memory.
+    """
+    folders, processes = _list_folders(datasets), min(_MAX_PROCESSES, _cores())
+    headers, findings = _check_headers(folders, config, processes)
+    facts = {
+        name: FolderFacts(folder.root, folder.count, median_short_side(folder.files, headers))
+        for name, folder in folders.items()
+    }
+    if decode:
+        images, damaged = decode_images(headers.values(), config, processes)
+        findings += damaged + check_exposure(images.values()) + _find_copies(folders, images)
+        for name, folder in folders.items():
+            decoded = [images[file] for file in folder.files if file in images]
+            facts[name] = replace(facts[name], brightness=mean_brightness(decoded))
+        findings += _compare_brightness(facts)
+    return Report(facts, sort_findings(findings))
+
+
+def _list_folders(datasets: Datasets) -> _Folders:
+    folders = {}
+    for purpose, sources in (("train", datasets.train), ("test", datasets.test.images)):
+        for i in Domain:
+            if root := sources[i].folder:
+                files = sources[i].files()
+                folders[f"{purpose}{i.upper()}"] = _Folder(i, purpose == "test", root, files, len(files))
+    return folders
+
+
+def _spread(files: Sequence[str], limit: int) -> Sequence[str]:
+    return files if len(files) <= limit else [files[k * len(files) // limit] for k in range(limit)]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_headers(
+    folders: _Folders, config: DataConfig, processes: int
+) -> tuple[dict[str, CheckedHeader], list[Finding]]:
+    """Return each file's header, and the findings in files and training folders."""
+    files = [file for folder in folders.values() for file in folder.files]
+    headers = check_file_headers(files, config, processes)
+    findings = [finding for header in headers.values() for finding in header.findings]
+    training = {name: folder for name, folder in folders.items() if not folder.test}
+    findings += [
+        Finding(str(folder.root), "too-few", f"{folder.count} to train on")
+        for folder in training.values()
+        if folder.count < _MIN_IMAGES
+    ]
+    short_sides = {name: median_short_side(folder.files, headers) for name, folder in training.items()}
+    roots = {name: folder.root for name, folder in training.items()}
+    return headers, findings + compare_sharpness(short_sides, roots, config.load_size)
+
+
+def _compare_brightness(facts: Mapping[str, FolderFacts]) -> list[Finding]:
+    means = {name: f.brightness[0] for name, f in facts.items() if name.startswith("train") and f.brightness}
+    if len(means) < 2 or max(means.values()) - min(means.values()) < _MAX_BRIGHTNESS_DIFFERENCE:
+        return []
+    darker = min(means, key=lambda name: means[name])
+    listed = " and ".join(f"{mean:.0f} in {name}" for name, mean in means.items())
+    return [Finding(str(facts[darker].path), "brightness", f"mean gray is {listed}, of 255")]
+
+
+def _find_copies(folders: _Folders, images: Mapping[str, ImageSummary]) -> list[Finding]:
+    """Find copies within each domain, and files that are in both."""
+    findings, owners = [], []
+    for i in Domain:
+        is_test = {file: folder.test for folder in folders.values() if folder.domain is i for file in folder.files}
+        findings += find_copies(is_test, images)
+        owners.append(first_owners(images[file] for file in is_test if file in images))
+    findings += [
+        Finding(owners[1][digest], "in-both", f"same file as {escape(owners[0][digest])}")
+        for digest in owners[0].keys() & owners[1].keys()
+    ]
+    return sorted(findings, key=lambda finding: finding.file)
