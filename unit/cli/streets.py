@@ -20,7 +20,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     parser.add_argument("--size", type=integer(16), default=64, help="side in pixels (default: %(default)s)")
     parser.add_argument(
-        "--train", type=integer(0), default=1000, help="training scenes in each weather (default: %(default)s)"
+        "--train", type=integer(0), default=1000, help="training scenes per weather (default: %(default)s)"
     )
     parser.add_argument("--test", type=integer(0), default=100, help="test pairs (default: %(default)s)")
     parser.add_argument("--seed", type=integer(0), default=0, help="of the scenes (default: %(default)s)")

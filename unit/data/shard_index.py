@@ -32,13 +32,9 @@ from unit.images import SUFFIXES
 _FORMAT_VERSION = 2
 """Of cached indexes: increase it whenever an index would come out differently."""
 _THREADS = 8
-_MAX_NAME = 4096
-"""Bytes: names are stored at the length of the shard's longest."""
-_DIGEST = 16
-"""Bytes of the digest at the start of a cached index."""
+_DIGEST_SIZE = 16
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
 """By the first bytes of a compressed file."""
-_COPY_AGAIN = "copy or write it again"
 
 Member = tuple[str, int, int]
 """Name, offset and size in bytes."""
@@ -89,22 +85,16 @@ def _read_index(cache: Path | None, file: str) -> ShardIndex:
         status = os.stat(file)  # noqa: PTH116
         stamp = (status.st_size, status.st_mtime_ns)
         facts = (os.path.abspath(file), *stamp, _FORMAT_VERSION, *sorted(SUFFIXES))  # noqa: PTH100 - links keep their names
-        key = blake2b(os.fsencode("\0".join(map(str, facts))), digest_size=_DIGEST).digest()
-        cached = cache / key.hex()[:2] / key.hex()[2:] if cache else None
-        members = _load(cached, key) if cached else None
+        key = blake2b(os.fsencode("\0".join(map(str, facts))), digest_size=_DIGEST_SIZE).digest()
+        path = cache / key.hex()[:2] / key.hex()[2:] if cache else None
+        members = _load(path, key) if path else None
         if members is None:
-            members = _to_array(_find_images(file))
-            if cached:
-                _save(cached, key, members)
+            members = _find_images(file)
+            if path:
+                _save(path, key, members)
         return ShardIndex(stamp, members)
     except OSError as error:
         raise DataError(f"{escape(file)}: can't be read ({error.strerror or error}); check the disk") from error
-    except _ShardError as error:
-        raise DataError(f"{escape(file)}: {error}") from error
-
-
-class _ShardError(Exception):
-    """What is wrong with a shard, and what to do."""
 
 
 def _save(path: Path, key: bytes, members: npt.NDArray[Any]) -> None:
@@ -124,47 +114,41 @@ def _load(path: Path, key: bytes) -> npt.NDArray[Any] | None:
         record = path.read_bytes()
     except OSError:
         return None
-    digest, content = record[:_DIGEST], record[_DIGEST:]
+    digest, content = record[:_DIGEST_SIZE], record[_DIGEST_SIZE:]
     return np.load(io.BytesIO(content)) if digest == _digest(key, content) else None
 
 
 def _digest(key: bytes, content: bytes) -> bytes:
-    return blake2b(content, key=key, digest_size=_DIGEST).digest()
+    return blake2b(content, key=key, digest_size=_DIGEST_SIZE).digest()
 
 
-def _to_array(images: Sequence[Member]) -> npt.NDArray[Any]:
-    rows = [(offset, size, os.fsencode(name)) for name, offset, size in images]
-    longest = max(len(name) for _, _, name in rows)
-    if longest > _MAX_NAME:
-        raise _ShardError(f"holds a name of over {_MAX_NAME} bytes; write it again with shorter ones")
-    return np.array(rows, [("offset", "<i8"), ("size", "<i8"), ("name", f"S{longest}")])
-
-
-def _find_images(file: str) -> list[Member]:
+def _find_images(file: str) -> npt.NDArray[Any]:
     """Find the image of each sample: the members in a row whose names are equal up to the base name's first dot."""
-    files = list(_read_members(file))
+    members = list(_read_members(file))
     images: dict[str, Member] = {}  # of equal names the last counts, as in every tar file
-    for _, group in groupby(filter(_is_image, files), key=_sample_key):
+    for _, group in groupby(filter(_is_image, members), key=_sample_key):
         sample = list(group)
         # Of several images in a sample, x.jpg is meant and not x.depth.png.
         plain = [member for member in sample if member[0].rpartition("/")[2].count(".") == 1] if sample[1:] else sample
         if len(plain) != 1:
-            names = [escape(name) for name, *_ in (plain or sample)[:2]]
-            raise _ShardError(
-                f"{' and '.join(names)} are one sample to WebDataset, which reads names up to their first dot; "
+            names = " and ".join(escape(name) for name, *_ in (plain or sample)[:2])
+            raise DataError(
+                f"{escape(file)}: {names} are one sample to WebDataset, which reads names up to their first dot; "
                 "leave one image in each sample, or write the shards with python -m unit shards"
             )
         images[plain[0][0]] = plain[0]
     if not images:
-        raise _ShardError(f"holds no images, and {len(files)} other members; leave it out, or write it again")
-    return list(images.values())
+        reason = f"holds no images, and {len(members)} other members; leave it out, or write it again"
+        raise DataError(f"{escape(file)}: {reason}")
+    rows = [(offset, size, os.fsencode(name)) for name, offset, size in images.values()]
+    longest = max(len(name) for _, _, name in rows)
+    return np.array(rows, [("offset", "<i8"), ("size", "<i8"), ("name", f"S{longest}")])
 
 
 def _is_image(member: Member) -> bool:
     """True for an image that the listing of a folder would find; a Mac's tar adds ``._x.jpg`` to each ``x.jpg``."""
-    name = member[0]
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-    return not hidden and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in member[0].split("/"))
+    return not hidden and os.path.splitext(member[0])[1].lower() in SUFFIXES  # noqa: PTH122
 
 
 def _sample_key(member: Member) -> str:
@@ -181,32 +165,31 @@ def _read_members(file: str) -> Iterator[Member]:
             while member := archive.next():
                 archive.members.clear()  # type: ignore[attr-defined]  # which would hold a kilobyte for each
                 if member.size < 0 or member.offset_data + member.size > size:
-                    raise _ShardError(f"is cut short; {_COPY_AGAIN}")
+                    raise tarfile.ReadError("unexpected end of data")
                 if member.isreg() and not member.issparse():
                     yield member.name.removeprefix("./"), member.offset_data, member.size
-        except (OSError, _ShardError):
+        except OSError:
             raise
         except Exception as error:  # damaged headers make tarfile raise anything
-            raise _ShardError(_damage(stream, size, error)) from error
+            stream.seek(0)
+            raise DataError(f"{escape(file)}: {_damage(stream.read(tarfile.BLOCKSIZE), error)}") from error
         # tarfile takes a damaged or zeroed header for the end of the archive, behind which only zeros may follow.
         stream.seek(archive.offset)
-        if any(block.strip(b"\0") for block in iter(lambda: stream.read(2**20), b"")):
-            raise _ShardError(f"is damaged or cut short at byte {archive.offset:,}; {_COPY_AGAIN}")
-        if size < archive.offset + tarfile.BLOCKSIZE:
-            raise _ShardError(f"is cut short; {_COPY_AGAIN}")
+        only_zeros = not any(block.strip(b"\0") for block in iter(lambda: stream.read(2**20), b""))
+        if not only_zeros or size < archive.offset + tarfile.BLOCKSIZE:
+            reason = f"is damaged or cut short at byte {archive.offset:,}; copy or write it again"
+            raise DataError(f"{escape(file)}: {reason}")
 
 
-def _damage(stream: io.BufferedReader, size: int, error: Exception) -> str:
-    """Say why tarfile can't read a shard, and what to do."""
-    stream.seek(0)
-    start = stream.read(tarfile.BLOCKSIZE)
+def _damage(start: bytes, error: Exception) -> str:
+    """Say why tarfile can't read a shard that begins with `start`, and what to do."""
     compression = next((name for magic, name in _COMPRESSIONS.items() if start.startswith(magic)), None)
-    if not size:
-        return f"is empty; {_COPY_AGAIN}"
+    if not start:
+        return "is empty; copy or write it again"
     if compression:
         return f"is compressed ({compression}); unpack it, since shards are read at any offset"
     try:
         tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
     except Exception:
-        return "is no tar file; give shards as python -m unit shards writes them"
-    return f"is damaged or cut short ({escape(str(error))}); {_COPY_AGAIN}"
+        return "is not a tar file; give shards as python -m unit shards writes them"
+    return f"is damaged or cut short ({escape(str(error))}); copy or write it again"

@@ -18,8 +18,6 @@ class Check:
     """error: training would stop at it"""
     title: str
     advice: str
-    per_folder: bool = False
-    """found in a folder as a whole, not in its files"""
 
 
 CHECKS = {
@@ -27,61 +25,40 @@ CHECKS = {
     "damaged": Check("error", "damaged or cut short", "replace or remove them"),
     "too-large": Check("error", "more pixels than data.max_pixels", "make them smaller, or raise data.max_pixels"),
     "too-thin": Check("error", "too thin to be scaled to data.load_size", "crop or remove them"),
-    "too-few": Check(
-        "warning",
-        "few images to learn from",
-        "the discriminators memorize so few; add more, at best some hundreds",
-        per_folder=True,
-    ),
+    "too-few": Check("warning", "few images to learn from", "discriminators memorize so few; add some hundreds"),
     "sharpness": Check(
         "warning",
         "one domain is enlarged, the other not",
-        "the networks would learn blur as a mark of the domain; lower data.load_size, or find larger images",
-        per_folder=True,
+        "networks would learn blur as a mark of the domain; lower data.load_size, or find larger images",
     ),
     "too-small": Check(
-        "warning", "smaller than the crop", "they are enlarged and stay blurred; remove them, or lower data.crop_size"
+        "warning", "smaller than the crop", "enlarged, so blurred; remove them, or lower data.crop_size"
     ),
-    "aspect": Check(
-        "warning", "aspect ratio beyond 4:1", "training takes square crops, which show little of these; crop them"
-    ),
+    "aspect": Check("warning", "aspect ratio beyond 4:1", "square training crops show little of them; crop them"),
     "leak": Check(
-        "warning",
-        "test images that are also training images",
-        "remove one of each pair, or the test measures what was memorized",
+        "warning", "test images that are also training images", "remove one of each pair: such tests are biased"
     ),
-    "in-both": Check(
-        "warning", "in both domains", "keep each image in one domain; it can't show how the domains differ"
-    ),
-    "duplicate": Check(
-        "warning", "copies of another file", "remove them; each copy counts as one more image in training"
-    ),
-    "near-duplicate": Check(
-        "warning", "nearly the same as another image", "thin out bursts, film frames and resized copies"
-    ),
+    "in-both": Check("warning", "in both domains", "keep each in one domain; they can't show how the domains differ"),
+    "duplicate": Check("warning", "copies of another file", "remove them; each counts as one more image in training"),
+    "near-duplicate": Check("warning", "nearly the same as another image", "thin out bursts, film frames and copies"),
     "dark": Check("warning", "nearly black", "remove them; there is nothing in them to translate"),
     "overexposed": Check("warning", "nearly white", "remove them; there is nothing in them to translate"),
     "blank": Check("warning", "one plain colour", "remove them; there is nothing in them to translate"),
-    "brightness": Check(
-        "note",
-        "the domains differ much in brightness",
-        "expected for domains such as day and night; else even out the exposure",
-        per_folder=True,
-    ),
+    "brightness": Check("note", "domains differ in brightness", "fine for day and night; else even out the exposure"),
     "misnamed": Check("note", "a format other than the suffix says", "nothing to do: they are read by their content"),
     "rotated": Check("note", "rotated by EXIF", "nothing to do: they are read upright"),
     "gray": Check("note", "gray", "fine if their domain is gray; else some translations come out gray"),
     "alpha": Check("note", "with transparency", "transparent parts become white; if that is wrong, fill them first"),
     "palette": Check("note", "with a palette", "they are read as they look; originals with more colours are better"),
-    "cmyk": Check(
-        "note", "in print colours (CMYK)", "converted by their profile, or roughly without one; RGB is better"
-    ),
+    "cmyk": Check("note", "in print colours (CMYK)", "converted by their profile, or else roughly; RGB is better"),
     "16-bit": Check(
-        "note", "more than 8 bits a channel", "read with 65535 as white; if they come out dark, rescale them first"
+        "note", "more than 8 bits a channel", "65535 is read as white; rescale them if that is too dark"
     ),
     "animated": Check("note", "several frames or pages", "only the first is used; save the others as files"),
 }
 """By name, in the order of reports."""
+_FOLDER_CHECKS = {"too-few", "sharpness", "brightness"}
+"""Of a folder as a whole, not of its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +117,7 @@ def describe_findings(findings: Sequence[Finding], max_files: int = 5) -> str:
         group = [finding for finding in findings if finding.check == name]
         if not group:
             continue
-        count = "" if check.per_folder else f" ({len(group):,} file{'s' * (len(group) > 1)})"
+        count = "" if name in _FOLDER_CHECKS else f" ({len(group):,} file{'s' * (len(group) > 1)})"
         lines.append(f"{check.level}: {check.title}{count}: {check.advice}")
         shown = [] if check.level == "note" and len(group) > 1 else group[:max_files]
         lines += [f"    {escape(finding.file)}{finding.detail and ': ' + finding.detail}" for finding in shown]

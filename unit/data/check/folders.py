@@ -7,17 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from unit.config import DataConfig
 from unit.data.check.findings import Finding, FolderFacts, Report, sort_findings
 from unit.data.check.headers import CheckedHeader, check_file_headers, compare_sharpness, median_short_side
-from unit.data.check.pixels import (
-    ImageSummary,
-    check_exposure,
-    decode_images,
-    find_copies,
-    first_owners,
-    mean_brightness,
-)
+from unit.data.check.pixels import ImageSummary, check_exposure, decode_images, find_copies
 from unit.data.datasets import Datasets
 from unit.domains import Domain
 from unit.errors import escape
@@ -29,8 +24,6 @@ _MAX_PROCESSES = 8
 
 @dataclass(frozen=True)
 class _Folder:
-    domain: Domain
-    test: bool
     root: Path
     files: Sequence[str]
     count: int
@@ -38,14 +31,11 @@ class _Folder:
 
 
 _Folders = dict[str, _Folder]
-"""By trainA, trainB, testA, testB, as far as they are folders."""
+"""By trainA, trainB, testA, testB; shards and the built-in streets have no files, and no findings."""
 
 
 def check_headers(datasets: Datasets, config: DataConfig, limit: int | None = None) -> list[Finding]:
-    """Check the files' headers, of each folder at most `limit`, evenly spread; in this process, decoding nothing.
-
-    Shards and the built-in streets have no files, and no findings.
-    """
+    """Check the files' headers, of each folder at most `limit`, evenly spread; in this process, decoding nothing."""
     folders = _list_folders(datasets)
     if limit is not None:
         folders = {name: replace(folder, files=_spread(folder.files, limit)) for name, folder in folders.items()}
@@ -58,20 +48,20 @@ def check_folders(datasets: Datasets, config: DataConfig, decode: bool = True) -
     Raises:
         UserError: a process was killed, probably out of memory.
     """
-    folders, processes = _list_folders(datasets), min(_MAX_PROCESSES, _cores())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    folders, processes = _list_folders(datasets), min(_MAX_PROCESSES, cores)
     headers, findings = _check_headers(folders, config, processes)
-    facts = {
-        name: FolderFacts(folder.root, folder.count, median_short_side(folder.files, headers))
-        for name, folder in folders.items()
-    }
+    images: dict[str, ImageSummary] = {}
     if decode:
         images, damaged = decode_images(headers.values(), config, processes)
-        findings += damaged + check_exposure(images.values()) + _find_copies(folders, images)
-        for name, folder in folders.items():
-            decoded = [images[file] for file in folder.files if file in images]
-            facts[name] = replace(facts[name], brightness=mean_brightness(decoded))
-        findings += _compare_brightness(facts)
-    return Report(facts, sort_findings(findings))
+        findings += damaged + [finding for image in images.values() for finding in check_exposure(image)]
+        findings += _find_copies(folders, images)
+    facts = {}
+    for name, folder in folders.items():
+        grays = [images[file].cells.mean() for file in folder.files if file in images]
+        brightness = (float(np.mean(grays)), float(np.std(grays))) if grays else None
+        facts[name] = FolderFacts(folder.root, folder.count, median_short_side(folder.files, headers), brightness)
+    return Report(facts, sort_findings(findings + _compare_brightness(facts)))
 
 
 def _list_folders(datasets: Datasets) -> _Folders:
@@ -80,7 +70,7 @@ def _list_folders(datasets: Datasets) -> _Folders:
         for i in Domain:
             if root := sources[i].folder:
                 files = sources[i].files()
-                folders[f"{purpose}{i.upper()}"] = _Folder(i, purpose == "test", root, files, len(files))
+                folders[f"{purpose}{i.upper()}"] = _Folder(root, files, len(files))
     return folders
 
 
@@ -88,26 +78,18 @@ def _spread(files: Sequence[str], limit: int) -> Sequence[str]:
     return files if len(files) <= limit else [files[k * len(files) // limit] for k in range(limit)]
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _check_headers(
     folders: _Folders, config: DataConfig, processes: int
 ) -> tuple[dict[str, CheckedHeader], list[Finding]]:
     """Return each file's header, and the findings in files and training folders."""
-    files = [file for folder in folders.values() for file in folder.files]
-    headers = check_file_headers(files, config, processes)
+    headers = check_file_headers([file for folder in folders.values() for file in folder.files], config, processes)
     findings = [finding for header in headers.values() for finding in header.findings]
-    training = {name: folder for name, folder in folders.items() if not folder.test}
-    findings += [
-        Finding(str(folder.root), "too-few", f"{folder.count} to train on")
-        for folder in training.values()
-        if folder.count < _MIN_IMAGES
-    ]
-    short_sides = {name: median_short_side(folder.files, headers) for name, folder in training.items()}
+    training = {name: folder for name, folder in folders.items() if name.startswith("train")}
+    few = [folder for folder in training.values() if folder.count < _MIN_IMAGES]
+    findings += [Finding(str(folder.root), "too-few", f"{folder.count} to train on") for folder in few]
     roots = {name: folder.root for name, folder in training.items()}
-    return headers, findings + compare_sharpness(short_sides, roots, config.load_size)
+    short_sides = {name: median_short_side(folder.files, headers) for name, folder in training.items()}
+    return headers, findings + compare_sharpness(roots, short_sides, config.load_size)
 
 
 def _compare_brightness(facts: Mapping[str, FolderFacts]) -> list[Finding]:
@@ -122,12 +104,12 @@ def _compare_brightness(facts: Mapping[str, FolderFacts]) -> list[Finding]:
 def _find_copies(folders: _Folders, images: Mapping[str, ImageSummary]) -> list[Finding]:
     """Find copies within each domain, and files that are in both."""
     findings, owners = [], []
-    for i in Domain:
-        is_test = {file: folder.test for folder in folders.values() if folder.domain is i for file in folder.files}
-        findings += find_copies(is_test, images)
-        owners.append(first_owners(images[file] for file in is_test if file in images))
-    findings += [
-        Finding(owners[1][digest], "in-both", f"same file as {escape(owners[0][digest])}")
-        for digest in owners[0].keys() & owners[1].keys()
-    ]
+    for letter in "AB":
+        names = [name for name in ("train" + letter, "test" + letter) if name in folders]
+        is_test = {file: name.startswith("test") for name in names for file in folders[name].files}
+        copies, first_files = find_copies(is_test, images)
+        findings += copies
+        owners.append(first_files)
+    for digest in owners[0].keys() & owners[1].keys():
+        findings.append(Finding(owners[1][digest], "in-both", f"same file as {escape(owners[0][digest])}"))
     return sorted(findings, key=lambda finding: finding.file)

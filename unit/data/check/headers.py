@@ -21,7 +21,7 @@ _PARALLEL_FROM = 20_000  # headers; fewer are read before processes have started
 
 @dataclass(frozen=True, slots=True)
 class CheckedHeader:
-    """What one file's header says."""
+    """The findings in one file's header, and what later checks need of it."""
 
     file: str
     findings: tuple[Finding, ...]
@@ -35,7 +35,7 @@ class CheckedHeader:
 
 
 def check_file_headers(files: Sequence[str], config: DataConfig, processes: int) -> dict[str, CheckedHeader]:
-    """Check each file's header; some 6,000 a second and process."""
+    """Check each file's header; about 6,000 a second and process."""
     processes = processes if len(files) >= _PARALLEL_FROM else 0
     return dict(zip(files, parallel_map(partial(_check_header, config), files, processes), strict=True))
 
@@ -45,17 +45,15 @@ def _check_header(config: DataConfig, file: str) -> CheckedHeader:
         header = read_header(Path(file))
     except ImageError as error:
         return CheckedHeader(file, (read_failure(file, "unreadable", error),))
-    width, height = header.width, header.height
-    short, long = sorted((width, height))
-    size = f"{width}x{height}"
-    orientation = f"orientation {header.orientation}"
+    short, long = sorted((header.width, header.height))
+    size = f"{header.width}x{header.height}"
     checks = {
-        "too-large": (width * height > config.max_pixels, size),
+        "too-large": (short * long > config.max_pixels, size),
         "too-thin": (config.load_size**2 * long > MAX_PIXELS * short, size),
         "too-small": (short < config.crop_size, size),
         "aspect": (long > _MAX_ASPECT * short, size),
         "misnamed": (header.misnamed, ""),
-        "rotated": (header.orientation in range(2, 9), orientation),
+        "rotated": (header.orientation in range(2, 9), f"orientation {header.orientation}"),
         "gray": (header.mode in ("1", "L", "LA", "La") or header.mode.startswith("I"), ""),
         "alpha": (header.transparent, ""),
         "palette": (header.mode in ("P", "PA"), ""),
@@ -78,15 +76,11 @@ def median_short_side(files: Sequence[str], headers: Mapping[str, CheckedHeader]
     return round(median(sides)) if sides else None
 
 
-def compare_sharpness(
-    short_sides: Mapping[str, int | None], roots: Mapping[str, Path], load_size: int
-) -> list[Finding]:
-    """Compare the training folders' median short sides: images are sharp when shrunk, and blurred when enlarged."""
-    sharpness = {name: min(1, side / load_size) for name, side in short_sides.items() if side is not None}
+def compare_sharpness(roots: Mapping[str, Path], short_sides: Mapping[str, int | None], size: int) -> list[Finding]:
+    """Compare both training folders: images scaled down to `size` are sharp, those scaled up are blurred."""
+    sharpness = {name: min(1, side / size) for name, side in short_sides.items() if side is not None}
     if len(sharpness) < 2 or max(sharpness.values()) < _SHARPNESS_RATIO * min(sharpness.values()):
         return []
     blurred = min(sharpness, key=lambda name: sharpness[name])
     medians = " and ".join(f"{side} px in {name}" for name, side in short_sides.items())
-    return [
-        Finding(str(roots[blurred]), "sharpness", f"median short sides are {medians}, data.load_size {load_size} px")
-    ]
+    return [Finding(str(roots[blurred]), "sharpness", f"median short sides are {medians}; data.load_size is {size} px")]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from unit.data.batches import loader_failure
@@ -17,31 +18,17 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-class _Results(Dataset[U], Generic[T, U]):
-    def __init__(self, function: Callable[[T], U], items: Sequence[T]) -> None:
-        self.function, self.items = function, items
-
-    def __getitem__(self, index: int) -> U:
-        return self.function(self.items[index])
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-
 def parallel_map(function: Callable[[T], U], items: Sequence[T], processes: int) -> Iterator[U]:
-    """Yield `function(item)` for each item, in order, with a progress bar.
-
-    Args:
-        processes: 0 for this process.
+    """Yield `function(item)` for each item, in order; with 0 `processes`, in this one.
 
     Raises:
         UserError: a process was killed.
     """
-    loader = DataLoader(
-        _Results(function, items),
+    loader: DataLoader[T] = DataLoader(
+        items,  # type: ignore[arg-type]  # a list has all that a dataset needs
         batch_size=16,
         num_workers=processes,
-        collate_fn=list,
+        collate_fn=partial(_apply, function),
         generator=torch.Generator(),  # else it would draw from the global one
     )
     with tqdm(total=len(items), unit="file", leave=False, disable=not sys.stderr.isatty()) as bar:
@@ -56,3 +43,7 @@ def parallel_map(function: Callable[[T], U], items: Sequence[T], processes: int)
                 "a process that checks images was killed, probably out of memory; close other programs, or check the "
                 "headers alone with --headers"
             ) from error
+
+
+def _apply(function: Callable[[T], U], items: Sequence[T]) -> list[U]:
+    return [function(item) for item in items]

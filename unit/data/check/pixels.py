@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,15 +39,10 @@ class ImageSummary:
     """What comparisons need of one image."""
 
     file: str
-    thumbnail: bytes
-    """gray, 16x16 cells"""
+    cells: GrayImages
+    """a gray thumbnail, 16x16"""
     digest: bytes | None
     """of the file's content; None if no other file has its size"""
-
-    @property
-    def cells(self) -> GrayImages:
-        """The thumbnail's gray levels, flat."""
-        return np.frombuffer(self.thumbnail, np.uint8)
 
 
 def decode_images(
@@ -57,13 +52,10 @@ def decode_images(
     readable = [header for header in headers if header.readable]
     sizes = Counter(header.bytes for header in readable)
     tasks = [(header.file, sizes[header.bytes] > 1) for header in readable]
-    images, damaged = {}, []
-    for result in parallel_map(partial(_decode, config), tasks, processes if len(tasks) >= _PARALLEL_FROM else 0):
-        if isinstance(result, ImageSummary):
-            images[result.file] = result
-        else:
-            damaged.append(result)
-    return images, damaged
+    processes = processes if len(tasks) >= _PARALLEL_FROM else 0
+    results = list(parallel_map(partial(_decode, config), tasks, processes))
+    images = {result.file: result for result in results if isinstance(result, ImageSummary)}
+    return images, [result for result in results if isinstance(result, Finding)]
 
 
 def _decode(config: DataConfig, task: tuple[str, bool]) -> ImageSummary | Finding:
@@ -76,7 +68,7 @@ def _decode(config: DataConfig, task: tuple[str, bool]) -> ImageSummary | Findin
     except OSError as error:  # it vanished in between
         return Finding(file, "damaged", f"can't be read ({error.strerror})")
     thumbnail = image.convert("L").resize((_CELLS, _CELLS), Image.Resampling.BOX)
-    return ImageSummary(file, thumbnail.tobytes(), digest)
+    return ImageSummary(file, np.array(thumbnail), digest)
 
 
 def _digest(file: str) -> bytes:
@@ -84,59 +76,43 @@ def _digest(file: str) -> bytes:
         return hashlib.file_digest(content, "blake2b").digest()
 
 
-def check_exposure(images: Iterable[ImageSummary]) -> list[Finding]:
-    """Find images that are nearly black, nearly white, or one plain colour."""
-    findings = []
-    for image in images:
-        if (image.cells < _BLACK).mean() > _NEARLY_ALL:
-            findings.append(Finding(image.file, "dark"))
-        elif (image.cells > _WHITE).mean() > _NEARLY_ALL:
-            findings.append(Finding(image.file, "overexposed"))
-        elif np.ptp(image.cells) < _PLAIN:
-            findings.append(Finding(image.file, "blank"))
-    return findings
+def check_exposure(image: ImageSummary) -> list[Finding]:
+    """Find an image that is nearly black, nearly white, or one plain colour."""
+    checks = {
+        "dark": (image.cells < _BLACK).mean() > _NEARLY_ALL,
+        "overexposed": (image.cells > _WHITE).mean() > _NEARLY_ALL,
+        "blank": np.ptp(image.cells) < _PLAIN,
+    }
+    return [Finding(image.file, check) for check, failed in checks.items() if failed][:1]
 
 
-def mean_brightness(images: Sequence[ImageSummary]) -> tuple[float, float] | None:
-    """Return the mean and standard deviation of the images' mean gray levels."""
-    means = [image.cells.mean() for image in images]
-    return (float(np.mean(means)), float(np.std(means))) if means else None
-
-
-def find_copies(is_test: Mapping[str, bool], images: Mapping[str, ImageSummary]) -> list[Finding]:
-    """Find equal files and similar images within one domain.
+def find_copies(
+    is_test: Mapping[str, bool], images: Mapping[str, ImageSummary]
+) -> tuple[list[Finding], dict[bytes, str]]:
+    """Find equal files and similar images in one domain; returns also the first file of each digest.
 
     Args:
-        is_test: of each file of the domain, training files first, so that of a pair the test file is the finding.
+        is_test: by file, training files first, so that of a pair the test file is the finding.
     """
-    files = [file for file in is_test if file in images]
-    owners = first_owners(images[file] for file in files)
-    findings, originals = [], []
+    findings: list[Finding] = []
+    originals: list[ImageSummary] = []
+    owners: dict[bytes, str] = {}
 
-    def add(file: str, original: str, copy: str, detail: str) -> None:
+    def add(file: str, original: str, check: str, detail: str) -> None:
         leaks = is_test[file] and not is_test[original]
-        findings.append(Finding(file, "leak" if leaks else copy, f"{detail} {escape(original)}"))
+        findings.append(Finding(file, "leak" if leaks else check, f"{detail} {escape(original)}"))
 
-    for file in files:
-        owner = owners.get(images[file].digest, file)
-        if owner == file:
-            originals.append(file)
+    for image in (images[file] for file in is_test if file in images):
+        owner = owners.setdefault(image.digest, image.file) if image.digest else image.file
+        if owner == image.file:
+            originals.append(image)
         else:
-            add(file, owner, "duplicate", "same file as")
-    thumbnails = np.frombuffer(b"".join(images[file].thumbnail for file in originals), np.uint8)
-    for file, k in zip(originals, find_similar(thumbnails.reshape(-1, _CELLS, _CELLS)), strict=True):
+            add(image.file, owner, "duplicate", "same file as")
+    thumbnails = np.array([image.cells for image in originals], np.uint8).reshape(-1, _CELLS, _CELLS)
+    for image, k in zip(originals, find_similar(thumbnails), strict=True):
         if k >= 0:
-            add(file, originals[k], "near-duplicate", "looks like")
-    return findings
-
-
-def first_owners(images: Iterable[ImageSummary]) -> dict[bytes | None, str]:
-    """Return the first file with each content, as far as contents were compared."""
-    owners: dict[bytes | None, str] = {}
-    for image in images:
-        if image.digest is not None:
-            owners.setdefault(image.digest, image.file)
-    return owners
+            add(image.file, originals[k].file, "near-duplicate", "looks like")
+    return findings, owners
 
 
 def find_similar(thumbnails: GrayImages) -> list[int]:
@@ -148,8 +124,9 @@ def find_similar(thumbnails: GrayImages) -> list[int]:
     """
     count, tile = len(thumbnails), 1024
     cells = thumbnails.astype(np.float32)
-    horizontal, vertical = (np.diff(cells, axis=axis).reshape(count, _CELLS * (_CELLS - 1)) for axis in (2, 1))
-    features = np.concatenate([horizontal, vertical], axis=1)
+    features = np.concatenate(
+        [np.diff(cells, axis=axis).reshape(count, _CELLS * (_CELLS - 1)) for axis in (2, 1)], axis=1
+    )
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     features /= np.maximum(norms, 1e-9)
     features[norms[:, 0] < _MIN_CONTRAST * features.shape[1] ** 0.5] = 0  # similar to nothing
