@@ -9,7 +9,6 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unit.data.shard_index import ShardIndex
 from unit.data.shards import Shards
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -18,11 +17,10 @@ COUNTS = st.lists(st.integers(0, 12), min_size=1, max_size=40).filter(any)
 
 def shards_of(counts: list[int]) -> Shards:
     """Shards of so many images, of which shard s calls its image k s/k."""
-    members = [np.array([(0, 0, b"%d" % k) for k in range(count)], "i8,i8,S4") for count in counts]
-    for array in members:
-        array.dtype.names = ("offset", "size", "name")
     files = [str(number) for number in range(len(counts))]
-    return Shards(Path(), files, [ShardIndex((0, 0), array) for array in members])
+    names = [(b"%d" % k,) for count in counts for k in range(count)]
+    shard_numbers = np.repeat(np.arange(len(counts)), counts)
+    return Shards(Path(), files, [(0, 0)] * len(files), np.array(names, [("name", "S4")]), shard_numbers)
 
 
 def visited(counts: list[int], seed: int) -> list[int]:

@@ -14,7 +14,6 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from itertools import groupby
@@ -40,32 +39,13 @@ Member = tuple[str, int, int]
 """Name, offset and size in bytes."""
 
 
-@dataclass(frozen=True, eq=False)
-class ShardIndex:
-    """The images of one shard, in their order there."""
-
-    stamp: tuple[int, int]
-    """the shard's size and modification time (ns) when it was read"""
-    members: npt.NDArray[Any]
-    """structured: offset and size in bytes, name; compact, since every loader process holds it"""
-
-    def __len__(self) -> int:
-        return len(self.members)
-
-    def name(self, number: int) -> str:
-        """Return the name of image `number` in the shard."""
-        return os.fsdecode(self.members["name"][number])
-
-    def location(self, number: int) -> tuple[int, int]:
-        """Return the offset and size of image `number`."""
-        return int(self.members["offset"][number]), int(self.members["size"][number])
-
-    def select(self, mask: npt.NDArray[np.bool_]) -> ShardIndex:
-        """Return an index of the images where `mask` is true."""
-        return ShardIndex(self.stamp, self.members[mask])
+Members = npt.NDArray[Any]
+"""Structured: the offset, size and name of each image; compact, since every loader process holds it."""
+Stamp = tuple[int, int]
+"""A shard's size and modification time (ns) when it was read."""
 
 
-def read_indexes(files: Sequence[str], cache: Path | None) -> list[ShardIndex]:
+def read_indexes(files: Sequence[str], cache: Path | None) -> list[tuple[Stamp, Members]]:
     """Read the index of each shard, from the folder `cache` if the shard has not changed.
 
     Raises:
@@ -80,7 +60,7 @@ def read_indexes(files: Sequence[str], cache: Path | None) -> list[ShardIndex]:
         pool.shutdown(cancel_futures=True)
 
 
-def _read_index(cache: Path | None, file: str) -> ShardIndex:
+def _read_index(cache: Path | None, file: str) -> tuple[Stamp, Members]:
     try:
         status = os.stat(file)  # noqa: PTH116
         stamp = (status.st_size, status.st_mtime_ns)
@@ -92,12 +72,12 @@ def _read_index(cache: Path | None, file: str) -> ShardIndex:
             members = _find_images(file)
             if path:
                 _save(path, key, members)
-        return ShardIndex(stamp, members)
+        return stamp, members
     except OSError as error:
         raise DataError(f"{escape(file)}: can't be read ({error.strerror or error}); check the disk") from error
 
 
-def _save(path: Path, key: bytes, members: npt.NDArray[Any]) -> None:
+def _save(path: Path, key: bytes, members: Members) -> None:
     buffer = io.BytesIO()
     np.save(buffer, members)
     content = buffer.getvalue()
@@ -108,7 +88,7 @@ def _save(path: Path, key: bytes, members: npt.NDArray[Any]) -> None:
         temporary.replace(path)
 
 
-def _load(path: Path, key: bytes) -> npt.NDArray[Any] | None:
+def _load(path: Path, key: bytes) -> Members | None:
     """Return a cached array, or None if it is missing, damaged or another shard's."""
     try:
         record = path.read_bytes()
@@ -122,7 +102,7 @@ def _digest(key: bytes, content: bytes) -> bytes:
     return blake2b(content, key=key, digest_size=_DIGEST_SIZE).digest()
 
 
-def _find_images(file: str) -> npt.NDArray[Any]:
+def _find_images(file: str) -> Members:
     """Find the image of each sample: the members in a row whose names are equal up to the base name's first dot."""
     members = list(_read_members(file))
     images: dict[str, Member] = {}  # of equal names the last counts, as in every tar file

@@ -9,17 +9,19 @@ import re
 import sys
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 
 from unit.data.folders import split_names
-from unit.data.shard_index import ShardIndex, read_indexes
+from unit.data.shard_index import Members, Stamp, read_indexes
 from unit.errors import DataError, ImageError, escape
 from unit.image_source import ImageSource
 from unit.images import MAX_PIXELS, decode_image, image_errors
@@ -34,21 +36,21 @@ _MAX_SHARDS = 1_000_000
 """Of a pattern; with more, it is a typing error."""
 
 
+@dataclass(frozen=True, eq=False)
 class Shards(ImageSource):
-    """The images in tar files, one of each sample.
+    """The images in tar files, one of each sample."""
 
-    Args:
-        root: a folder that holds all files.
-        files: paths relative to it.
-        indexes: of each file.
-    """
-
-    def __init__(
-        self, root: Path, files: Sequence[str], indexes: Sequence[ShardIndex], max_pixels: int = MAX_PIXELS
-    ) -> None:
-        self.root, self.max_pixels = root, max_pixels
-        self._files, self._indexes = files, indexes
-        self._ends = np.cumsum([len(index) for index in indexes])
+    root: Path
+    """a folder that holds all shards"""
+    paths: Sequence[str]
+    """paths relative to it"""
+    stamps: Sequence[Stamp]
+    """of each shard"""
+    members: Members
+    """of each image, shard by shard"""
+    shard_numbers: npt.NDArray[np.int64]
+    """of each image"""
+    max_pixels: int = MAX_PIXELS
 
     @classmethod
     def open(cls, pattern: Path, max_pixels: int = MAX_PIXELS, cache: Path | None = None) -> Shards:
@@ -62,57 +64,49 @@ class Shards(ImageSource):
         paths = shard_files(pattern)
         root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])  # noqa: PTH100, PTH120
         files = [os.path.relpath(path, root).replace(os.sep, "/") for path in paths]
-        return cls(Path(root), files, read_indexes(paths, cache), max_pixels)
+        stamps, members = zip(*read_indexes(paths, cache), strict=True)
+        shard_numbers = np.repeat(np.arange(len(files)), [len(array) for array in members])
+        return cls(Path(root), files, stamps, np.concatenate(members), shard_numbers, max_pixels)
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return len(self.members)
 
     def name(self, index: int) -> str:
         """Return the shard's path relative to `root`, and the image's name there, with "/" between all parts."""
-        shard, number = self._locate(index)
-        return f"{self._files[shard]}/{self._indexes[shard].name(number)}"
+        return f"{self.paths[self.shard_numbers[index]]}/{os.fsdecode(self.members['name'][index])}"
 
     def image(self, index: int, short_side: int | None = None) -> Image.Image:
         """Read an image as if it were a file of its own; raises `ImageError` as `read_image` does."""
-        shard, number = self._locate(index)
+        shard_number, member = self.shard_numbers[index], self.members[index]
         with image_errors(self.root / self.name(index)):
-            file = _open_shard(str(self.root / self._files[shard]), self._indexes[shard].stamp)
-            content = file.read(*self._indexes[shard].location(number))
+            shard = _open_shard(str(self.root / self.paths[shard_number]), self.stamps[shard_number])
+            content = shard.read(int(member["offset"]), int(member["size"]))
             return decode_image(io.BytesIO(content), self.max_pixels, short_side)
 
     def train_test_split(self) -> tuple[Shards, Shards]:
         """Split by `split_names`."""
         names = [self.name(index) for index in range(len(self))]
-        if len(names) == 1:
-            return self, self
-        test = set(split_names(names)[1])
-        masks = np.split(np.array([name in test for name in names]), self._ends[:-1])
-        return self._select([~mask for mask in masks]), self._select(masks)
+        train, test = (np.array([name in part for name in names]) for part in map(set, split_names(names)))
+        return self._select(train), self._select(test)
+
+    def _select(self, mask: npt.NDArray[np.bool_]) -> Shards:
+        return replace(self, members=self.members[mask], shard_numbers=self.shard_numbers[mask])
 
     def epoch_order(self, seed: int) -> Tensor:
         """Shuffle the shards, cut them into windows of up to 8, and shuffle the images within each window."""
         generator = torch.Generator().manual_seed(seed)
-        images = torch.arange(len(self)).tensor_split(self._ends[:-1].tolist())  # of each shard
-        shards = torch.randperm(len(images), generator=generator)
-        windows = [
-            torch.cat([images[shard] for shard in window]) for window in shards.tensor_split(-(-len(shards) // _WINDOW))
-        ]
-        return torch.cat([window[torch.randperm(len(window), generator=generator)] for window in windows])
-
-    def _locate(self, index: int) -> tuple[int, int]:
-        """Return the shard of an image, and its number there."""
-        shard = int(self._ends.searchsorted(index, "right"))
-        return shard, int(index - self._ends[shard] + len(self._indexes[shard]))
-
-    def _select(self, masks: Sequence[np.typing.NDArray[np.bool_]]) -> Shards:
-        indexes = [index.select(mask) for index, mask in zip(self._indexes, masks, strict=True)]
-        return Shards(self.root, self._files, indexes, self.max_pixels)
+        counts = np.bincount(self.shard_numbers, minlength=len(self.paths)).tolist()
+        images = torch.arange(len(self)).split(counts)
+        shards = torch.randperm(len(counts), generator=generator)
+        windows = shards.tensor_split(-(-len(counts) // _WINDOW))
+        mixed = [torch.cat([images[shard] for shard in window]) for window in windows]
+        return torch.cat([window[torch.randperm(len(window), generator=generator)] for window in mixed])
 
 
 class _OpenShard:
     """An open file, closed when the last reference goes."""
 
-    def __init__(self, path: str, stamp: tuple[int, int]) -> None:
+    def __init__(self, path: str, stamp: Stamp) -> None:
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
         status = os.fstat(self._file)
@@ -127,7 +121,7 @@ class _OpenShard:
 
 
 @lru_cache(maxsize=64)  # two domains, and a window of shards in each, are about twenty
-def _open_shard(path: str, stamp: tuple[int, int]) -> _OpenShard:
+def _open_shard(path: str, stamp: Stamp) -> _OpenShard:
     """Open a shard once in this process; forks may read it too, since `pread` has no file position."""
     return _OpenShard(path, stamp)
 

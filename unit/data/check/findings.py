@@ -51,9 +51,7 @@ CHECKS = {
     "alpha": Check("note", "with transparency", "transparent parts become white; if that is wrong, fill them first"),
     "palette": Check("note", "with a palette", "they are read as they look; originals with more colours are better"),
     "cmyk": Check("note", "in print colours (CMYK)", "converted by their profile, or else roughly; RGB is better"),
-    "16-bit": Check(
-        "note", "more than 8 bits a channel", "65535 is read as white; rescale them if that is too dark"
-    ),
+    "16-bit": Check("note", "more than 8 bits a channel", "65535 is read as white; rescale them if that is too dark"),
     "animated": Check("note", "several frames or pages", "only the first is used; save the others as files"),
 }
 """By name, in the order of reports."""
