@@ -38,7 +38,7 @@ def test_all_images_below_in_code_point_order(tmp_path: Path) -> None:
     assert list_images(tmp_path) == names
 
 
-def test_what_is_no_image_or_hidden_is_skipped(tmp_path: Path) -> None:
+def test_hidden_and_other_files_are_skipped(tmp_path: Path) -> None:
     touch(
         tmp_path, "a.jpg", "a.txt", "jpg", "a.pdf", "a.jpg.part", "._a.jpg", ".hidden/a.jpg", "__MACOSX/a.jpg", "a.eps"
     )
@@ -104,7 +104,7 @@ def test_a_missing_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "did you mean sunny?" in complaint(Path("suny"))
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg")
     assert "is a file, not a folder" in complaint(tmp_path / "a.jpg")
     assert "no such folder" in complaint(tmp_path / "a.jpg" / "b")

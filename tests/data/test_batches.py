@@ -99,9 +99,9 @@ def test_batches_start_at_any_step_and_do_not_depend_on_workers(workers: int) ->
     def batches(steps: range, workers: int) -> list[PerDomain[torch.Tensor]]:
         return list(training_batches(images(), none_bad(), places(steps, 3), workers, CPU))
 
-    whole, late = batches(range(6), 0), batches(range(4, 6), workers)
+    uninterrupted, late = batches(range(6), 0), batches(range(4, 6), workers)
     assert len(late) == 2
-    for one, two in zip(whole[4:], late, strict=True):
+    for one, two in zip(uninterrupted[4:], late, strict=True):
         assert all(torch.equal(one[i], two[i]) for i in Domain)
 
 

@@ -235,7 +235,7 @@ def test_of_a_large_folder_an_even_part_is_looked_at(tmp_path: Path) -> None:
     findings = check_headers(datasets, config, limit=10)
     names = [Path(finding.file).name for finding in findings if "trainA" in finding.file]
     assert names == [f"{k:03}.png" for k in range(0, 100, 10)]
-    assert len(findings) == 40 + 1  # the others whole; of trainB, that it has few
+    assert len(findings) == 40 + 1  # all files of the others; and few images in trainB
     assert len([finding for finding in check_headers(datasets, config) if "trainA" in finding.file]) == 100
 
 
@@ -301,7 +301,7 @@ def test_domains_of_different_brightness(root: Path, factor: float, kinds: list[
 # Copies
 
 
-def test_copies_are_told_from_leaks_and_from_images_in_both_domains(root: Path) -> None:
+def test_copies_leaks_and_images_in_both_domains_are_distinguished(root: Path) -> None:
     for source, copy in (
         ("trainA/0000.png", "trainA/sub/copy.png"),
         ("trainA/0001.png", "testA/leak.png"),

@@ -84,9 +84,9 @@ def test_a_file_added_takes_nothing_from_training(names: list[str], at_least: in
 
 
 @given(NAMES, st.randoms())
-def test_position_does_not_matter(names: list[str], dice: object) -> None:
+def test_position_does_not_matter(names: list[str], rng: object) -> None:
     shuffled = list(names)
-    dice.shuffle(shuffled)  # type: ignore[attr-defined]
+    rng.shuffle(shuffled)  # type: ignore[attr-defined]
     assert set(split_names(shuffled)[1]) == set(split_names(names)[1])
 
 

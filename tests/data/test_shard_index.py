@@ -138,7 +138,7 @@ def test_several_images_in_a_sample_are_refused(tmp_path: Path, names: list[str]
         (bytes(1024), "holds no images, and 0 other members"),
     ],
 )
-def test_what_is_no_shard_is_one_line(tmp_path: Path, content: bytes, words: str) -> None:
+def test_a_file_that_is_not_a_shard_is_one_line(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "x.tar").write_bytes(content)
     with pytest.raises(DataError, match=rf"x\.tar: {words}") as caught:
         read_indexes([str(tmp_path / "x.tar")], None)
@@ -160,10 +160,10 @@ def test_a_shard_without_images_is_one_line(tmp_path: Path) -> None:
 
 def test_a_shard_cut_anywhere_is_refused(tmp_path: Path) -> None:
     file = Path(tar(tmp_path / "x.tar", [(f"{k}.jpg", b"x" * 700) for k in range(3)]))
-    whole = file.read_bytes()
+    original = file.read_bytes()
     end = 3 * (512 + 1024)
     for length in (*range(1, end, 97), *range(512, end + 512, 512)):
-        file.write_bytes(whole[:length])
+        file.write_bytes(original[:length])
         with pytest.raises(DataError, match=r"x\.tar: is (not a tar file|damaged or cut short)"):
             read_indexes([str(file)], None)
 
@@ -200,9 +200,9 @@ def test_damaged_headers_of_any_kind_are_one_line_or_read(tmp_path: Path) -> Non
     members = [(f"{'long' * 40}/ä{k}.jpg", b"x" * 100) for k in range(2)]
     for form in FORMATS:
         file = Path(tar(tmp_path / "x.tar", members if form != "ustar" else [("a.jpg", b"x")], form))
-        whole, rng = file.read_bytes(), random.Random(0)
+        original, rng = file.read_bytes(), random.Random(0)
         for _ in range(300):
-            content = bytearray(whole)
+            content = bytearray(original)
             for _ in range(rng.choice((1, 3, 40))):
                 content[rng.randrange(len(content))] = rng.randrange(256)
             file.write_bytes(checked(content) if rng.random() < 0.7 else content)

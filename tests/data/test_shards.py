@@ -46,12 +46,12 @@ def _caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Folders sunny and rainy of noise, in several formats and sizes, one on its side."""
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for name, count in (("sunny", 23), ("rainy", 17)):
         for k in range(count):
             path = tmp_path / "photos" / name / ("x" if k % 3 else "y.z") / f"{k}.{('jpg', 'PNG', 'webp')[k % 3]}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            image = Image.fromarray(dice.integers(0, 256, (*dice.integers(22, 60, 2), 3), np.uint8))
+            image = Image.fromarray(rng.integers(0, 256, (*rng.integers(22, 60, 2), 3), np.uint8))
             exif = image.getexif()
             exif[0x0112] = 6 if k == 3 else 1
             image.save(path, exif=exif)
@@ -203,7 +203,7 @@ def test_a_pattern_that_does_not_fit_is_one_line(tmp_path: Path, pattern: str, w
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_is_no_shard_whatever_it_is_called(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_shard_whatever_its_name(tmp_path: Path) -> None:
     (tmp_path / "x.tar").mkdir()
     assert not is_shards(tmp_path / "x.tar")
     assert not is_shards(tmp_path / "x-{0..3}")
@@ -222,7 +222,7 @@ def test_a_folder_is_no_shard_whatever_it_is_called(tmp_path: Path) -> None:
         ("x/sunny-{0..9}.tar.gz", "x/sunny"),
     ],
 )
-def test_what_domains_are_named_by(pattern: str, name: str) -> None:
+def test_domains_are_named_after_their_shards(pattern: str, name: str) -> None:
     assert base_path(Path(pattern)) == Path(name)
 
 
@@ -235,8 +235,8 @@ def test_some_images_are_held_out_by_their_names(photos: Path) -> None:
         train_names, test_names = split_names(names_of(Shards.open(Path(patterns[i]))))
         assert names_of(datasets.train[i]) == train_names
         assert names_of(datasets.test.images[i]) == test_names
-        whole = Shards.open(Path(patterns[i]))
-        by_name = {whole.name(k): whole.image(k).tobytes() for k in range(len(whole))}
+        shards = Shards.open(Path(patterns[i]))
+        by_name = {shards.name(k): shards.image(k).tobytes() for k in range(len(shards))}
         for part in (datasets.train[i], datasets.test.images[i]):
             assert all(part.image(k).tobytes() == by_name[part.name(k)] for k in range(len(part)))
     assert (datasets.names.a, datasets.names.b) == ("sunny", "rainy")
@@ -287,7 +287,7 @@ def test_no_shard_may_serve_twice(photos: Path) -> None:
     assert len(open_datasets(config(inner)).train.a)
 
 
-def test_the_order_of_a_domain_goes_through_its_shards_and_every_epoch_is_whole(
+def test_the_order_goes_shard_by_shard_and_every_epoch_is_complete(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("unit.data.shards._WINDOW", 2)
@@ -362,7 +362,7 @@ def test_without_a_folder_for_caches_shards_are_read_all_the_same(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_two_parts_of_a_run_on_shards_equal_the_whole(photos: Path, tmp_path: Path, workers: int) -> None:
+def test_a_resumed_run_on_shards_equals_an_uninterrupted_one(photos: Path, tmp_path: Path, workers: int) -> None:
     patterns = written(photos)
     data = {"a": patterns.a, "b": patterns.b}
 

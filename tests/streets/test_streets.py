@@ -178,7 +178,7 @@ def test_mirror_images_hang_from_the_ground() -> None:
         assert sorted(shape.points[::2]) == pytest.approx(sorted(shape.mirrored[::2]))
 
 
-def test_rain_falls_anew_in_every_variation() -> None:
+def test_every_variation_has_other_rain() -> None:
     for scene in range(5):
         changed = np.abs(drawn(scene, RAINY) - drawn(scene, RAINY, variation=1)).max(axis=2)[48:] > 0.03
         assert changed.mean() > 0.1  # streaks and splashes cross the road, too

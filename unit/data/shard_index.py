@@ -37,8 +37,6 @@ _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5
 
 Member = tuple[str, int, int]
 """Name, offset and size in bytes."""
-
-
 Members = npt.NDArray[Any]
 """Structured: the offset, size and name of each image; compact, since every loader process holds it."""
 Stamp = tuple[int, int]

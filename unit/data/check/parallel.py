@@ -31,9 +31,10 @@ def parallel_map(function: Callable[[T], U], items: Sequence[T], processes: int)
         collate_fn=partial(_apply, function),
         generator=torch.Generator(),  # else it would draw from the global one
     )
+    batches = iter(loader)  # starts the processes, before tqdm starts a thread
     with tqdm(total=len(items), unit="file", leave=False, disable=not sys.stderr.isatty()) as bar:
         try:
-            for results in loader:
+            for results in batches:
                 bar.update(len(results))
                 yield from results
         except RuntimeError as error:
