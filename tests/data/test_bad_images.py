@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.tiny import places
+from tests.tiny import batch_indices
 from unit.config import DataConfig
 from unit.data.bad_images import BadImages
 from unit.data.batches import (
@@ -45,7 +45,7 @@ def batches(
     sources: PerDomain[Gray], bad: BadImages, steps: range, config: DataConfig = SKIP, workers: int = 0
 ) -> list[PerDomain[torch.Tensor]]:
     images = TrainingImages(PerDomain(sources.a, sources.b), config, 0)
-    return list(training_batches(images, bad, places(steps, 4), workers, torch.device("cpu")))
+    return list(training_batches(images, bad, batch_indices(steps, 4), workers, torch.device("cpu")))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.tiny import places
+from tests.tiny import batch_indices
 from unit.config import DataConfig
 from unit.data.bad_images import BadImages
 from unit.data.batches import TrainingImages, held_out_image, training_batches
@@ -97,7 +97,7 @@ def test_the_domains_orders_are_unrelated_and_follow_the_seed() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_start_at_any_step_and_do_not_depend_on_workers(workers: int) -> None:
     def batches(steps: range, workers: int) -> list[PerDomain[torch.Tensor]]:
-        return list(training_batches(images(), none_bad(), places(steps, 3), workers, CPU))
+        return list(training_batches(images(), none_bad(), batch_indices(steps, 3), workers, CPU))
 
     uninterrupted, late = batches(range(6), 0), batches(range(4, 6), workers)
     assert len(late) == 2
@@ -106,13 +106,13 @@ def test_batches_start_at_any_step_and_do_not_depend_on_workers(workers: int) ->
 
 
 def test_the_same_global_batch_gives_the_same_images_whatever_its_parts() -> None:
-    by_four = [b.a for b in training_batches(images(), none_bad(), places(range(3), 4), 0, CPU)]
-    by_two = [b.a for b in training_batches(images(), none_bad(), places(range(6), 2), 0, CPU)]
+    by_four = [b.a for b in training_batches(images(), none_bad(), batch_indices(range(3), 4), 0, CPU)]
+    by_two = [b.a for b in training_batches(images(), none_bad(), batch_indices(range(6), 2), 0, CPU)]
     assert torch.equal(torch.cat(by_four), torch.cat(by_two))
 
 
 def test_a_folder_smaller_than_the_batch_fills_it_by_going_round() -> None:
-    (batch,) = training_batches(images((1, 3)), none_bad(), places(range(1), 6), 0, CPU)
+    (batch,) = training_batches(images((1, 3)), none_bad(), batch_indices(range(1), 6), 0, CPU)
     assert levels(batch.a) == [0] * 6
     assert Counter(levels(batch.b)) == {0: 2, 1: 2, 2: 2}
 

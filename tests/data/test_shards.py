@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.tiny import assert_same_run, places, tiny
+from tests.tiny import assert_same_run, batch_indices, tiny
 from unit.config import Config, DataConfig
 from unit.data import shards as shards_module
 from unit.data.bad_images import BadImages
@@ -331,7 +331,7 @@ def test_batches_do_not_depend_on_workers(photos: Path, workers: int) -> None:
 
     def batches(workers: int, steps: range) -> list[PerDomain[torch.Tensor]]:
         images, bad = TrainingImages(open_datasets(settings).train, settings, 0), BadImages(PerDomain(9, 9))
-        return list(training_batches(images, bad, places(steps, 3), workers, torch.device("cpu")))
+        return list(training_batches(images, bad, batch_indices(steps, 3), workers, torch.device("cpu")))
 
     for one, two in zip(batches(0, range(12))[2:], batches(workers, range(2, 12)), strict=True):
         assert all(torch.equal(one[i], two[i]) for i in Domain)

@@ -11,13 +11,14 @@ import numpy as np
 
 from unit.config import DataConfig
 from unit.data.check.findings import Finding, FolderFacts, Report, sort_findings
-from unit.data.check.headers import CheckedHeader, check_file_headers, compare_sharpness, median_short_side
+from unit.data.check.headers import CheckedHeader, check_file_headers, median_short_side
 from unit.data.check.pixels import ImageSummary, check_exposure, decode_images, find_copies
 from unit.data.datasets import Datasets
 from unit.domains import Domain
 from unit.errors import escape
 
 _MIN_IMAGES = 100
+_SHARPNESS_RATIO = 1.25
 _MAX_BRIGHTNESS_DIFFERENCE = 40  # gray levels of 255
 _MAX_PROCESSES = 8
 
@@ -39,7 +40,8 @@ def check_headers(datasets: Datasets, config: DataConfig, limit: int | None = No
     folders = _list_folders(datasets)
     if limit is not None:
         folders = {name: replace(folder, files=_spread(folder.files, limit)) for name, folder in folders.items()}
-    return sort_findings(_check_headers(folders, config, processes=0)[1])
+    _, _, findings = _check_headers(folders, config, processes=0)
+    return sort_findings(findings)
 
 
 def check_folders(datasets: Datasets, config: DataConfig, decode: bool = True) -> Report:
@@ -50,18 +52,17 @@ def check_folders(datasets: Datasets, config: DataConfig, decode: bool = True) -
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     folders, processes = _list_folders(datasets), min(_MAX_PROCESSES, cores)
-    headers, findings = _check_headers(folders, config, processes)
-    images: dict[str, ImageSummary] = {}
+    headers, facts, findings = _check_headers(folders, config, processes)
     if decode:
         images, damaged = decode_images(headers.values(), config, processes)
         findings += damaged + [finding for image in images.values() for finding in check_exposure(image)]
         findings += _find_copies(folders, images)
-    facts = {}
-    for name, folder in folders.items():
-        grays = [images[file].cells.mean() for file in folder.files if file in images]
-        brightness = (float(np.mean(grays)), float(np.std(grays))) if grays else None
-        facts[name] = FolderFacts(folder.root, folder.count, median_short_side(folder.files, headers), brightness)
-    return Report(facts, sort_findings(findings + _compare_brightness(facts)))
+        for name, folder in folders.items():
+            grays = [images[file].cells.mean() for file in folder.files if file in images]
+            brightness = (float(np.mean(grays)), float(np.std(grays))) if grays else None
+            facts[name] = replace(facts[name], brightness=brightness)
+        findings += _compare_brightness(facts)
+    return Report(facts, sort_findings(findings))
 
 
 def _list_folders(datasets: Datasets) -> _Folders:
@@ -80,20 +81,33 @@ def _spread(files: Sequence[str], limit: int) -> Sequence[str]:
 
 def _check_headers(
     folders: _Folders, config: DataConfig, processes: int
-) -> tuple[dict[str, CheckedHeader], list[Finding]]:
-    """Return each file's header, and the findings in files and training folders."""
+) -> tuple[dict[str, CheckedHeader], dict[str, FolderFacts], list[Finding]]:
+    """Return each file's header, each folder's facts, and the findings in files and training folders."""
     headers = check_file_headers([file for folder in folders.values() for file in folder.files], config, processes)
+    facts = {
+        name: FolderFacts(folder.root, folder.count, median_short_side(headers[file] for file in folder.files))
+        for name, folder in folders.items()
+    }
     findings = [finding for header in headers.values() for finding in header.findings]
-    training = {name: folder for name, folder in folders.items() if name.startswith("train")}
-    few = [folder for folder in training.values() if folder.count < _MIN_IMAGES]
-    findings += [Finding(str(folder.root), "too-few", f"{folder.count} to train on") for folder in few]
-    roots = {name: folder.root for name, folder in training.items()}
-    short_sides = {name: median_short_side(folder.files, headers) for name, folder in training.items()}
-    return headers, findings + compare_sharpness(roots, short_sides, config.load_size)
+    few = [folder for name, folder in facts.items() if name.startswith("train") and folder.images < _MIN_IMAGES]
+    findings += [Finding(str(folder.path), "too-few", f"{folder.images} to train on") for folder in few]
+    return headers, facts, findings + _compare_sharpness(facts, config.load_size)
+
+
+def _compare_sharpness(facts: Mapping[str, FolderFacts], size: int) -> list[Finding]:
+    """Compare the training folders: images scaled down to `size` are sharp, those scaled up are blurred."""
+    sides = {name: side for name in ("trainA", "trainB") if name in facts and (side := facts[name].short_side)}
+    sharpness = {name: min(1, side / size) for name, side in sides.items()}
+    if len(sides) < 2 or max(sharpness.values()) < _SHARPNESS_RATIO * min(sharpness.values()):
+        return []
+    blurred = min(sharpness, key=lambda name: sharpness[name])
+    listed = " and ".join(f"{side} px in {name}" for name, side in sides.items())
+    detail = f"median short sides are {listed}; data.load_size is {size} px"
+    return [Finding(str(facts[blurred].path), "sharpness", detail)]
 
 
 def _compare_brightness(facts: Mapping[str, FolderFacts]) -> list[Finding]:
-    means = {name: f.brightness[0] for name, f in facts.items() if name.startswith("train") and f.brightness}
+    means = {name: mean[0] for name in ("trainA", "trainB") if name in facts and (mean := facts[name].brightness)}
     if len(means) < 2 or max(means.values()) - min(means.values()) < _MAX_BRIGHTNESS_DIFFERENCE:
         return []
     darker = min(means, key=lambda name: means[name])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,6 @@ from unit.errors import ImageError, escape
 from unit.images import MAX_PIXELS, read_header
 
 _MAX_ASPECT = 4  # cinema has 2.4, phone screens 2.2, film panoramas 2.7; beyond are stitched strips and banners
-_SHARPNESS_RATIO = 1.25
 _PARALLEL_FROM = 20_000  # headers; fewer are read before processes have started
 
 
@@ -70,17 +69,7 @@ def read_failure(file: str, check: str, error: ImageError) -> Finding:
     return Finding(file, check, str(error).removeprefix(f"{escape(file)}: "))
 
 
-def median_short_side(files: Sequence[str], headers: Mapping[str, CheckedHeader]) -> int | None:
+def median_short_side(headers: Iterable[CheckedHeader]) -> int | None:
     """Return the median short side in pixels of the readable files, if there are any."""
-    sides = [headers[file].short_side for file in files if headers[file].readable]
+    sides = [header.short_side for header in headers if header.readable]
     return round(median(sides)) if sides else None
-
-
-def compare_sharpness(roots: Mapping[str, Path], short_sides: Mapping[str, int | None], size: int) -> list[Finding]:
-    """Compare both training folders: images scaled down to `size` are sharp, those scaled up are blurred."""
-    sharpness = {name: min(1, side / size) for name, side in short_sides.items() if side is not None}
-    if len(sharpness) < 2 or max(sharpness.values()) < _SHARPNESS_RATIO * min(sharpness.values()):
-        return []
-    blurred = min(sharpness, key=lambda name: sharpness[name])
-    medians = " and ".join(f"{side} px in {name}" for name, side in short_sides.items())
-    return [Finding(str(roots[blurred]), "sharpness", f"median short sides are {medians}; data.load_size is {size} px")]
