@@ -1,9 +1,9 @@
-"""How fast `python -m unit check --headers` looks through many files: seconds, files a second, and on what.
+"""Measure how fast `python -m unit check --headers` reads many files.
 
     python benchmarks/check.py --count 100000
 
 The folders hold a few dozen different images in the formats of cameras and the web, each under many names (links to
-one file), so that making them is quick: reading comes from the memory's cache, as on a second run.
+one file), so that making them is quick: files are read from the page cache, as on a second run.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import machine
 from unit.config import DataConfig
+from unit.data.check import check_folders
 from unit.data.datasets import open_datasets
-from unit.data.inspect import inspect
 
-DIFFERENT = 36
+DISTINCT = 36
 FORMATS = ("jpg", "jpg", "jpg", "png", "webp", "tif")
 
 
@@ -35,12 +35,12 @@ def make_folders(root: Path, count: int) -> None:
     """trainA and trainB with `count` files in all."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    random = np.random.default_rng(0)
-    for k in range(DIFFERENT):
-        pixels = random.integers(0, 256, (30, 40, 3), np.uint8)
+    rng = np.random.default_rng(0)
+    for k in range(DISTINCT):
+        pixels = rng.integers(0, 256, (30, 40, 3), np.uint8)
         source = root / f"{k}.{FORMATS[k % len(FORMATS)]}"
         Image.fromarray(pixels).resize((640, 480)).save(source, exif=exif)
-        for number in range(k, count, DIFFERENT):
+        for number in range(k, count, DISTINCT):
             folder = root / ("trainA" if number % 2 else "trainB") / f"{number // 1000}"
             folder.mkdir(parents=True, exist_ok=True)
             os.link(source, folder / f"{number}{source.suffix}")
@@ -51,7 +51,7 @@ def measure(count: int) -> dict[str, object]:
         make_folders(Path(root), count)
         config = DataConfig(root=root)
         start = time.perf_counter()
-        report = inspect(open_datasets(config), config, decode=False)
+        report = check_folders(open_datasets(config), config, decode=False)
         seconds = time.perf_counter() - start
     assert sum(facts.images for facts in report.folders.values()) == count
     return {

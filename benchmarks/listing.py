@@ -1,9 +1,9 @@
-"""How long it takes, and how much memory, until training knows its images: list, split, digest, order.
+"""Measure the time and memory that listing the training images takes: list, split, digest, order.
 
     python benchmarks/listing.py --count 1000000
 
-The files are empty, in folders of 1,000, and all but one are of domain A. Memory is what the process gains over what it
-has after importing torch; the order is that of one epoch, image by image, as the loader asks for it.
+The files are empty, in folders of 1,000, and all but one are of domain A. Memory is the peak beyond that after
+importing torch; the order is that of one epoch, image by image, as the loader asks for it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from unit.devices import peak_memory
 from unit.domains import Domain
 
 CPU = torch.device("cpu")
-IN_A_FOLDER = 1000
+FILES_PER_FOLDER = 1000
 
 
 def main() -> None:
@@ -45,8 +45,8 @@ def main() -> None:
 def make_files(root: Path, count: int) -> None:
     """trainA with `count` files, trainB with one."""
     for number in range(count):
-        folder = root / "trainA" / f"{number // IN_A_FOLDER:04d}"
-        if number % IN_A_FOLDER == 0:
+        folder = root / "trainA" / f"{number // FILES_PER_FOLDER:04d}"
+        if number % FILES_PER_FOLDER == 0:
             folder.mkdir(parents=True)
         os.close(os.open(f"{folder}/photo-{number:07d}.jpg", os.O_CREAT))
     (root / "trainB").mkdir()
@@ -54,7 +54,6 @@ def make_files(root: Path, count: int) -> None:
 
 
 def measure(config: DataConfig, count: int) -> dict[str, object]:
-    """The metrics by name."""
     before = peak_memory(CPU) / 1e6
     datasets: list[Datasets] = []
     open_seconds = _seconds(lambda: datasets.append(open_datasets(config)))
@@ -62,7 +61,7 @@ def measure(config: DataConfig, count: int) -> dict[str, object]:
     listed = peak_memory(CPU) / 1e6
     images = TrainingImages(datasets[0].train, config, 0)
     epoch = range(len(images.sources.a))
-    order_seconds = _seconds(lambda: [None for place in epoch if images.index(Domain.A, place) < 0])
+    order_seconds = _seconds(lambda: [None for index in epoch if images.index(Domain.A, index) < 0])
     assert len(epoch) + len(datasets[0].test.images.a) == count
     return {
         "files": count,

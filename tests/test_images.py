@@ -224,10 +224,10 @@ def test_broken_exif_leaves_the_photograph(tmp_path: Path) -> None:
 
 def photograph(width: int, height: int) -> Image.Image:
     """Noise of all sizes down to a few pixels, in colour."""
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     layers = [
         np.asarray(
-            Image.fromarray(dice.integers(0, 256, (height // n + 2, width // n + 2, 3), np.uint8)).resize(
+            Image.fromarray(rng.integers(0, 256, (height // n + 2, width // n + 2, 3), np.uint8)).resize(
                 (width, height)
             )
         )
@@ -437,13 +437,13 @@ def test_no_image(tmp_path: Path, content: bytes) -> None:
 
 def test_postscript_never_reaches_its_interpreter(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
-    assert "no image that can be read" in refusal(tmp_path / "x.jpg")
+    assert "not an image in a supported format" in refusal(tmp_path / "x.jpg")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.jpg")
-    assert "no ordinary file" in refusal(tmp_path / "x.jpg")
+    assert "not a regular file" in refusal(tmp_path / "x.jpg")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
@@ -496,7 +496,7 @@ def test_any_error_of_a_decoder_is_an_image_error(
     refusal(tmp_path / "x.png")
 
 
-def test_ctrl_c_is_no_image_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_is_not_an_image_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -513,16 +513,16 @@ def test_damage_is_only_ever_an_image_error(tmp_path: Path, capfd: pytest.Captur
     form = Image.registered_extensions()[f".{ending}"]
     patches().save(whole, format=form, icc_profile=ADOBE_PROFILE, **options)
     data = whole.getvalue()
-    dice = random.Random(ending)
+    rng = random.Random(ending)
     path = tmp_path / f"x.{ending}"
     refused: list[str] = []
     for trial in range(80):
         damaged = bytearray(data)
         if trial % 2:
-            del damaged[dice.randrange(len(data)) :]
+            del damaged[rng.randrange(len(data)) :]
         else:
-            for _ in range(dice.choice([1, 3, 20])):
-                damaged[dice.randrange(min(len(data), dice.choice([64, len(data)])))] = dice.randrange(256)
+            for _ in range(rng.choice([1, 3, 20])):
+                damaged[rng.randrange(min(len(data), rng.choice([64, len(data)])))] = rng.randrange(256)
         path.write_bytes(damaged)
         try:
             assert read_image(path, max_pixels=100_000).mode == "RGB"
@@ -642,7 +642,7 @@ def test_values_that_are_not_finite_are_refused(value: float) -> None:
 @pytest.mark.parametrize(
     "tensor", [torch.zeros(1, 2, 2), torch.zeros(1, 3, 2, 2), torch.zeros(3, 2, 2, dtype=torch.uint8)]
 )
-def test_what_is_no_image_is_refused(tensor: torch.Tensor) -> None:
+def test_tensors_and_images_of_other_kinds_are_refused(tensor: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="expected floats"):
         to_image(tensor)
     with pytest.raises(ValueError, match="expected an RGB"):
@@ -688,7 +688,7 @@ def test_what_is_written_reads_back(tmp_path: Path, ending: str) -> None:
     assert_like(read_image(path), patches())
     before = path.stat().st_ino
     write_image(patches(), path)
-    assert path.stat().st_ino != before  # put in its place as a whole
+    assert path.stat().st_ino != before  # replaced, not overwritten
     assert os.listdir(path.parent) == [path.name]  # noqa: PTH208
 
 

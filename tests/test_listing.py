@@ -38,7 +38,7 @@ def test_all_images_below_in_code_point_order(tmp_path: Path) -> None:
     assert list_images(tmp_path) == names
 
 
-def test_what_is_no_image_or_hidden_is_skipped(tmp_path: Path) -> None:
+def test_hidden_and_other_files_are_skipped(tmp_path: Path) -> None:
     touch(
         tmp_path, "a.jpg", "a.txt", "jpg", "a.pdf", "a.jpg.part", "._a.jpg", ".hidden/a.jpg", "__MACOSX/a.jpg", "a.eps"
     )
@@ -95,7 +95,7 @@ def test_a_missing_folder_names_its_neighbour(tmp_path: Path) -> None:
 def test_a_missing_folder_above_is_named(tmp_path: Path) -> None:
     (tmp_path / "sunny").mkdir()
     assert f"did you mean {tmp_path / 'sunny'}?" in complaint(tmp_path / "suny" / "x" / "y")
-    assert f"{tmp_path / 'entirely'} is missing already" in complaint(tmp_path / "entirely" / "x" / "y")
+    assert f"{tmp_path / 'entirely'} is missing too" in complaint(tmp_path / "entirely" / "x" / "y")
 
 
 def test_a_missing_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_a_missing_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "did you mean sunny?" in complaint(Path("suny"))
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg")
     assert "is a file, not a folder" in complaint(tmp_path / "a.jpg")
     assert "no such folder" in complaint(tmp_path / "a.jpg" / "b")
@@ -118,8 +118,8 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_a_folder_of_other_files(tmp_path: Path) -> None:
     touch(tmp_path, "1.npy", "2.npy", "x/3.NPY", "readme", "odd.x\n")
     message = complaint(tmp_path)
-    assert "no images among 5 files (seen: .npy, " in message
-    assert "no ending" in message
+    assert "no images among 5 files (suffixes: .npy, " in message
+    assert "no suffix" in message
     assert ".jpg, .png" in message
 
 

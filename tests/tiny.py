@@ -44,8 +44,8 @@ def tiny(**sections: dict[str, Any]) -> Config:
     return replace(TINY, **{name: replace(getattr(TINY, name), **keys) for name, keys in sections.items()})
 
 
-def places(steps: range, batch_size: int) -> list[range]:
-    """The positions of each batch, as of one process alone."""
+def batch_indices(steps: range, batch_size: int) -> list[range]:
+    """The sample indices of each batch of a single process."""
     return [SINGLE_PROCESS.sample_indices(step, batch_size) for step in steps]
 
 

@@ -1,4 +1,4 @@
-"""Images that the program makes, as folders of files."""
+"""Writing generated images as folders of files."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from unit.errors import DataError, escape
 
 
 def require_empty(folders: Iterable[Path]) -> None:
-    """To be asked of all folders before any is written: better no folder than half of them.
+    """Check all folders before any is written, since no folder is better than half of them.
 
     Raises:
-        DataError: one of the folders can't be looked into, or there is something in it.
+        DataError: a folder is not empty, or can't be read.
     """
     for folder in folders:
         try:
-            if folder.is_dir() and next(folder.iterdir(), None) is not None:
+            if folder.is_dir() and any(folder.iterdir()):
                 raise DataError(f"{escape(folder)}: is not empty; empty it or choose another folder")
         except OSError as error:
             raise DataError(f"{escape(folder)}: can't be read ({error.strerror}); choose another folder") from error
 
 
 def write_images(folders: Mapping[Path, Iterable[tuple[str, Image.Image]]]) -> None:
-    """Write the images (name, image) of each folder, in the format of the name's ending, over what is there.
+    """Write each folder's images (file name, image), in the format of the file name's suffix.
 
     Raises:
         DataError: a folder can't be written.

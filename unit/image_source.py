@@ -1,41 +1,67 @@
-"""What a domain's images come from: anything with a length, names and images; and one of them resized."""
+"""The base class of everything that a domain's images come from: folders, shards, generated data sets."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
 
+import torch
 from PIL import Image
+from torch import Tensor
 
 from unit.errors import ImageError, escape
 from unit.images import resize_short_side
 
 
-class ImageSource(Protocol):
-    """Images by index. Sources travel to loader processes, so they must pickle."""
+class ImageSource(ABC):
+    """Images by index. Loader processes get copies, so sources must pickle."""
 
-    def __len__(self) -> int:
-        """How many images there are."""
-        ...
+    @abstractmethod
+    def __len__(self) -> int: ...
 
+    @abstractmethod
     def name(self, index: int) -> str:
-        """A name that stays with the image."""
-        ...
+        """Return a name that identifies the image from run to run."""
 
+    @abstractmethod
     def image(self, index: int, short_side: int | None = None) -> Image.Image:
-        """The image: RGB, upright, any size.
+        """Return the image: RGB, upright, of any size.
 
-        Where it will be scaled to a `short_side` in pixels, it may come smaller than it is, but no smaller than that.
+        Args:
+            short_side: the size in pixels that it will be scaled to: it may come smaller than stored, but no smaller
+                than this.
 
         Raises:
             ImageError: it can't be read.
         """
-        ...
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder in which each image is a file of its own, if there is one."""
+        return None
 
-def resized(source: ImageSource, index: int, size: int) -> Image.Image:
-    """The image with its short side scaled to `size`; raises `ImageError` with its name."""
-    image = source.image(index, size)
-    try:
-        return resize_short_side(image, size)
-    except ImageError as error:
-        raise ImageError(f"{escape(source.name(index))}: {error}") from error
+    def files(self) -> Sequence[str]:
+        """The path of each image's file; empty where images are not files of their own."""
+        return ()
+
+    def train_test_split(self) -> tuple[Self, Self]:
+        """Return (training images, held-out images), by their names."""
+        raise NotImplementedError(f"{type(self).__name__} can't be split")
+
+    def epoch_order(self, seed: int) -> Tensor:
+        """Return the order of an epoch: a permutation of the indices (int64) that is a function of `seed`."""
+        return torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+
+    def resized(self, index: int, size: int) -> Image.Image:
+        """Return the image with its short side scaled to `size`.
+
+        Raises:
+            ImageError: it can't be read, or is too thin.
+        """
+        image = self.image(index, size)
+        try:
+            return resize_short_side(image, size)
+        except ImageError as error:
+            raise ImageError(f"{escape(self.name(index))}: {error}") from error

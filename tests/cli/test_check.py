@@ -11,7 +11,7 @@ from unit.__main__ import main
 from unit.cli.train import choose_preset
 from unit.config import Config, DataConfig
 from unit.config_file import read_config
-from unit.data.inspect import KINDS
+from unit.data.check import CHECKS
 
 
 @pytest.fixture
@@ -39,9 +39,9 @@ def test_warnings_leave_the_folders_usable(folders: Path, capsys: pytest.Capture
     status, out, _ = run(capsys, *of(folders))
     first, *lines, last = out.splitlines()
     assert status == 0
-    assert first == "for training at 40 px, in squares of 32 px"
+    assert first == "for training at 40 px, in crops of 32 px"
     assert f"trainA  3 images in {folders / 'sunny'}, short side 48 px (median), brightness" in lines[0]
-    assert f"warning: few images to learn from: {KINDS['too-few'].advice}" in lines
+    assert f"warning: few images to learn from: {CHECKS['too-few'].advice}" in lines
     assert last == "usable, with 1 kind of warning"
 
 
@@ -62,10 +62,10 @@ def test_a_file_that_would_stop_training_is_status_3(
     status, out, _ = run(capsys, *of(folders), *(["--headers"] if headers else []))
     assert status == 3
     assert "error: can't be read (1 file): " in out
-    assert rf"    {folders}/sunny/new\nline.jpg: is no image" in out
+    assert rf"    {folders}/sunny/new\nline.jpg: is not an image" in out
     assert out.splitlines()[-1].startswith("unusable: training would stop at 1 file")
     assert ("brightness" in out) != headers
-    assert out.splitlines()[-1].endswith("(by the headers alone)") == headers
+    assert out.splitlines()[-1].endswith("(by headers alone)") == headers
 
 
 def test_json_is_one_object_with_every_finding(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +80,7 @@ def test_json_is_one_object_with_every_finding(folders: Path, capsys: pytest.Cap
     assert report["usable"] is False
     unreadable = [finding for finding in report["findings"] if finding["class"] == "unreadable"]
     assert {finding["file"] for finding in unreadable} == {f"{folders}/rainy/x{k}\n.png" for k in range(9)}
-    assert unreadable[0].items() >= {"level": "error", "advice": KINDS["unreadable"].advice}.items()
+    assert unreadable[0].items() >= {"level": "error", "advice": CHECKS["unreadable"].advice}.items()
     assert "empty" in unreadable[0]["detail"]
     assert run(capsys, *of(folders), "--json")[1] == out
 
@@ -89,15 +89,15 @@ def test_the_settings_are_those_of_training(folders: Path, capsys: pytest.Captur
     a, b = folders / "sunny", folders / "rainy"
     _, out, _ = run(capsys, "--a", a, "--b", b)
     preset = choose_preset(Config(data=DataConfig(a="x", b="y")))
-    assert f"in squares of {read_config(preset).data.crop_size} px" in out
+    assert f"in crops of {read_config(preset).data.crop_size} px" in out
     assert "smaller than the crop (8 files)" in out
     mine = folders / "mine.yaml"
     mine.write_text(f"data:\n  a: {a}\n  b: {b}\n  load_size: 48\n  crop_size: 48\n  max_pixels: 3000\n")
     status, out, _ = run(capsys, "--config", mine)
     assert status == 3
-    assert "for training at 48 px, in squares of 48 px" in out
+    assert "for training at 48 px, in crops of 48 px" in out
     assert "more pixels than data.max_pixels (8 files)" in out
-    assert "in squares of 40 px" in run(capsys, "--config", mine, "--crop_size", 40)[1]
+    assert "in crops of 40 px" in run(capsys, "--config", mine, "--crop_size", 40)[1]
     assert run(capsys, "--config", mine, "--test_a", b, "--test_b", a)[0] == 3  # the other domain's images
     (folders / "test").mkdir()
     (folders / "test" / "0.png").write_bytes((a / "0.png").read_bytes())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.tiny import places
+from tests.tiny import batch_indices
 from unit.config import DataConfig
 from unit.data.bad_images import BadImages
 from unit.data.batches import (
@@ -18,11 +18,12 @@ from unit.data.batches import (
 )
 from unit.domains import Domain, PerDomain
 from unit.errors import DataError, ImageError
+from unit.image_source import ImageSource
 
 SKIP = DataConfig(load_size=8, crop_size=8, flip=False, on_bad_image="skip")
 
 
-class Gray:
+class Gray(ImageSource):
     """`count` images, number k all of gray level k mod 250; those of `bad` can't be read."""
 
     def __init__(self, count: int, bad: set[int] = frozenset()) -> None:  # type: ignore[assignment]
@@ -44,7 +45,7 @@ def batches(
     sources: PerDomain[Gray], bad: BadImages, steps: range, config: DataConfig = SKIP, workers: int = 0
 ) -> list[PerDomain[torch.Tensor]]:
     images = TrainingImages(PerDomain(sources.a, sources.b), config, 0)
-    return list(training_batches(images, bad, places(steps, 4), workers, torch.device("cpu")))
+    return list(training_batches(images, bad, batch_indices(steps, 4), workers, torch.device("cpu")))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -119,8 +120,8 @@ def test_the_limit_holds_for_a_run_that_goes_on() -> None:
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "for want of memory"),
-        ("DataLoader worker (pid(s) 7) exited unexpectedly", "for want of memory"),
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "probably out of memory"),
+        ("DataLoader worker (pid(s) 7) exited unexpectedly", "probably out of memory"),
         ("DataLoader timed out after 300 seconds", "gave nothing for 5 minutes"),
         (
             "... killed by signal: Bus error. It is possible that dataloader's workers are out of shared memory.",
@@ -141,7 +142,7 @@ def test_what_is_said_of_a_loader_process(error: str, advice: str | None) -> Non
 def test_a_loader_process_outlives_sigterm_for_a_while_and_ends_as_if_all_was_well(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("unit.data.batches._GRACE", 1)
+    monkeypatch.setattr("unit.data.batches._GRACE_PERIOD", 1)
     child = os.fork()
     if child == 0:
         _leave_signals_to_the_main_process(0)

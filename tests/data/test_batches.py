@@ -7,16 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.tiny import places
+from tests.tiny import batch_indices
 from unit.config import DataConfig
 from unit.data.bad_images import BadImages
-from unit.data.batches import TrainingImages, center_crop, held_out_image, permute_index, random_crop, training_batches
+from unit.data.batches import TrainingImages, held_out_image, training_batches
 from unit.domains import Domain, PerDomain
+from unit.image_source import ImageSource
+from unit.images import center_crop, random_crop
 
 CPU = torch.device("cpu")
 
 
-class Plain:
+class Plain(ImageSource):
     """`count` images, image k all of gray level k, wider than high."""
 
     def __init__(self, count: int) -> None:
@@ -48,18 +50,29 @@ def levels(batch: torch.Tensor) -> list[int]:
 
 
 @given(st.integers(1, 3000), st.integers(0, 2**63 - 1))
-def test_permuted_is_a_permutation(count: int, key: int) -> None:
-    assert sorted(permute_index(index, count, key) for index in range(count)) == list(range(count))
+def test_an_epochs_order_is_a_permutation_that_follows_from_its_seed(count: int, seed: int) -> None:
+    order = Plain(count).epoch_order(seed)
+    assert sorted(order.tolist()) == list(range(count))
+    assert torch.equal(order, Plain(count).epoch_order(seed))
 
 
-def test_permuted_mixes() -> None:
-    """Neighbours, places and keys are as unrelated as in a shuffled list: within 5 sigma."""
+def test_an_epochs_order_is_mixed() -> None:
+    """Neighbours, positions and seeds are as unrelated as in a shuffled list: within 5 sigma."""
     count, trials = 40, 2000
-    first = Counter(permute_index(0, count, key) for key in range(trials))
-    assert max(abs(first[place] - trials / count) for place in range(count)) < 5 * (trials / count) ** 0.5
-    steps = Counter((permute_index(1, count, key) - permute_index(0, count, key)) % count for key in range(trials))
+    orders = torch.stack([Plain(count).epoch_order(seed) for seed in range(trials)])
+    first = Counter(orders[:, 0].tolist())
+    assert max(abs(first[index] - trials / count) for index in range(count)) < 5 * (trials / count) ** 0.5
+    steps = Counter(((orders[:, 1] - orders[:, 0]) % count).tolist())
     assert steps[0] == 0
     assert max(abs(steps[step] - trials / 39) for step in range(1, count)) < 5 * (trials / 39) ** 0.5
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=30))
+def test_a_sample_is_the_same_image_whatever_was_asked_before(sample_indices: list[int]) -> None:
+    data = images()
+    for domain in Domain:
+        for index in sample_indices:
+            assert data.index(domain, index) == images().index(domain, index)
 
 
 def test_an_epoch_shows_each_image_once_and_epochs_differ() -> None:
@@ -84,22 +97,22 @@ def test_the_domains_orders_are_unrelated_and_follow_the_seed() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_start_at_any_step_and_do_not_depend_on_workers(workers: int) -> None:
     def batches(steps: range, workers: int) -> list[PerDomain[torch.Tensor]]:
-        return list(training_batches(images(), none_bad(), places(steps, 3), workers, CPU))
+        return list(training_batches(images(), none_bad(), batch_indices(steps, 3), workers, CPU))
 
-    whole, late = batches(range(6), 0), batches(range(4, 6), workers)
+    uninterrupted, late = batches(range(6), 0), batches(range(4, 6), workers)
     assert len(late) == 2
-    for one, two in zip(whole[4:], late, strict=True):
+    for one, two in zip(uninterrupted[4:], late, strict=True):
         assert all(torch.equal(one[i], two[i]) for i in Domain)
 
 
 def test_the_same_global_batch_gives_the_same_images_whatever_its_parts() -> None:
-    by_four = [b.a for b in training_batches(images(), none_bad(), places(range(3), 4), 0, CPU)]
-    by_two = [b.a for b in training_batches(images(), none_bad(), places(range(6), 2), 0, CPU)]
+    by_four = [b.a for b in training_batches(images(), none_bad(), batch_indices(range(3), 4), 0, CPU)]
+    by_two = [b.a for b in training_batches(images(), none_bad(), batch_indices(range(6), 2), 0, CPU)]
     assert torch.equal(torch.cat(by_four), torch.cat(by_two))
 
 
 def test_a_folder_smaller_than_the_batch_fills_it_by_going_round() -> None:
-    (batch,) = training_batches(images((1, 3)), none_bad(), places(range(1), 6), 0, CPU)
+    (batch,) = training_batches(images((1, 3)), none_bad(), batch_indices(range(1), 6), 0, CPU)
     assert levels(batch.a) == [0] * 6
     assert Counter(levels(batch.b)) == {0: 2, 1: 2, 2: 2}
 

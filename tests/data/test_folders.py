@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from unit.data.folders import ImageFolder, default_names, digest, held_out, split_root
+from unit.data.folders import ImageFolder, default_names, digest, split_names, split_root
 from unit.domains import Domain
 from unit.errors import DataError, ImageError
 
@@ -59,13 +59,13 @@ def test_undecodable_names(tmp_path: Path) -> None:
     folder = ImageFolder.open(tmp_path)
     assert folder.names == (name,)
     assert folder.image(0).size == (2, 2)
-    assert held_out([name, "b"])
+    assert split_names([name, "b"])
     assert digest([name]) != digest([os.fsdecode(b"\xfe.jpg")])
 
 
 @given(NAMES, st.floats(0, 1, allow_subnormal=False), st.integers(0, 5), st.integers(0, 20))
 def test_a_split_keeps_its_limits_and_the_order(names: list[str], share: float, at_least: int, at_most: int) -> None:
-    training, test = held_out(names, share, at_least, at_most)
+    training, test = split_names(names, share, at_least, at_most)
     if len(names) < 2:
         assert training == test == names
         return
@@ -78,29 +78,29 @@ def test_a_split_keeps_its_limits_and_the_order(names: list[str], share: float, 
 
 @given(NAMES.filter(lambda names: len(names) > 5), st.integers(1, 3))
 def test_a_file_added_takes_nothing_from_training(names: list[str], at_least: int) -> None:
-    before, after = held_out(names[:-1], 0.2, at_least, 8), held_out(names, 0.2, at_least, 8)
+    before, after = split_names(names[:-1], 0.2, at_least, 8), split_names(names, 0.2, at_least, 8)
     assert set(after[1]) <= {*before[1], names[-1]}
     assert len(set(before[1]) - set(after[1])) <= 1
 
 
 @given(NAMES, st.randoms())
-def test_position_does_not_matter(names: list[str], dice: object) -> None:
+def test_position_does_not_matter(names: list[str], rng: object) -> None:
     shuffled = list(names)
-    dice.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert set(held_out(shuffled)[1]) == set(held_out(names)[1])
+    rng.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert set(split_names(shuffled)[1]) == set(split_names(names)[1])
 
 
 def test_the_usual_sizes() -> None:
     names = [f"{index:05}.jpg" for index in range(10_000)]
-    assert len(held_out(names)[1]) == 200
-    assert 30 <= len(held_out(names[:1000])[1]) <= 70
-    assert len(held_out(names[:2])[1]) == 1
+    assert len(split_names(names)[1]) == 200
+    assert 30 <= len(split_names(names[:1000])[1]) <= 70
+    assert len(split_names(names[:2])[1]) == 1
 
 
 def test_the_split_of_these_names_never_changes() -> None:
     # A run that goes on must hold out what it did, whatever the version.
     names = [f"{index}.jpg" for index in range(100)]
-    assert held_out(names)[1] == ["65.jpg", "70.jpg", "92.jpg"]
+    assert split_names(names)[1] == ["65.jpg", "70.jpg", "92.jpg"]
 
 
 # trainA, trainB, testA, testB

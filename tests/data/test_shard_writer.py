@@ -71,7 +71,7 @@ def test_webdataset_reads_the_same_images(tmp_path: Path, capsys: pytest.Capture
     assert [key for key, _, _ in samples] == [name.rpartition(".")[0] for name in names]
 
 
-def test_names_that_would_be_one_sample_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_that_would_be_one_sample_are_numbered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ("a.b.jpg", "a.jpg", "a.png", "a_b-2.jpg", "a_b.jpg", "a_b.png")
     _, out, _ = run(capsys, make_images(tmp_path / "in", *names), tmp_path / "out")
     assert out == str(tmp_path / "out" / "in-000000.tar")
@@ -131,7 +131,7 @@ def test_shards_are_never_written_over(tmp_path: Path, capsys: pytest.CaptureFix
     assert run(capsys, make_images(tmp_path / "other", "1.png"), out)[0] == 0
 
 
-def test_a_image_that_vanishes_leaves_nothing_behind(
+def test_an_image_that_vanishes_leaves_nothing_behind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_images(tmp_path / "in", "1.png", "2.png")

@@ -19,16 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.tiny import assert_same_run, places, tiny
+from tests.tiny import assert_same_run, batch_indices, tiny
 from unit.config import Config, DataConfig
 from unit.data import shards as shards_module
 from unit.data.bad_images import BadImages
 from unit.data.batches import TrainingImages, training_batches
-from unit.data.cache import CachedFolder, cached
 from unit.data.datasets import open_datasets, open_held_out
-from unit.data.folders import ImageFolder, held_out
+from unit.data.folders import ImageFolder, split_names
 from unit.data.shard_writer import write_shards
-from unit.data.shards import Shards, is_shards, plain_path, shard_files
+from unit.data.shards import Shards, base_path, is_shards, shard_files
 from unit.domains import Domain, PerDomain
 from unit.errors import DataError, ImageError
 from unit.training.distributed import Ranks
@@ -41,18 +40,18 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "pread"), reason="needs Linux or
 def _caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     yield
-    shards_module._opened.cache_clear()
+    shards_module._open_shard.cache_clear()
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Folders sunny and rainy of noise, in several formats and sizes, one on its side."""
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for name, count in (("sunny", 23), ("rainy", 17)):
         for k in range(count):
             path = tmp_path / "photos" / name / ("x" if k % 3 else "y.z") / f"{k}.{('jpg', 'PNG', 'webp')[k % 3]}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            image = Image.fromarray(dice.integers(0, 256, (*dice.integers(22, 60, 2), 3), np.uint8))
+            image = Image.fromarray(rng.integers(0, 256, (*rng.integers(22, 60, 2), 3), np.uint8))
             exif = image.getexif()
             exif[0x0112] = 6 if k == 3 else 1
             image.save(path, exif=exif)
@@ -123,15 +122,15 @@ def test_a_bad_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "in" / "empty.jpg").write_bytes(b"")
     shards = Shards.open(Path(write_shards(tmp_path / "in", tmp_path / "out", 9, 1)))
     for k in range(2):
-        words = {"bad": "is no image", "empty": "the file is empty"}["bad" if "bad" in shards.name(k) else "empty"]
+        words = {"bad": "is not an image", "empty": "the file is empty"}["bad" if "bad" in shards.name(k) else "empty"]
         with pytest.raises(ImageError, match=f"/out/{shards.name(k)}: {words}"):
             shards.image(k)
 
 
-@pytest.mark.parametrize(("change", "words"), [("replaced", "changed since"), ("gone", "no such file")])
+@pytest.mark.parametrize(("change", "words"), [("replaced", "has changed since"), ("gone", "no such file")])
 def test_a_shard_that_changes_under_a_run_is_not_read_at_the_wrong_place(photos: Path, change: str, words: str) -> None:
     shards = Shards.open(Path(written(photos, 99).a))
-    file = Path(shards.file(0))
+    file = photos.parent / "shards" / shards.name(0).partition("/")[0]
     if change == "gone":
         file.unlink()
     else:
@@ -143,7 +142,7 @@ def test_a_shard_that_changes_under_a_run_is_not_read_at_the_wrong_place(photos:
 def test_a_shard_cut_short_under_a_run_is_noticed(photos: Path) -> None:
     shards = Shards.open(Path(written(photos, 99).a))
     shards.image(0)
-    os.truncate(shards.file(0), 1000)
+    os.truncate(photos.parent / "shards" / shards.name(0).partition("/")[0], 1000)
     with pytest.raises(ImageError, match="was cut short since"):
         shards.image(5)
 
@@ -158,7 +157,7 @@ def test_a_shard_cut_short_under_a_run_is_noticed(photos: Path) -> None:
 )
 def test_braces_are_written_out_as_a_shell_does(parts: list[str]) -> None:
     pattern = "".join(parts)
-    assert list(shards_module._expanded(pattern)) == list(braceexpand.braceexpand(pattern))
+    assert list(shards_module._expand_braces(pattern)) == list(braceexpand.braceexpand(pattern))
 
 
 def empty(folder: Path, *names: str) -> Path:
@@ -185,16 +184,16 @@ def test_a_pattern_a_glob_and_a_file_name_shards(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [
-        ("x-{00..03}.tar", r"x-02\.tar: is not there, nor are 1 others of its pattern's 4; copy"),
-        ("x-{00..02}.tar", r"x-02\.tar: is not there; copy"),
-        ("y-*.tar", r"y-\*\.tar: is not there; copy"),
-        ("y.tar", r"y\.tar: is not there"),
-        ("x-{a}.tar", r"\{a\} is not understood; write \{0000\.\.0999\}"),
-        ("x-{a..c}.tar", "is not understood"),
-        ("{0..999}{0..999}{0..9}.tar", "names over 1,000,000 shards"),
-        ("{0..999999999999}.tar", "names over 1,000,000 shards"),
-        ("{3..0}.tar", "names no shards"),
-        ("x-{0{1,2}}.tar", "is not there"),
+        ("x-{00..03}.tar", r"x-02\.tar: is missing, like 1 more of the pattern's 4; copy"),
+        ("x-{00..02}.tar", r"x-02\.tar: is missing; copy"),
+        ("y-*.tar", r"y-\*\.tar: is missing; copy"),
+        ("y.tar", r"y\.tar: is missing"),
+        ("x-{a}.tar", r"\{a\} is not a list or range; write \{0000\.\.0999\}"),
+        ("x-{a..c}.tar", "is not a list or range"),
+        ("{0..999}{0..999}{0..9}.tar", "stands for over 1,000,000 shards"),
+        ("{0..999999999999}.tar", "stands for over 1,000,000 shards"),
+        ("{3..0}.tar", "stands for no shards"),
+        ("x-{0{1,2}}.tar", "is missing"),
     ],
 )
 def test_a_pattern_that_does_not_fit_is_one_line(tmp_path: Path, pattern: str, words: str) -> None:
@@ -204,7 +203,7 @@ def test_a_pattern_that_does_not_fit_is_one_line(tmp_path: Path, pattern: str, w
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_is_no_shard_whatever_it_is_called(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_shard_whatever_its_name(tmp_path: Path) -> None:
     (tmp_path / "x.tar").mkdir()
     assert not is_shards(tmp_path / "x.tar")
     assert not is_shards(tmp_path / "x-{0..3}")
@@ -223,8 +222,8 @@ def test_a_folder_is_no_shard_whatever_it_is_called(tmp_path: Path) -> None:
         ("x/sunny-{0..9}.tar.gz", "x/sunny"),
     ],
 )
-def test_what_domains_are_named_by(pattern: str, name: str) -> None:
-    assert plain_path(Path(pattern)) == Path(name)
+def test_domains_are_named_after_their_shards(pattern: str, name: str) -> None:
+    assert base_path(Path(pattern)) == Path(name)
 
 
 # As the images of a run
@@ -233,11 +232,11 @@ def test_what_domains_are_named_by(pattern: str, name: str) -> None:
 def test_some_images_are_held_out_by_their_names(photos: Path) -> None:
     datasets, patterns = open_datasets(config(written(photos))), written_again(photos)
     for i in Domain:
-        train_names, test_names = held_out(names_of(Shards.open(Path(patterns[i]))))
+        train_names, test_names = split_names(names_of(Shards.open(Path(patterns[i]))))
         assert names_of(datasets.train[i]) == train_names
         assert names_of(datasets.test.images[i]) == test_names
-        whole = Shards.open(Path(patterns[i]))
-        by_name = {whole.name(k): whole.image(k).tobytes() for k in range(len(whole))}
+        shards = Shards.open(Path(patterns[i]))
+        by_name = {shards.name(k): shards.image(k).tobytes() for k in range(len(shards))}
         for part in (datasets.train[i], datasets.test.images[i]):
             assert all(part.image(k).tobytes() == by_name[part.name(k)] for k in range(len(part)))
     assert (datasets.names.a, datasets.names.b) == ("sunny", "rainy")
@@ -257,7 +256,7 @@ def test_the_limit_on_pixels_reaches_the_reader(photos: Path) -> None:
 def test_a_single_image_can_be_trained_on(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "in" / "1.png")
-    one, two = Shards.open(Path(write_shards(tmp_path / "in", tmp_path / "out", 1, 1))).split()
+    one, two = Shards.open(Path(write_shards(tmp_path / "in", tmp_path / "out", 1, 1))).train_test_split()
     assert len(one) == len(two) == 1
 
 
@@ -288,10 +287,10 @@ def test_no_shard_may_serve_twice(photos: Path) -> None:
     assert len(open_datasets(config(inner)).train.a)
 
 
-def test_the_order_of_a_domain_goes_through_its_shards_and_every_epoch_is_whole(
+def test_the_order_goes_shard_by_shard_and_every_epoch_is_complete(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unit.data.permutation._MIXED", 2)
+    monkeypatch.setattr("unit.data.shards._WINDOW", 2)
     settings = config(written(photos, 4))
     images = TrainingImages(open_datasets(settings).train, settings, 0)
     for i in Domain:
@@ -327,42 +326,15 @@ def test_ranks_share_an_epoch_without_overlap(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("kind", ["none", "memory", "disk"])
-def test_batches_do_not_depend_on_workers_or_the_cache(photos: Path, workers: int, kind: str) -> None:
-    patterns = written(photos)
+def test_batches_do_not_depend_on_workers(photos: Path, workers: int) -> None:
+    settings = config(written(photos))
 
-    def batches(kind: str, workers: int, steps: range) -> list[PerDomain[torch.Tensor]]:
-        settings = config(patterns, cache=kind)
+    def batches(workers: int, steps: range) -> list[PerDomain[torch.Tensor]]:
         images, bad = TrainingImages(open_datasets(settings).train, settings, 0), BadImages(PerDomain(9, 9))
-        return list(training_batches(images, bad, places(steps, 3), workers, torch.device("cpu")))
+        return list(training_batches(images, bad, batch_indices(steps, 3), workers, torch.device("cpu")))
 
-    plain = batches("none", 0, range(12))
-    for _ in range(2):
-        for one, two in zip(plain[2:], batches(kind, workers, range(2, 12)), strict=True):
-            assert all(torch.equal(one[i], two[i]) for i in Domain)
-
-
-def test_a_kept_image_is_read_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = config(written(photos), cache="disk")
-    source = cached(Shards.open(Path(settings.a or "")), settings)
-    first = [source.image(k, 20).tobytes() for k in range(len(source))]
-    monkeypatch.setattr(Shards, "image", None)
-    assert [source.image(k, 20).tobytes() for k in range(len(source))] == first
-
-
-def test_a_kept_image_is_read_anew_when_its_shard_changes(photos: Path) -> None:
-    settings = config(written(photos, 99), cache="disk")
-    seen = []
-    for _ in range(2):
-        source = cached(Shards.open(Path(settings.a or "")), settings)
-        assert isinstance(source, CachedFolder)
-        seen.append([source.image(k, 20).tobytes() for k in range(len(source))])
-        dice = np.random.default_rng(1)
-        for path in (path for path in (photos / "sunny").rglob("*") if path.is_file()):
-            Image.fromarray(dice.integers(0, 256, (30, 30, 3), np.uint8)).save(path)
-        shutil.rmtree(photos.parent / "shards")
-        written(photos, 99)
-    assert all(one != two for one, two in zip(*seen, strict=True))
+    for one, two in zip(batches(0, range(12))[2:], batches(workers, range(2, 12)), strict=True):
+        assert all(torch.equal(one[i], two[i]) for i in Domain)
 
 
 def test_a_skipped_image_is_replaced_by_another(photos: Path) -> None:
@@ -377,7 +349,7 @@ def test_a_skipped_image_is_replaced_by_another(photos: Path) -> None:
 def test_the_second_start_reads_no_headers(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     patterns = written(photos)
     digest = open_datasets(config(patterns)).digest()
-    monkeypatch.setattr("unit.data.shard_index._members", None)
+    monkeypatch.setattr("unit.data.shard_index._read_members", None)
     assert open_datasets(config(patterns)).digest() == digest
 
 
@@ -390,7 +362,7 @@ def test_without_a_folder_for_caches_shards_are_read_all_the_same(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_two_parts_of_a_run_on_shards_equal_the_whole(photos: Path, tmp_path: Path, workers: int) -> None:
+def test_a_resumed_run_on_shards_equals_an_uninterrupted_one(photos: Path, tmp_path: Path, workers: int) -> None:
     patterns = written(photos)
     data = {"a": patterns.a, "b": patterns.b}
 

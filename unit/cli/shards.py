@@ -1,4 +1,4 @@
-"""``shards``: a folder of images as WebDataset shards."""
+"""``shards``: copy a folder of images into WebDataset shards."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ def run(argv: Sequence[str]) -> int:
     """Write the shards; returns the exit status."""
     parser = Parser(
         prog="python -m unit shards",
-        description="Copy the images of a folder, byte for byte and in a random order, into tar files that training "
-        "reads in the folder's place: OUT/NAME-000000.tar and so on, where NAME is the folder's. Prints what to give "
-        "as data.a or data.b.",
+        description="Copy the images of a folder, byte for byte and in random order, into tar files that training "
+        "reads instead of the folder: OUT/NAME-000000.tar and so on, where NAME is the folder's. Prints the value "
+        "for data.a or data.b.",
         epilog="example: python -m unit shards photos/sunny shards",
     )
     parser.add_argument("folder", type=path, metavar="FOLDER", help="the images, at any depth")
     parser.add_argument("out", type=path, metavar="OUT", help="folder to write to")
-    megabytes_help = "a shard ends after so many (default: %(default)s)"
+    megabytes_help = "maximum size of a shard (default: %(default)s)"
     parser.add_argument("--megabytes", type=integer(1, 10**6), default=250, metavar="N", help=megabytes_help)
-    per_shard_help = "or after so many images (default: only by megabytes)"
+    per_shard_help = "maximum number of images in a shard (default: only megabytes count)"
     parser.add_argument("--per_shard", type=integer(1), default=10**9, metavar="N", help=per_shard_help)
-    parser.add_argument("--seed", type=integer(0), default=0, help="of the order (default: %(default)s)")
+    parser.add_argument("--seed", type=integer(0), default=0, help="of the random order (default: %(default)s)")
     arguments = parser.parse_args(argv)
     print(write_shards(arguments.folder, arguments.out, arguments.per_shard, arguments.megabytes, arguments.seed))
     return 0

@@ -1,18 +1,16 @@
-"""What the keys of `data` mean: the training and test images of both domains, and their names."""
+"""Open the training and held-out images of both domains as the `data` section of a configuration says."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from unit.config import DataConfig
-from unit.data.cache import cache_folder
-from unit.data.folders import ImageFolder, default_names, digest, held_out, split_root
-from unit.data.shards import Shards, is_shards, plain_path, shard_files
+from unit.data.folders import ImageFolder, default_names, digest, split_root
+from unit.data.shards import Shards, base_path, cache_folder, is_shards, shard_files
 from unit.domains import Domain, PerDomain
-from unit.errors import ConfigError, DataError, escape
+from unit.errors import DataError, escape
 from unit.image_source import ImageSource
 from unit.images import MAX_PIXELS
 from unit.streets import Streets, Weather
@@ -20,13 +18,13 @@ from unit.streets import Streets, Weather
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Images that training never saw."""
+    """Images that training never sees."""
 
     images: PerDomain[ImageSource]
     paired: bool
     """image k of A and of B show the same scene"""
     redrawn: PerDomain[ImageSource] | None = None
-    """embedded streets: the same scenes with other clouds and streaks, the best that a translator can reach"""
+    """built-in streets: the same scenes with other clouds and streaks, the best that a translator can reach"""
 
 
 @dataclass(frozen=True)
@@ -36,14 +34,14 @@ class Datasets:
     train: PerDomain[ImageSource]
     test: HeldOut
     names: PerDomain[str]
-    """what the user calls the domains"""
+    """the user's names of the domains"""
 
     def digest(self) -> str:
-        """Changes when a training image is added, removed or renamed."""
+        """Hash the names of all training images: it changes when one is added, removed or renamed."""
         return digest(f"{i}/{self.train[i].name(k)}" for i in Domain for k in range(len(self.train[i])))
 
     def describe(self) -> str:
-        """Domain, name and counts, a line for each."""
+        """Return a line for each domain: its name and counts."""
         return "\n".join(
             f"{i}: {self.names[i]}, {len(self.train[i])} training images, {len(self.test.images[i])} held out"
             for i in Domain
@@ -51,107 +49,93 @@ class Datasets:
 
 
 def open_datasets(config: DataConfig, seed: int = 0) -> Datasets:
-    """List the folders or shards, or lay out the embedded streets; no image is read yet.
+    """List the folders or shards, or set up the built-in streets; no image is read yet.
 
     Raises:
         DataError: a folder or shard is missing, empty or not what the configuration says.
     """
-    return _streets(config, seed) if config.synthetic else _folders(config)
+    return _open_streets(config, seed) if config.synthetic else _open_folders(config)
 
 
 def open_held_out(folders: PerDomain[Path], paired: bool, max_pixels: int = MAX_PIXELS) -> HeldOut:
-    """Two folders, or shards, of test images.
+    """Open two folders, or shards, of test images.
 
     Raises:
         DataError: a folder is missing or empty, or `paired` and they hold different numbers of images.
     """
-    images = folders.map(lambda folder: _opened(folder, max_pixels))
+    images = folders.map(lambda folder: _open(folder, max_pixels))
     a, b = images.map(len)
     if paired and a != b:
-        raise DataError(f"{folders.a} has {a} images, but {folders.b} has {b}; aligned pairs need as many")
-    return HeldOut(PerDomain(images.a, images.b), paired)
+        raise DataError(f"{folders.a} has {a} images, but {folders.b} has {b}; aligned pairs need equal numbers")
+    return HeldOut(images, paired)
 
 
-def _streets(config: DataConfig, seed: int) -> Datasets:
-    size, weathers = config.load_size, PerDomain(Weather.SUNNY, Weather.RAINY)
-    train = PerDomain.of(lambda i: Streets(weathers[i], f"train{i.upper()}", config.streets_train, size, seed))
-    test = PerDomain.of(lambda i: Streets(weathers[i], "test", config.streets_test, size, seed))
-    redrawn = PerDomain.of(lambda i: replace(test[i], variation=1))
+def _open_streets(config: DataConfig, seed: int) -> Datasets:
+    def streets(i: Domain, split: str, count: int, variation: int = 0) -> ImageSource:
+        weather = PerDomain(Weather.SUNNY, Weather.RAINY)[i]
+        return Streets(weather, split, count, config.load_size, seed, variation)
+
+    train = PerDomain.of(lambda i: streets(i, f"train{i.upper()}", config.streets_train))
+    test = PerDomain.of(lambda i: streets(i, "test", config.streets_test))
+    redrawn = PerDomain.of(lambda i: streets(i, "test", config.streets_test, variation=1))
     names = PerDomain(config.name_a or "sunny", config.name_b or "rainy")
-    return Datasets(_sources(train), HeldOut(_sources(test), paired=True, redrawn=_sources(redrawn)), names)
+    return Datasets(train, HeldOut(test, paired=True, redrawn=redrawn), names)
 
 
-def _sources(pair: PerDomain[Streets] | PerDomain[ImageFolder | Shards]) -> PerDomain[ImageSource]:
-    return PerDomain(pair.a, pair.b)
-
-
-def _opened(place: Path, max_pixels: int) -> ImageFolder | Shards:
-    if not is_shards(place):
-        return replace(ImageFolder.open(place), max_pixels=max_pixels)
-    keep = None
-    with suppress(ConfigError):  # no folder for caches is known
-        keep = cache_folder() / "shards"
-    return Shards.open(place, max_pixels, keep)
-
-
-def _split(source: ImageFolder | Shards) -> tuple[ImageFolder | Shards, ImageFolder | Shards]:
-    """What to train on, and what is held out."""
-    if isinstance(source, Shards):
-        return source.split()
-    train, test = held_out(source.names)
-    return replace(source, names=tuple(train)), replace(source, names=tuple(test))
-
-
-def _folders(config: DataConfig) -> Datasets:
-    train_folders, test_folders = _places(config)
+def _open_folders(config: DataConfig) -> Datasets:
+    train_folders, test_folders = _find_folders(config)
     _refuse_overlap(train_folders, test_folders)
     names = _names(config, train_folders)
-    folders = train_folders.map(lambda folder: _opened(folder, config.max_pixels))
+    sources = train_folders.map(lambda folder: _open(folder, config.max_pixels))
     if test_folders is not None:
-        test = open_held_out(test_folders, config.paired_test, config.max_pixels)
-        return Datasets(_sources(folders), test, names)
+        return Datasets(sources, open_held_out(test_folders, config.paired_test, config.max_pixels), names)
     if config.paired_test:
-        raise DataError(f"{config.root}: data.paired_test needs testA and testB in it; images held out are no pairs")
-    split = folders.map(_split)
-    train, held = split.map(lambda parts: parts[0]), split.map(lambda parts: parts[1])
-    return Datasets(_sources(train), HeldOut(_sources(held), paired=False), names)
+        raise DataError(f"{config.root}: data.paired_test needs testA and testB in it; held-out images are not paired")
+    splits = sources.map(lambda source: source.train_test_split())
+    train, test = splits.map(lambda split: split[0]), splits.map(lambda split: split[1])
+    return Datasets(train, HeldOut(test, paired=False), names)
 
 
-def _places(config: DataConfig) -> tuple[PerDomain[Path], PerDomain[Path] | None]:
-    """The training folders, and the test folders if there are both."""
-    given = PerDomain(config.test_a, config.test_b)
-    tests = given.map(lambda folder: _folder(folder) if folder else None)
+def _open(path: Path, max_pixels: int) -> ImageSource:
+    if is_shards(path):
+        return Shards.open(path, max_pixels, cache_folder())
+    return ImageFolder.open(path, max_pixels)
+
+
+def _find_folders(config: DataConfig) -> tuple[PerDomain[Path], PerDomain[Path] | None]:
+    """Return the training folders, and the test folders if both are there."""
+    tests = PerDomain(config.test_a, config.test_b).map(lambda folder: _expand_user(folder) if folder else None)
     if config.root is None:
-        train = PerDomain(config.a, config.b).map(lambda folder: _folder(str(folder)))
+        train = PerDomain(config.a, config.b).map(lambda folder: _expand_user(str(folder)))
     else:
-        found = split_root(_folder(config.root))
-        train = found.map(lambda pair: pair[0])
-        tests = PerDomain.of(lambda i: tests[i] or found[i][1])
+        below_root = split_root(_expand_user(config.root))
+        train = below_root.map(lambda pair: pair[0])
+        tests = PerDomain.of(lambda i: tests[i] or below_root[i][1])
     if (tests.a is None) != (tests.b is None):
         raise DataError(f"{config.root}: has only one of testA and testB; add the other or remove it")
     return train, PerDomain(tests.a, tests.b) if tests.a and tests.b else None
 
 
-def _folder(path: str) -> Path:
-    """No shell has seen what a file says: "~" is still the home folder."""
+def _expand_user(path: str) -> Path:
+    """Expand "~", which no shell has done for a path in a configuration file."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - which raises for "~nobody"
 
 
 def _refuse_overlap(train: PerDomain[Path], test: PerDomain[Path] | None) -> None:
-    """No image may be in both domains, nor be trained on and tested with."""
-    others = [(train.a, train.b), (train.b, train.a)]
+    """Check that no image is in both domains, or in both training and test."""
+    pairs = [(train.a, train.b), (train.b, train.a)]
     if test is not None:
-        others += [(test[i], train[j]) for i in Domain for j in Domain]
-    for inner, outer in others:
-        if _inside(inner, outer):
+        pairs += [(test[i], train[j]) for i in Domain for j in Domain]
+    for inner, outer in pairs:
+        if _overlaps(inner, outer):
             raise DataError(
                 f"{escape(inner)}: is or lies inside {escape(outer)}, so its images would serve twice; "
                 "give separate folders"
             )
 
 
-def _inside(inner: Path, outer: Path) -> bool:
-    """Whether all, or a shard, of `inner` belongs to `outer`. Shards in a folder are none of its images."""
+def _overlaps(inner: Path, outer: Path) -> bool:
+    """True if the folder `inner` lies in `outer`, or both share a shard. Shards are not images of a folder."""
     if is_shards(inner) and is_shards(outer):
         shards = [{os.path.realpath(file) for file in shard_files(pattern)} for pattern in (inner, outer)]
         return not shards[0].isdisjoint(shards[1])
@@ -161,9 +145,8 @@ def _inside(inner: Path, outer: Path) -> bool:
 def _names(config: DataConfig, folders: PerDomain[Path]) -> PerDomain[str]:
     if config.name_a and config.name_b:
         return PerDomain(config.name_a, config.name_b)
-    a, b = folders.map(lambda folder: plain_path(folder) if is_shards(folder) else folder)
-    found = default_names(a, b)
-    names = PerDomain(config.name_a or found.a, config.name_b or found.b)
+    defaults = default_names(*folders.map(lambda folder: base_path(folder) if is_shards(folder) else folder))
+    names = PerDomain(config.name_a or defaults.a, config.name_b or defaults.b)
     if names.a == names.b:
         raise DataError(f"both domains would be called {names.a!r}; set data.name_a and data.name_b")
     return names

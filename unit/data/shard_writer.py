@@ -1,4 +1,4 @@
-"""A folder's images, byte for byte, in WebDataset shards."""
+"""Copy a folder's images, byte for byte, into WebDataset shards."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
-from unit.data.permutation import permute_index
 from unit.errors import ConfigError, ImageError, escape
 from unit.files import wrap_os_errors
 from unit.listing import list_images
@@ -20,36 +20,43 @@ from unit.seeds import seed_for
 
 
 def write_shards(folder: Path, out: Path, images: int, megabytes: int, seed: int = 0) -> str:
-    """Write all images below `folder` to shards in `out`, each ended by so many images or megabytes of them.
+    """Write all images below `folder` to shards in `out`, which appear there all together, at the end.
 
-    Their order follows from `seed`, so that neighbours in the folder, such as frames of one film, lie apart. Returns
-    the pattern that names the shards. They appear in `out` all together, at the end.
+    Args:
+        images: at most so many in a shard.
+        megabytes: at most so many in a shard.
+        seed: of a random order, by which neighbours in the folder, such as frames of one film, lie apart.
+
+    Returns:
+        The pattern that stands for the shards.
 
     Raises:
         DataError: the folder is missing or has no images, or one of them can't be read.
-        ConfigError: there are such shards in `out` already.
-        UserError: webdataset is missing, or there is no room.
+        ConfigError: `out` has such shards already, or webdataset is missing.
+        UserError: the shards can't be written.
     """
     writer = _webdataset().ShardWriter
     names = list_images(folder)
     stem = re.sub(r"[^\w.-]+", "-", folder.resolve().name).strip(".-") or "shards"
     with wrap_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        there = [path.name for path in out.iterdir() if re.fullmatch(re.escape(stem) + r"-[0-9]{6,}\.tar", path.name)]
-        if there:
-            raise ConfigError(f"{escape(out)}: has {min(there)} already; give another folder, or remove its shards")
-        with tempfile.TemporaryDirectory(prefix=f".{stem}-", dir=out) as beside:
-            pattern = f"{os.path.abspath(beside)}/{stem}".replace("%", "%%") + "-%06d.tar"  # noqa: PTH100
-            # mtime: the same images make the same shards; pax: names of any length and letters.
+        existing = [
+            path.name for path in out.iterdir() if re.fullmatch(re.escape(stem) + r"-[0-9]{6,}\.tar", path.name)
+        ]
+        if existing:
+            raise ConfigError(f"{escape(out)}: has {min(existing)} already; give another folder, or remove its shards")
+        with tempfile.TemporaryDirectory(prefix=f".{stem}-", dir=out) as temporary:
+            pattern = f"{os.path.abspath(temporary)}/{stem}".replace("%", "%%") + "-%06d.tar"  # noqa: PTH100
+            # mtime: the same images give the same shards; pax: names of any length and script.
             options = {"encoder": False, "mtime": 0, "format": "PAX_FORMAT", "verbose": 0}
             with writer(pattern, maxcount=images, maxsize=megabytes * 1e6, **options) as shards:
                 for sample in _samples(folder, names, seed):
                     shards.write(sample)
-            written = sorted(Path(beside).iterdir())
+            written = sorted(Path(temporary).iterdir())
             for shard in written:
                 shard.rename(out / shard.name)
-    several = f"{stem}-{{000000..{len(written) - 1:06d}}}.tar"
-    return str(out / (several if len(written) > 1 else written[0].name))
+    pattern = f"{stem}-{{000000..{len(written) - 1:06d}}}.tar"
+    return str(out / (pattern if len(written) > 1 else written[0].name))
 
 
 def _webdataset() -> Any:
@@ -61,9 +68,9 @@ def _webdataset() -> Any:
 
 
 def _samples(folder: Path, names: Sequence[str], seed: int) -> Iterator[dict[str, Any]]:
-    keys, count, key = _keys(names), len(names), seed_for(seed, "shards")
-    places = tqdm(range(count), unit="file", leave=False, disable=not sys.stderr.isatty())
-    for index in (permute_index(place, count, key) for place in places):
+    keys = _keys(names)
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed_for(seed, "shards"))).tolist()
+    for index in tqdm(order, unit="file", leave=False, disable=not sys.stderr.isatty()):
         path = folder / names[index]
         try:
             content = path.read_bytes()
@@ -73,17 +80,17 @@ def _samples(folder: Path, names: Sequence[str], seed: int) -> Iterator[dict[str
 
 
 def _keys(names: Sequence[str]) -> list[str]:
-    """Each path without its ending, and with no dot in its last part, since WebDataset's ending begins at the first.
+    """Make WebDataset keys: paths without suffix and without dots in the base name, where a key ends at the first.
 
-    Where that makes two the same, as of x.jpg and x.png, the later one gets a number.
+    Where two would be equal, as of x.jpg and x.png, the later one gets a number.
     """
     taken: dict[str, None] = {}
     for name in names:
         directory, slash, base = name.rpartition("/")
-        plain = directory + slash + os.path.splitext(base)[0].replace(".", "_")  # noqa: PTH122
-        key, number = plain, 1
+        stem = directory + slash + os.path.splitext(base)[0].replace(".", "_")  # noqa: PTH122
+        key, number = stem, 1
         while key in taken:
             number += 1
-            key = f"{plain}-{number}"
+            key = f"{stem}-{number}"
         taken[key] = None
     return list(taken)

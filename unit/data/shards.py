@@ -1,4 +1,4 @@
-"""WebDataset shards as a source: tar files of images, for folders beyond one disk or of too many files."""
+"""WebDataset shards: tar files of images, for data sets beyond one disk or of too many files."""
 
 from __future__ import annotations
 
@@ -6,174 +6,176 @@ import glob
 import io
 import os
 import re
+import sys
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from PIL import Image
+from torch import Tensor
 
-from unit.data.folders import held_out
-from unit.data.permutation import ShardOrder
-from unit.data.shard_index import ShardIndex, read_indexes
+from unit.data.folders import split_names
+from unit.data.shard_index import Members, Stamp, read_indexes
 from unit.errors import DataError, ImageError, escape
-from unit.images import MAX_PIXELS, read_image
+from unit.image_source import ImageSource
+from unit.images import MAX_PIXELS, decode_image, image_errors
 
-_ENDINGS = (".tar", ".tgz", *(f".tar.{packing}" for packing in ("gz", "bz2", "xz", "zst")))
+_SUFFIXES = (".tar", ".tgz", *(f".tar.{compression}" for compression in ("gz", "bz2", "xz", "zst")))
 """Of shards; the compressed ones are refused by name when they are read."""
+_WINDOW = 8
+"""Shards whose images are shuffled together, and so are read from at once."""
 _BRACES = re.compile(r"\{([^{}]*)\}")
-_WILD = re.compile(r"[*?]|\[[^]]*\]")
-_MOST = 1_000_000
-"""Shards of a pattern; beyond it stands a slip of the pen."""
+_WILDCARD = re.compile(r"[*?]|\[[^]]*\]")
+_MAX_SHARDS = 1_000_000
+"""Of a pattern; with more, it is a typing error."""
 
 
-class Shards:
-    """The images in `files` (paths relative to `root`), one of each sample. Pickled, it takes their index along."""
+@dataclass(frozen=True, eq=False)
+class Shards(ImageSource):
+    """The images in tar files, one of each sample."""
 
-    def __init__(
-        self, root: Path, files: Sequence[str], indexes: Sequence[ShardIndex], max_pixels: int = MAX_PIXELS
-    ) -> None:
-        self.root, self.max_pixels = root, max_pixels
-        self._files, self._indexes = files, indexes
-        self.order = ShardOrder([len(index) for index in indexes])
+    root: Path
+    """a folder that holds all shards"""
+    paths: Sequence[str]
+    """paths relative to it"""
+    stamps: Sequence[Stamp]
+    """of each shard"""
+    members: Members
+    """of each image, shard by shard"""
+    shard_numbers: npt.NDArray[np.int64]
+    """of each image"""
+    max_pixels: int = MAX_PIXELS
 
     @classmethod
-    def open(cls, pattern: Path, max_pixels: int = MAX_PIXELS, keep: Path | None = None) -> Shards:
-        """What `pattern` names; `keep` is a folder for what was read of the shards, so that it is read once.
+    def open(cls, pattern: Path, max_pixels: int = MAX_PIXELS, cache: Path | None = None) -> Shards:
+        """Open the shards that `pattern` stands for; `cache` is a folder for their indexes.
 
         Raises:
-            DataError: a shard is missing, damaged, no tar file, or without images.
+            DataError: a shard is missing, damaged, not a tar file, or without images.
         """
         if not hasattr(os, "pread"):
             raise DataError(f"{escape(pattern)}: shards need Linux or macOS; unpack them into a folder")
         paths = shard_files(pattern)
         root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])  # noqa: PTH100, PTH120
         files = [os.path.relpath(path, root).replace(os.sep, "/") for path in paths]
-        return cls(Path(root), files, read_indexes(paths, keep), max_pixels)
+        stamps, members = zip(*read_indexes(paths, cache), strict=True)
+        shard_numbers = np.repeat(np.arange(len(files)), [len(array) for array in members])
+        return cls(Path(root), files, stamps, np.concatenate(members), shard_numbers, max_pixels)
 
     def __len__(self) -> int:
-        return len(self.order)
+        return len(self.members)
 
     def name(self, index: int) -> str:
-        """The shard, relative to those that hold all, and the image's name therein, with "/" between all parts."""
-        shard, number = self.order.shard(index)
-        return f"{self._files[shard]}/{self._indexes[shard].name(number)}"
-
-    def file(self, index: int) -> str:
-        """The shard that holds the image."""
-        return os.path.join(self.root, self._files[self.order.shard(index)[0]])  # noqa: PTH118
+        """Return the shard's path relative to `root`, and the image's name there, with "/" between all parts."""
+        return f"{self.paths[self.shard_numbers[index]]}/{os.fsdecode(self.members['name'][index])}"
 
     def image(self, index: int, short_side: int | None = None) -> Image.Image:
-        """Image `index` as RGB, as if it were a file of its own; raises `ImageError` as `read_image`."""
-        shard, number = self.order.shard(index)
-        member = _Member(self.root / self.name(index), self.file(index), self._indexes[shard], number)
-        return read_image(cast(Path, member), self.max_pixels, short_side)  # it asks no more of a path
+        """Read an image as if it were a file of its own; raises `ImageError` as `read_image` does."""
+        shard_number, member = self.shard_numbers[index], self.members[index]
+        with image_errors(self.root / self.name(index)):
+            shard = _open_shard(str(self.root / self.paths[shard_number]), self.stamps[shard_number])
+            content = shard.read(int(member["offset"]), int(member["size"]))
+            return decode_image(io.BytesIO(content), self.max_pixels, short_side)
 
-    def split(self) -> tuple[Shards, Shards]:
-        """What to train on and what is held out, as `held_out` says of the names."""
-        shards = zip(self._files, self._indexes, strict=True)
-        names = [f"{file}/{index.name(number)}" for file, index in shards for number in range(len(index))]
-        test = set(held_out(names)[1])
-        held = np.array([name in test for name in names])
-        if held.all():  # a single image
-            return self, self
-        parts = np.split(held, np.cumsum([len(index) for index in self._indexes])[:-1])
-        train = [index.only(~part) for index, part in zip(self._indexes, parts, strict=True)]
-        tests = [index.only(part) for index, part in zip(self._indexes, parts, strict=True)]
-        return self._with(train), self._with(tests)
+    def train_test_split(self) -> tuple[Shards, Shards]:
+        """Split by `split_names`."""
+        names = [self.name(index) for index in range(len(self))]
+        train, test = (np.array([name in part for name in names]) for part in map(set, split_names(names)))
+        return self._select(train), self._select(test)
 
-    def _with(self, indexes: Sequence[ShardIndex]) -> Shards:
-        return Shards(self.root, self._files, indexes, self.max_pixels)
+    def _select(self, mask: npt.NDArray[np.bool_]) -> Shards:
+        return replace(self, members=self.members[mask], shard_numbers=self.shard_numbers[mask])
 
-
-class _Member:
-    """An image in a shard, to be read like a file: what `read_image` asks of a path."""
-
-    def __init__(self, path: Path, shard: str, index: ShardIndex, number: int) -> None:
-        self._path, self._shard, self._stamp = path, shard, index.stamp
-        self._place, self._size = index.place(number)
-
-    def __fspath__(self) -> str:
-        return str(self._path)
-
-    def stat(self) -> os.stat_result:
-        """The shard's, but for the size."""
-        status = _opened(self._shard, self._stamp).status
-        return os.stat_result((*status[:6], self._size, *status[7:]))
-
-    def open(self, _: str) -> io.BytesIO:
-        """The image's bytes."""
-        return io.BytesIO(_opened(self._shard, self._stamp).read(self._place, self._size))
+    def epoch_order(self, seed: int) -> Tensor:
+        """Shuffle the shards, cut them into windows of up to 8, and shuffle the images within each window."""
+        generator = torch.Generator().manual_seed(seed)
+        counts = np.bincount(self.shard_numbers, minlength=len(self.paths)).tolist()
+        images = torch.arange(len(self)).split(counts)
+        shards = torch.randperm(len(counts), generator=generator)
+        windows = shards.tensor_split(-(-len(counts) // _WINDOW))
+        mixed = [torch.cat([images[shard] for shard in window]) for window in windows]
+        return torch.cat([window[torch.randperm(len(window), generator=generator)] for window in mixed])
 
 
 class _OpenShard:
-    """A file that is closed when nobody holds it any more."""
+    """An open file, closed when the last reference goes."""
 
-    def __init__(self, path: str, stamp: tuple[int, int]) -> None:
+    def __init__(self, path: str, stamp: Stamp) -> None:
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
-        self.status = os.fstat(self._file)
-        if (self.status.st_size, self.status.st_mtime_ns) != stamp:
-            raise ImageError("the shard was changed since the run began; the same command goes on with what it is now")
+        status = os.fstat(self._file)
+        if (status.st_size, status.st_mtime_ns) != stamp:
+            raise ImageError("the shard has changed since the run began; run the same command again to resume with it")
 
-    def read(self, place: int, size: int) -> bytes:
-        content = os.pread(self._file, size, place)
+    def read(self, offset: int, size: int) -> bytes:
+        content = os.pread(self._file, size, offset)
         if len(content) < size:
-            raise ImageError("the shard was cut short since the run began; copy it anew")
+            raise ImageError("the shard was cut short since the run began; copy it again")
         return content
 
 
-@lru_cache(maxsize=64)  # two domains, and a window of shards in each, are some twenty
-def _opened(path: str, stamp: tuple[int, int]) -> _OpenShard:
-    """For whoever in this process reads it; a fork may read it too, as `pread` moves nothing."""
+@lru_cache(maxsize=64)  # two domains, and a window of shards in each, are about twenty
+def _open_shard(path: str, stamp: Stamp) -> _OpenShard:
+    """Open a shard once in this process; forks may read it too, since `pread` has no file position."""
     return _OpenShard(path, stamp)
 
 
+def cache_folder() -> Path | None:
+    """The folder of this user's caches for shard indexes, or None if the system names none."""
+    defaults = {"darwin": "~/Library/Caches", "win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local")}
+    folder = os.environ.get("XDG_CACHE_HOME") or defaults.get(sys.platform, "~/.cache")
+    path = Path(os.path.expanduser(folder))  # noqa: PTH111 - which raises where there is no home
+    return path / "unit-translation" / "shards" if path.is_absolute() else None
+
+
 def is_shards(path: Path) -> bool:
-    """Whether this names shards, and not a folder."""
-    return path.name.lower().endswith(_ENDINGS) and not path.is_dir()
+    """True if a path stands for shards, not for a folder."""
+    return path.name.lower().endswith(_SUFFIXES) and not path.is_dir()
 
 
 def shard_files(pattern: Path) -> list[str]:
-    """The tar files that ``x-{0000..0999}.tar``, ``{p,q}.tar``, ``x-*.tar`` or one path stand for, each once.
+    """List the tar files that ``x-{0000..0999}.tar``, ``{p,q}.tar``, ``x-*.tar`` or a path stand for, each once.
 
     Raises:
-        DataError: there are none, one is missing, or the pattern is not understood.
+        DataError: there are none, one is missing, or the pattern is malformed.
     """
     text = str(pattern)
     if pattern.is_file():  # whatever its name looks like
         return [text]
-    paths = list(islice(_expanded(text), _MOST + 1))
-    if not 0 < len(paths) <= _MOST:
-        count = f"over {_MOST:,}" if paths else "no"
-        raise DataError(f"{escape(pattern)}: names {count} shards; correct the pattern")
-    paths = list(dict.fromkeys(found for path in paths for found in _found(path)))
+    paths = list(islice(_expand_braces(text), _MAX_SHARDS + 1))
+    if not 0 < len(paths) <= _MAX_SHARDS:
+        count = f"over {_MAX_SHARDS:,}" if paths else "no"
+        raise DataError(f"{escape(pattern)}: stands for {count} shards; correct the pattern")
+    paths = list(dict.fromkeys(match for path in paths for match in _expand_wildcards(path)))
     missing = [path for path in paths if not os.path.isfile(path)]  # noqa: PTH113
     if missing:
-        others = f", nor are {len(missing) - 1:,} others of its pattern's {len(paths):,}" if len(missing) > 1 else ""
-        raise DataError(f"{escape(missing[0])}: is not there{others}; copy them there, or correct the pattern")
+        others = f", like {len(missing) - 1:,} more of the pattern's {len(paths):,}" if len(missing) > 1 else ""
+        raise DataError(f"{escape(missing[0])}: is missing{others}; copy them there, or correct the pattern")
     return paths
 
 
-def plain_path(pattern: Path) -> Path:
-    """What a domain can be named by: of ``x/sunny-{0..9}.tar``, x/sunny."""
-    stem = _WILD.sub("", _BRACES.sub("", pattern.name))
-    ending = next((ending for ending in _ENDINGS if stem.lower().endswith(ending)), "")
-    stem = stem[: len(stem) - len(ending)].strip("-_. ")
+def base_path(pattern: Path) -> Path:
+    """Return the path to name a domain by: x/sunny for ``x/sunny-{0..9}.tar``."""
+    stem = _WILDCARD.sub("", _BRACES.sub("", pattern.name))
+    suffix = next((suffix for suffix in _SUFFIXES if stem.lower().endswith(suffix)), "")
+    stem = stem[: len(stem) - len(suffix)].strip("-_. ")
     return pattern.parent / stem if stem else pattern.parent
 
 
-def _expanded(pattern: str) -> Iterator[str]:
-    """As a shell writes it out: the last braces run fastest."""
+def _expand_braces(pattern: str) -> Iterator[str]:
+    """Expand braces as a shell does, the last ones fastest; lazily, since a pattern may stand for billions of paths."""
     braces = _BRACES.search(pattern)
     if braces is None:
         yield pattern
         return
     for choice in _choices(braces[1], pattern):
-        for rest in _expanded(pattern[braces.end() :]):
+        for rest in _expand_braces(pattern[braces.end() :]):
             yield pattern[: braces.start()] + choice + rest
 
 
@@ -187,11 +189,13 @@ def _choices(text: str, pattern: str) -> Iterator[str]:
     elif "," in text:
         yield from text.split(",")
     else:
-        raise DataError(f"{escape(pattern)}: {{{escape(text)}}} is not understood; write {{0000..0999}} or {{x,y}}")
+        raise DataError(
+            f"{escape(pattern)}: {{{escape(text)}}} is not a list or range; write {{0000..0999}} or {{x,y}}"
+        )
 
 
-def _found(path: str) -> list[str]:
-    """Of a glob, what is there; it, where there is none."""
-    if not _WILD.search(path) or os.path.lexists(path):
+def _expand_wildcards(path: str) -> list[str]:
+    """Return the matches of a glob, or the path itself if it has none."""
+    if not _WILDCARD.search(path) or os.path.lexists(path):
         return [path]
     return sorted(glob.glob(path)) or [path]  # noqa: PTH207 - keeps the path as it is written

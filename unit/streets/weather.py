@@ -1,6 +1,6 @@
-"""Sun and rain: what they do to colours, the sky, and the finished image.
+"""Sun and rain: their colours, sky and overlays.
 
-Only what takes `dice` depends on the variation; all else follows from the scene.
+Only functions of `rng` depend on the variation; all others follow from the scene.
 """
 
 import math
@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from unit.streets.dice import Rng
-from unit.streets.scene import Camera, Colour
+from unit.streets.rng import Rng
+from unit.streets.scene import Camera, Color
 
 Floats = npt.NDArray[np.float32]
 
@@ -26,91 +26,94 @@ class Weather(StrEnum):
 
 @dataclass(frozen=True)
 class Glow:
-    """Light that spills over: centre, its mirror image's y, radius (all in image units), and colour."""
+    """Light around a lamp or the sun: centre, its mirror image's y, radius (all in image units), and colour."""
 
     x: float
     y: float
     mirrored: float
     radius: float
-    colour: Colour
+    color: Color
 
 
-FAINTEST = 0.012  # the smallest glow, in image units: they are drawn on a grid of 64 x 64
-SHADE = 0.76  # how bright a wall in its own shadow is; the sun stands ahead and to the left
-_HAZE: Colour = (206, 226, 240)
-_FOG: Colour = (167, 181, 195)
-_CLEAR: dict[Weather, float] = {Weather.SUNNY: 170.0, Weather.RAINY: 44.0}  # metres that 63 % of the colour is lost in
-_SKY: dict[Weather, tuple[Colour, Colour]] = {  # zenith, horizon
+MIN_GLOW_RADIUS = 0.012  # in image units: glows are drawn on a grid of 64 x 64
+SHADE = 0.76  # brightness of a wall in its own shadow; the sun stands ahead and to the left
+_HAZE: Color = (206, 226, 240)
+_FOG: Color = (167, 181, 195)
+_VISIBILITY: dict[Weather, float] = {
+    Weather.SUNNY: 170.0,
+    Weather.RAINY: 44.0,
+}  # metres, for 63 % of the colour
+_SKY: dict[Weather, tuple[Color, Color]] = {  # zenith, horizon
     Weather.SUNNY: ((62, 136, 216), (206, 232, 244)),
     Weather.RAINY: ((100, 115, 136), _FOG),
 }
 
 
-def blend(a: Colour, b: Colour, share: float) -> Colour:
-    """`a` where `share` is 0, `b` where it is 1."""
+def blend(a: Color, b: Color, fraction: float) -> Color:
+    """`a` where `fraction` is 0, `b` where it is 1."""
     return (
-        int(a[0] + (b[0] - a[0]) * share),
-        int(a[1] + (b[1] - a[1]) * share),
-        int(a[2] + (b[2] - a[2]) * share),
+        int(a[0] + (b[0] - a[0]) * fraction),
+        int(a[1] + (b[1] - a[1]) * fraction),
+        int(a[2] + (b[2] - a[2]) * fraction),
     )
 
 
-def air(weather: Weather, z: float) -> float:
-    """The share of a thing's colour that the air between hides, 0 to 1, growing with its distance `z`."""
-    return 1.0 - math.exp(-z / _CLEAR[weather])
+def haze(weather: Weather, z: float) -> float:
+    """Return the fraction of an object's colour, 0 to 1, that the air hides at a distance of `z` metres."""
+    return 1.0 - math.exp(-z / _VISIBILITY[weather])
 
 
-def tint(weather: Weather, colour: Colour, z: float, light: float = 1.0) -> Colour:
-    """A surface's `colour` as it looks from `z` metres off, lit by `light` (1: fully, `SHADE`: not by the sun)."""
-    r, g, b = colour
+def tint(weather: Weather, color: Color, z: float, light: float = 1.0) -> Color:
+    """Return the colour of a surface seen from `z` metres, lit by `light` (1: fully, `SHADE`: not by the sun)."""
+    r, g, b = color
     if weather is Weather.SUNNY:
         cool = (1.0 - light) * 0.35  # shadows are lit by the blue sky
         r, g, b = int(r * light * 1.08), int(g * light * 1.04), int(b * (light + cool) * 0.97)
-        return blend((min(r, 255), min(g, 255), min(b, 255)), _HAZE, air(weather, z))
-    grey = (0.3 * r + 0.55 * g + 0.15 * b) * 0.26
+        return blend((min(r, 255), min(g, 255), min(b, 255)), _HAZE, haze(weather, z))
+    gray = (0.3 * r + 0.55 * g + 0.15 * b) * 0.26
     light = 0.57 * (0.65 + 0.35 * light)
-    wet = (int((r * 0.74 + grey) * light), int((g * 0.74 + grey) * light) + 4, int((b * 0.74 + grey) * light) + 12)
-    return blend(wet, _FOG, air(weather, z))
+    wet = (int((r * 0.74 + gray) * light), int((g * 0.74 + gray) * light) + 4, int((b * 0.74 + gray) * light) + 12)
+    return blend(wet, _FOG, haze(weather, z))
 
 
-def shine(weather: Weather, colour: Colour, z: float) -> Colour:
-    """A lamp's or lit window's colour: fog dims it half as much as it dims surfaces."""
-    return blend(colour, _FOG, air(weather, z) * 0.5) if weather is Weather.RAINY else colour
+def light_color(weather: Weather, color: Color, z: float) -> Color:
+    """Return the colour of a lamp or lit window, which fog dims half as much as surfaces."""
+    return blend(color, _FOG, haze(weather, z) * 0.5) if weather is Weather.RAINY else color
 
 
-def sun_place(camera: Camera) -> tuple[float, float]:
-    """Where the sun stands in the image: always up and to the left of the vanishing point."""
+def sun_position(camera: Camera) -> tuple[float, float]:
+    """Return the sun's position in the image: always up and to the left of the vanishing point."""
     return camera.vanish_x - 0.2, camera.vanish_y - 0.36
 
 
-def sky(weather: Weather, camera: Camera, edge: int, dice: Rng) -> Image.Image:
-    """The sky over the whole image, `edge` pixels square, with clouds and (if sunny) the sun."""
-    top, low = (np.array(colour, dtype=np.float32) for colour in _SKY[weather])
-    share = np.clip(np.linspace(0.0, 1.0, edge, dtype=np.float32) / camera.vanish_y, 0.0, 1.0)[:, None] ** 0.9
-    column = np.rint(top + (low - top) * share).astype(np.uint8)
+def draw_sky(weather: Weather, camera: Camera, edge: int, rng: Rng) -> Image.Image:
+    """Draw the sky, `edge` pixels square, with clouds and (if sunny) the sun."""
+    top, low = (np.array(color, dtype=np.float32) for color in _SKY[weather])
+    fraction = np.clip(np.linspace(0.0, 1.0, edge, dtype=np.float32) / camera.vanish_y, 0.0, 1.0)[:, None] ** 0.9
+    column = np.rint(top + (low - top) * fraction).astype(np.uint8)
     image = Image.fromarray(column[:, None, :]).resize((edge, edge), Image.Resampling.NEAREST)
     if weather is Weather.SUNNY:
-        x, y = sun_place(camera)
+        x, y = sun_position(camera)
         r = 0.05
         draw = ImageDraw.Draw(image)
         draw.ellipse([(x - r) * edge, (y - r) * edge, (x + r) * edge, (y + r) * edge], fill=(255, 246, 200))
     small = max(32, edge // 2)
-    cover = _clouds(weather, camera, small, dice).resize((edge, edge), Image.Resampling.BILINEAR)
+    cover = _clouds(weather, camera, small, rng).resize((edge, edge), Image.Resampling.BILINEAR)
     image.paste((252, 252, 252) if weather is Weather.SUNNY else (96, 106, 120), mask=cover)
     return image
 
 
-def _clouds(weather: Weather, camera: Camera, edge: int, dice: Rng) -> Image.Image:
-    """How much cloud hides the sky, mode L."""
+def _clouds(weather: Weather, camera: Camera, edge: int, rng: Rng) -> Image.Image:
+    """Return the opacity of the clouds, mode L."""
     cover = Image.new("L", (edge, edge), 0)
     draw = ImageDraw.Draw(cover)
     sunny = weather is Weather.SUNNY
-    for _ in range(dice.whole(4, 6) if sunny else 6):
-        x, y = dice.between(-0.05, 1.05), dice.between(0.03, 0.8) * camera.vanish_y
-        width = dice.between(0.1, 0.2) * (1.0 if sunny else 2.0)
+    for _ in range(rng.randint(4, 6) if sunny else 6):
+        x, y = rng.uniform(-0.05, 1.05), rng.uniform(0.03, 0.8) * camera.vanish_y
+        width = rng.uniform(0.1, 0.2) * (1.0 if sunny else 2.0)
         for _ in range(5):
-            at = dice.between(-1.0, 1.0)
-            r = width * dice.between(0.2, 0.42) * (1.15 - abs(at) * 0.7)
+            at = rng.uniform(-1.0, 1.0)
+            r = width * rng.uniform(0.2, 0.42) * (1.15 - abs(at) * 0.7)
             left, low = x + at * width, y + r * 0.35  # the flat underside of a heap
             draw.pieslice(
                 [(left - r) * edge, (low - r) * edge, (left + r) * edge, (low + r) * edge],
@@ -122,8 +125,8 @@ def _clouds(weather: Weather, camera: Camera, edge: int, dice: Rng) -> Image.Ima
     return cover.filter(ImageFilter.GaussianBlur(edge * (0.006 if sunny else 0.03)))
 
 
-def glow_over(image: Image.Image, glows: list[Glow], mirrored: bool) -> Image.Image:
-    """Add the light of `glows`, or of their mirror images drawn out in the wet, to an image."""
+def add_glows(image: Image.Image, glows: list[Glow], mirrored: bool) -> Image.Image:
+    """Add the light of `glows`, or of their mirror images, stretched in wet ground, to an image."""
     if not glows:
         return image
     cells = (np.arange(64) + 0.5) / 64
@@ -132,32 +135,32 @@ def glow_over(image: Image.Image, glows: list[Glow], mirrored: bool) -> Image.Im
     y = np.array([glow.mirrored if mirrored else glow.y for glow in glows])[:, None]
     across = np.exp(-(((cells - x) / r) ** 2))
     down = np.exp(-(((cells - y) / (r * (2.6 if mirrored else 1.0))) ** 2))
-    coloured = across[:, :, None] * np.array([glow.colour for glow in glows], dtype=np.float64)[:, None, :]
-    light = (down.T @ coloured.reshape(len(glows), -1)).reshape(64, 64, 3)  # float64: rounding leaves no trace
+    colored = across[:, :, None] * np.array([glow.color for glow in glows], dtype=np.float64)[:, None, :]
+    light = (down.T @ colored.reshape(len(glows), -1)).reshape(64, 64, 3)  # float64: rounding leaves no trace
     spilled = Image.fromarray(np.rint(np.minimum(light, 255.0)).astype(np.uint8))
     return ImageChops.screen(image, spilled.resize(image.size, Image.Resampling.BICUBIC))
 
 
-def sunlight(camera: Camera) -> list[Glow]:
-    """The sun's glow, which spills over whatever stands before it."""
-    x, y = sun_place(camera)
+def sun_glows(camera: Camera) -> list[Glow]:
+    """Return the sun's glows, which spill over everything in front of it."""
+    x, y = sun_position(camera)
     return [Glow(x, y, y, 0.1, (120, 104, 62)), Glow(x, y, y, 0.42, (62, 50, 24))]
 
 
-def rain_over(image: Image.Image, camera: Camera, dice: Rng, factor: int) -> Image.Image:
-    """Streaks of rain, drawn `factor` times finer than the image, and the splashes where they land."""
+def add_rain(image: Image.Image, camera: Camera, rng: Rng, factor: int) -> Image.Image:
+    """Add streaks of rain and their splashes, drawn `factor` times finer than the image."""
     edge = image.width * factor
     streaks = Image.new("L", (edge, edge), 0)
     draw = ImageDraw.Draw(streaks)
     width = max(1, round(edge / 256))
     for _ in range(110):
-        x, y, length = dice.between(-0.05, 1.08), dice.between(-0.1, 1.0), dice.between(0.05, 0.13)
+        x, y, length = rng.uniform(-0.05, 1.08), rng.uniform(-0.1, 1.0), rng.uniform(0.05, 0.13)
         draw.line(
             [x * edge, y * edge, (x - length * 0.16) * edge, (y + length) * edge],
-            fill=int(dice.between(90, 170)), width=width,
+            fill=int(rng.uniform(90, 170)), width=width,
         )  # fmt: skip
     for _ in range(36):
-        x, y = dice.unit(), camera.vanish_y + (1.0 - camera.vanish_y) * dice.between(0.15, 1.0)
+        x, y = rng.random(), camera.vanish_y + (1.0 - camera.vanish_y) * rng.uniform(0.15, 1.0)
         r = 0.004 + 0.014 * (y - camera.vanish_y)
         box = [(x - r) * edge, (y - r * 0.4) * edge, (x + r) * edge, (y + r * 0.4) * edge]
         draw.ellipse(box, outline=120, width=width)
@@ -166,8 +169,8 @@ def rain_over(image: Image.Image, camera: Camera, dice: Rng, factor: int) -> Ima
     return image
 
 
-def mirror_of(reflected: Image.Image, camera: Camera) -> Image.Image:
-    """A drawing of the upside-down street, as wet ground shows it: drawn out downwards, and wavy near by."""
+def reflect(reflected: Image.Image, camera: Camera) -> Image.Image:
+    """Turn the upside-down street into its reflection in wet ground: stretched downwards, and wavy in front."""
     width = reflected.width
     smeared = reflected.resize((width, max(4, width // 10)), Image.Resampling.BOX)
     smeared = smeared.resize((width, width), Image.Resampling.BICUBIC)
@@ -180,14 +183,14 @@ def mirror_of(reflected: Image.Image, camera: Camera) -> Image.Image:
     return Image.fromarray(soft[np.arange(width)[:, None], columns])
 
 
-def ground_air(weather: Weather, camera: Camera, edge: int) -> tuple[Image.Image, Colour]:
-    """How much the air hides of the ground, row by row (mode L), and the air's colour."""
+def ground_haze(weather: Weather, camera: Camera, edge: int) -> tuple[Image.Image, Color]:
+    """Return the haze over the ground, row by row (mode L), and its colour."""
     slope = ((np.arange(edge, dtype=np.float64) + 0.5) / edge - camera.vanish_y) / camera.focal
     if camera.rise > 0:
         z = (-slope + np.sqrt(slope**2 + 4 * camera.rise * camera.height)) / (2 * camera.rise)
     else:
         z = camera.height / np.maximum(slope, 1e-3)
-    share = 1.0 - np.exp(-z / _CLEAR[weather])
-    column = np.rint(255 * share).astype(np.uint8)
+    fraction = 1.0 - np.exp(-z / _VISIBILITY[weather])
+    column = np.rint(255 * fraction).astype(np.uint8)
     mask = Image.fromarray(column[:, None]).resize((edge, edge), Image.Resampling.NEAREST)
     return mask, _HAZE if weather is Weather.SUNNY else _FOG

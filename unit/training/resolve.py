@@ -15,10 +15,8 @@ from torch import Tensor
 from unit.config import MACHINE_SPECIFIC, Config, DataConfig
 from unit.data.bad_images import BadImages
 from unit.data.batches import TrainingImages, loader_failure, training_batches
+from unit.data.check import CHECKS, check_headers, describe_findings
 from unit.data.datasets import Datasets, open_datasets
-from unit.data.folders import ImageFolder
-from unit.data.inspect import KINDS, inspect_headers
-from unit.data.inspect import describe as describe_findings
 from unit.devices import configure, out_of_memory, resolve_precision
 from unit.domains import PerDomain
 from unit.errors import ConfigError, DataError, UserError, escape
@@ -78,7 +76,7 @@ def resolve(config: Config, out: Path | None, ranks: Ranks = SINGLE_PROCESS) -> 
     configure(device, config.train.deterministic)
     datasets = open_datasets(config.data, config.train.seed)
     if ranks.is_main:
-        _inspect(datasets, config.data)
+        _check_headers(datasets, config.data)
     out = out or default_out(config, datasets)
     _refuse_inside(out, datasets)
     precision = resolve_precision(config.train.precision, device)
@@ -115,19 +113,19 @@ def default_out(config: Config, datasets: Datasets) -> Path:
 def _refuse_inside(out: Path, datasets: Datasets) -> None:
     """Refuse an output directory among the images, where a run would train on its own samples."""
     for source in (*datasets.train, *datasets.test.images):
-        if isinstance(source, ImageFolder) and out.resolve().is_relative_to(source.root.resolve()):
-            raise ConfigError(f"--out {escape(out)}: lies among the images of {escape(source.root)}; give another")
+        if source.folder and out.resolve().is_relative_to(source.folder.resolve()):
+            raise ConfigError(f"--out {escape(out)}: lies among the images of {escape(source.folder)}; give another")
 
 
-def _inspect(datasets: Datasets, config: DataConfig) -> None:
+def _check_headers(datasets: Datasets, config: DataConfig) -> None:
     """Log what the files' headers reveal, before hours are spent; refuse what training would stop at."""
-    findings = [finding for finding in inspect_headers(datasets, config, _MAX_HEADERS) if finding.level != "note"]
+    findings = [finding for finding in check_headers(datasets, config, _MAX_HEADERS) if finding.level != "note"]
     if findings:
         log.warning("%s", describe_findings(findings))
     errors = [finding for finding in findings if finding.level == "error"]
     if errors and config.on_bad_image == "stop":
         others = f" (and {len(errors) - 1:,} more such files)" if len(errors) > 1 else ""
         raise DataError(
-            f"{escape(errors[0].file)}: {KINDS[errors[0].kind].title}{others}; replace or remove what python -m unit "
+            f"{escape(errors[0].file)}: {CHECKS[errors[0].check].title}{others}; replace or remove what python -m unit "
             "check names, or set data.on_bad_image to skip"
         )

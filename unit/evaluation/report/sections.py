@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from unit.config import Config, DataConfig
 from unit.config_file import to_yaml
-from unit.data.folders import ImageFolder
 from unit.domains import Domain, PerDomain
 from unit.errors import ImageError, UserError
 from unit.evaluation.evaluate import Evaluator
@@ -274,12 +274,10 @@ def _place(config: DataConfig, i: Domain) -> str:
 
 def _sizes(name: str, source: ImageSource) -> str:
     """The smallest and the largest of some held-out files."""
-    if not isinstance(source, ImageFolder):
-        return ""
     sizes = []
-    for file in source.names[:_MOST_HEADERS]:
+    for file in source.files()[:_MOST_HEADERS]:
         try:
-            header = read_header(source.root / file)
+            header = read_header(Path(file))
         except ImageError:
             continue
         sizes.append((header.width, header.height))

@@ -16,9 +16,10 @@ import pytest
 from PIL import Image, ImageFile
 
 from unit.config import DataConfig
-from unit.data import inspect as inspecting
+from unit.data.check import CHECKS, Finding, Report, check_folders, check_headers, describe_findings, pixels
+from unit.data.check.parallel import parallel_map
+from unit.data.check.pixels import find_similar
 from unit.data.datasets import Datasets, open_datasets
-from unit.data.inspect import KINDS, Finding, Report, describe, first_alike, inspect, inspect_headers
 from unit.errors import UserError
 from unit.images import read_header
 
@@ -53,14 +54,14 @@ def opened(root: Path) -> tuple[Datasets, DataConfig]:
 
 def found(root: Path, decode: bool = True) -> list[tuple[str, str]]:
     """Class and file's name, but for that there are few images."""
-    report = inspect(*opened(root), decode=decode)
-    return [(finding.kind, Path(finding.file).name) for finding in report.findings if finding.kind != "too-few"]
+    report = check_folders(*opened(root), decode=decode)
+    return [(finding.check, Path(finding.file).name) for finding in report.findings if finding.check != "too-few"]
 
 
 def test_clean_folders_have_no_findings(tmp_path: Path) -> None:
     for number, name in enumerate(("trainA", "trainB")):
         save(tmp_path / name, range(1000 * number, 1000 * number + 106), ("jpg", "png")[number])
-    report = inspect(*opened(tmp_path))
+    report = check_folders(*opened(tmp_path))
     assert report.findings == []
     assert report.usable
     assert sum(facts.images for facts in report.folders.values()) == 212
@@ -71,8 +72,8 @@ def test_clean_folders_have_no_findings(tmp_path: Path) -> None:
 def test_the_embedded_streets_have_no_findings() -> None:
     config = replace(SIZES, streets_train=3, streets_test=2)
     datasets = open_datasets(config)
-    assert inspect_headers(datasets, config) == []
-    assert inspect(datasets, config) == Report({}, [])
+    assert check_headers(datasets, config) == []
+    assert check_folders(datasets, config) == Report({}, [])
 
 
 # Headers
@@ -157,10 +158,10 @@ def test_the_header_tells_the_class(
 ) -> None:
     make(root / folder / name)
     assert sorted(found(root, decode=False)) == sorted((kind, name) for kind in kinds)
-    report = inspect(*opened(root), decode=False)
+    report = check_folders(*opened(root), decode=False)
     assert report.usable == (not kinds & {"unreadable", "too-large", "too-thin"})
-    assert inspect_headers(*opened(root)) == report.findings
-    assert describe(report.findings).replace("\n", "").isprintable()
+    assert check_headers(*opened(root)) == report.findings
+    assert describe_findings(report.findings).replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize("level", ["error", "warning", "note"])
@@ -177,7 +178,7 @@ def test_every_class_is_tried_here(level: str) -> None:
         "brightness",
     }
     tried = of_images | {"too-few", "sharpness"}.union(*(kinds for _, _, kinds in FILES))
-    assert {name for name, kind in KINDS.items() if kind.level == level} <= tried
+    assert {name for name, kind in CHECKS.items() if kind.level == level} <= tried
 
 
 def test_a_socket_and_a_file_without_permission_are_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +201,7 @@ def test_a_socket_and_a_file_without_permission_are_named(root: Path, monkeypatc
 def test_a_file_that_vanishes_is_named(root: Path) -> None:
     datasets, config = opened(root)
     (root / "trainA" / "0001.png").unlink()
-    (finding,) = [finding for finding in inspect(datasets, config).findings if finding.kind != "too-few"]
+    (finding,) = [finding for finding in check_folders(datasets, config).findings if finding.check != "too-few"]
     assert finding == Finding(str(root / "trainA" / "0001.png"), "unreadable", "no such file")
 
 
@@ -231,15 +232,15 @@ def test_of_a_large_folder_an_even_part_is_looked_at(tmp_path: Path) -> None:
         for k in range(100 if name == "trainA" else 10):
             (tmp_path / name / f"{k:03}.png").touch()
     datasets, config = opened(tmp_path)
-    findings = inspect_headers(datasets, config, limit=10)
+    findings = check_headers(datasets, config, limit=10)
     names = [Path(finding.file).name for finding in findings if "trainA" in finding.file]
     assert names == [f"{k:03}.png" for k in range(0, 100, 10)]
-    assert len(findings) == 40 + 1  # the others whole; of trainB, that it has few
-    assert len([finding for finding in inspect_headers(datasets, config) if "trainA" in finding.file]) == 100
+    assert len(findings) == 40 + 1  # all files of the others; and few images in trainB
+    assert len([finding for finding in check_headers(datasets, config) if "trainA" in finding.file]) == 100
 
 
 def test_too_few_are_few_in_training_alone(root: Path) -> None:
-    findings = inspect(*opened(root)).findings
+    findings = check_folders(*opened(root)).findings
     assert findings == [Finding(str(root / name), "too-few", "3 to train on") for name in ("trainA", "trainB")]
 
 
@@ -264,7 +265,7 @@ def test_a_file_cut_short_is_found_by_decoding_alone(root: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert found(root, decode=False) == []
     assert found(root) == [("damaged", "x.jpg")]
-    assert not inspect(*opened(root)).usable
+    assert not check_folders(*opened(root)).usable
 
 
 def test_a_file_that_vanishes_while_it_is_compared_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +274,7 @@ def test_a_file_that_vanishes_while_it_is_compared_is_named(root: Path, monkeypa
     def vanish(file: str) -> bytes:
         raise FileNotFoundError(2, "No such file or directory")
 
-    monkeypatch.setattr(inspecting, "_digest", vanish)
+    monkeypatch.setattr(pixels, "_digest", vanish)
     assert {kind for kind, _ in found(root)} == {"damaged"}
 
 
@@ -294,13 +295,13 @@ def test_domains_of_different_brightness(root: Path, factor: float, kinds: list[
         with Image.open(path) as image:
             image.point(lambda level: int(level * factor)).save(path)
     assert found(root) == kinds
-    assert inspect(*opened(root)).usable
+    assert check_folders(*opened(root)).usable
 
 
 # Copies
 
 
-def test_copies_are_told_from_leaks_and_from_images_in_both_domains(root: Path) -> None:
+def test_copies_leaks_and_images_in_both_domains_are_distinguished(root: Path) -> None:
     for source, copy in (
         ("trainA/0000.png", "trainA/sub/copy.png"),
         ("trainA/0001.png", "testA/leak.png"),
@@ -317,7 +318,7 @@ def test_copies_are_told_from_leaks_and_from_images_in_both_domains(root: Path) 
         ("duplicate", "twice.png"),
         ("duplicate", "copy.png"),
     ]
-    (leak,) = [finding for finding in inspect(*opened(root)).findings if finding.kind == "leak"]
+    (leak,) = [finding for finding in check_folders(*opened(root)).findings if finding.check == "leak"]
     assert leak.detail == f"same file as {root / 'trainA' / '0001.png'}"
 
 
@@ -352,7 +353,7 @@ def test_what_is_held_out_is_compared_with_what_is_trained_on(tmp_path: Path) ->
     config = replace(SIZES, a=str(tmp_path / "sunny"), b=str(tmp_path / "rainy"))
     held = open_datasets(config).test.images.a.name(0)
     shutil.copy(tmp_path / "sunny" / held, tmp_path / "sunny" / "again.png")  # by its name, this one is trained on
-    leaks = [finding for finding in inspect(open_datasets(config), config).findings if finding.kind == "leak"]
+    leaks = [finding for finding in check_folders(open_datasets(config), config).findings if finding.check == "leak"]
     assert [Path(finding.file).name for finding in leaks] == [held]
 
 
@@ -365,7 +366,7 @@ def test_a_single_image_is_not_its_own_leak(tmp_path: Path) -> None:
 def test_different_streets_are_not_alike() -> None:
     datasets = open_datasets(DataConfig(load_size=32, crop_size=32, streets_train=60, streets_test=1))
     for source in datasets.train:
-        assert set(first_alike(thumbnails([source.image(k) for k in range(60)]))) == {-1}
+        assert set(find_similar(thumbnails([source.image(k) for k in range(60)]))) == {-1}
 
 
 def thumbnails(images: list[Image.Image]) -> np.ndarray:
@@ -376,19 +377,19 @@ def thumbnails(images: list[Image.Image]) -> np.ndarray:
 def test_plain_and_smooth_images_are_like_nothing() -> None:
     ramp = np.linspace(0, 40, 16)
     sky = np.stack([np.full((16, 16), 9.0), *(np.add.outer(ramp, np.full(16, base)) for base in (100, 120))])
-    assert first_alike(np.repeat(sky, 2, axis=0).astype(np.uint8)) == [-1] * 6
+    assert find_similar(np.repeat(sky, 2, axis=0).astype(np.uint8)) == [-1] * 6
 
 
 def test_edges_of_both_directions_count() -> None:
     stripes = np.repeat(np.random.default_rng(0).integers(0, 256, (16, 1), np.uint8), 16, axis=1)
-    assert first_alike(np.stack([stripes, stripes.T, stripes, stripes.T])) == [-1, -1, 0, 1]
+    assert find_similar(np.stack([stripes, stripes.T, stripes, stripes.T])) == [-1, -1, 0, 1]
 
 
 @pytest.mark.parametrize(("weight", "alike"), [(0.8, True), (0.7, False)])  # correlations of 0.97 and 0.92
 def test_how_much_may_differ(weight: float, alike: bool) -> None:
     one, other = np.random.default_rng(0).integers(0, 256, (2, 16, 16))
     mixed = weight * one + (1 - weight) * other
-    assert first_alike(np.stack([one, mixed]).astype(np.uint8)) == [-1, 0 if alike else -1]
+    assert find_similar(np.stack([one, mixed]).astype(np.uint8)) == [-1, 0 if alike else -1]
 
 
 def test_the_first_that_looks_alike_is_found_among_thousands() -> None:
@@ -398,8 +399,8 @@ def test_the_first_that_looks_alike_is_found_among_thousands() -> None:
     for copy, original in copies.items():
         cells[copy] = cells[original] * 0.5 + random.integers(0, 9, (16, 16))
     expected = {5: 3, 1023: 0, 1024: 0, 1500: 7, 2099: 7, 2000: 1030}  # of a copy's copy, the original
-    assert {k: found for k, found in enumerate(first_alike(cells)) if found >= 0} == expected
-    assert first_alike(cells[:0]) == []
+    assert {k: found for k, found in enumerate(find_similar(cells)) if found >= 0} == expected
+    assert find_similar(cells[:0]) == []
 
 
 # All together
@@ -408,26 +409,25 @@ def test_the_first_that_looks_alike_is_found_among_thousands() -> None:
 def test_several_processes_find_what_one_does(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "trainA" / "x\ud800.png".encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")).touch()
     shutil.copy(root / "trainA" / "0000.png", root / "testA" / "copy.png")
-    alone = inspect(*opened(root))
-    monkeypatch.setattr(inspecting, "_MANY_IMAGES", 1)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    assert inspect(*opened(root)) == alone
-    assert {finding.kind for finding in alone.findings} == {"unreadable", "too-few", "leak"}
+    alone = check_folders(*opened(root))
+    monkeypatch.setattr(pixels, "_PARALLEL_FROM", 1)
+    assert check_folders(*opened(root)) == alone
+    assert {finding.check for finding in alone.findings} == {"unreadable", "too-few", "leak"}
 
 
 def test_a_killed_process_is_one_line() -> None:
-    with pytest.raises(UserError, match="was killed, perhaps for want of memory"):
-        list(inspecting._mapped(os._exit, [3, 3], processes=2, many=1))
+    with pytest.raises(UserError, match="was killed, probably out of memory"):
+        list(parallel_map(os._exit, [3, 3], processes=2))
 
 
 def test_a_report_groups_by_class_and_names_a_few() -> None:
     findings = [Finding(f"{k}.jpg", "rotated", "orientation 6") for k in range(3000)]
     findings += [Finding(f"\n{k}.jpg", "too-small", "8x8") for k in range(7)] + [Finding("x.jpg", "damaged", "cut")]
-    lines = describe(findings, named=5).splitlines()
-    assert lines[0] == f"error: damaged or cut short (1 file): {KINDS['damaged'].advice}"
+    lines = describe_findings(findings, max_files=5).splitlines()
+    assert lines[0] == f"error: damaged or cut short (1 file): {CHECKS['damaged'].advice}"
     assert lines[1] == "    x.jpg: cut"
     assert lines[2].startswith("warning: smaller than the crop (7 files): ")
     assert lines[3:8] == [rf"    \n{k}.jpg: 8x8" for k in range(5)]
     assert lines[8] == "    and 2 more"
-    assert lines[9:] == [f"note: turned by EXIF (3,000 files): {KINDS['rotated'].advice}"]
-    assert describe([]) == ""
+    assert lines[9:] == [f"note: rotated by EXIF (3,000 files): {CHECKS['rotated'].advice}"]
+    assert describe_findings([]) == ""

@@ -1,22 +1,22 @@
-"""Draws what stands on the street: trees, lamps, cars, people, parasols and planters."""
+"""Draw the objects on the street: trees, lamps, cars, people, parasols and planters."""
 
 import math
 
 from unit.streets.painter import Column, Painter
-from unit.streets.scene import Car, Colour, Crown, Furniture, Lamp, Person, Tree
-from unit.streets.weather import SHADE, Weather, blend, shine
+from unit.streets.scene import Car, Color, Crown, Furniture, Lamp, Person, Tree
+from unit.streets.weather import SHADE, Weather, blend, light_color
 
-_WHITE: Colour = (255, 246, 222)
-_RED: Colour = (255, 58, 44)
-_LAMP: Colour = (255, 214, 140)
-_IRON: Colour = (62, 68, 78)
+_WHITE: Color = (255, 246, 222)
+_RED: Color = (255, 58, 44)
+_LAMP: Color = (255, 214, 140)
+_IRON: Color = (62, 68, 78)
 
 
 def draw_tree(painter: Painter, tree: Tree) -> None:
-    """Trunk and foliage, its upper left brighter."""
+    """Draw trunk and foliage, brighter at the upper left."""
     at, h = painter.column(tree.x, tree.z), tree.height
-    dark, mid = painter.tint(tree.colour, tree.z, SHADE), painter.tint(tree.colour, tree.z, 0.9)
-    pale = painter.tint(blend(tree.colour, (255, 240, 160), 0.28), tree.z, 1.0)
+    dark, mid = painter.tint(tree.color, tree.z, SHADE), painter.tint(tree.color, tree.z, 0.9)
+    pale = painter.tint(blend(tree.color, (255, 240, 160), 0.28), tree.z, 1.0)
     trunk = painter.tint((112, 82, 62), tree.z, 0.85)
     painter.flat(at, ((-0.035 * h, 0), (-0.02 * h, 0.55 * h), (0.02 * h, 0.55 * h), (0.035 * h, 0)), trunk)
     wide = 0.28 if tree.crown is Crown.ROUND else 0.12
@@ -30,17 +30,17 @@ def draw_tree(painter: Painter, tree: Tree) -> None:
         painter.disc(at, -0.02 * h, 0.6 * h, 0.1 * h, 0.38 * h, mid)
         painter.disc(at, -0.04 * h, 0.66 * h, 0.05 * h, 0.26 * h, pale)
     else:
-        for grow, shift, colour in ((1.0, 0.0, dark), (0.78, 0.03, mid), (0.4, 0.075, pale)):
-            painter.disc(at, -shift * h, (0.69 + shift) * h, 0.2 * grow * h, 0.19 * grow * h, colour)
+        for grow, shift, color in ((1.0, 0.0, dark), (0.78, 0.03, mid), (0.4, 0.075, pale)):
+            painter.disc(at, -shift * h, (0.69 + shift) * h, 0.2 * grow * h, 0.19 * grow * h, color)
             for x, y, r in tree.blobs:
-                painter.disc(at, (x - shift) * h, (y + shift) * h, r * grow * h, r * grow * h, colour)
+                painter.disc(at, (x - shift) * h, (y + shift) * h, r * grow * h, r * grow * h, color)
 
 
 def draw_lamp(painter: Painter, lamp: Lamp) -> None:
-    """A pole with a head over the road or a lantern on top; lit in the rain."""
+    """Draw a pole with a head over the road or a lantern on top; lit in the rain."""
     at, h = painter.column(lamp.x, lamp.z), lamp.height
     iron = painter.tint(_IRON, lamp.z, 0.9)
-    on = shine(painter.weather, (255, 238, 190), lamp.z)
+    on = light_color(painter.weather, (255, 238, 190), lamp.z)
     head = on if painter.weather is Weather.RAINY else painter.tint((236, 238, 232), lamp.z)
     painter.box(at, -0.07, 0, 0.07, h, iron)
     painter.box(at, -0.14, 0, 0.14, 0.6, iron)
@@ -59,7 +59,7 @@ def draw_lamp(painter: Painter, lamp: Lamp) -> None:
 
 
 def draw_car(painter: Painter, car: Car) -> None:
-    """A car, van or bus: the side towards the middle of the image, the roof, then the end facing us."""
+    """Draw a car, van or bus: the side towards the middle of the image, the roof, then the end facing the camera."""
     half, z0, z1 = car.width / 2, car.z, car.z + car.length
     middle = painter.camera.x - painter.camera.bend * z0 * z0
     side = car.x - half if car.x > middle else car.x + half
@@ -73,8 +73,8 @@ def draw_car(painter: Painter, car: Car) -> None:
     roof = 0.0 if car.boxy else 0.16
     slope = 0.02 if car.boxy else 0.2 if car.away else 0.3
     rear, front = painter.column(car.x, z0 + car.length * slope), painter.column(car.x, z1 - car.length * 0.25)
-    body, glass = painter.tint(car.colour, z0, 0.86), painter.tint((74, 92, 112), z0, 0.9)
-    top = painter.tint(blend(car.colour, (255, 255, 255), 0.2), z0, 1.0)
+    body, glass = painter.tint(car.color, z0, 0.86), painter.tint((74, 92, 112), z0, 0.9)
+    top = painter.tint(blend(car.color, (255, 255, 255), 0.2), z0, 1.0)
     _quad(painter, near, half, belt, rear, half * (1 - roof), belt + 0.02, top)
     _quad(painter, rear, half * (1 - roof), car.height, front, half * (1 - roof), car.height, top)
     screen = ((near if car.boxy else _between(near, rear, 0.35)), half * 0.94)
@@ -93,17 +93,17 @@ def _lights(painter: Painter, car: Car, near: Column, half: float, waist: float,
     rainy = painter.weather is Weather.RAINY
     for x in (-half * 0.76, half * 0.76):
         if not rainy or car.parked:
-            colour = painter.tint((176, 48, 44) if car.away else (226, 228, 222), car.z, 0.95)
+            color = painter.tint((176, 48, 44) if car.away else (226, 228, 222), car.z, 0.95)
         else:
-            colour = shine(painter.weather, (255, 74, 56) if car.away else (255, 250, 230), car.z)
-            glow, share = (_RED, 0.6) if car.away else (_WHITE, 0.75)
-            painter.light(near, x, y, 0.45, glow, share)
-            painter.light(near, x, y, 1.1, glow, share * 0.35)
-        painter.disc(near, x, y, 0.19, 0.13, colour)
+            color = light_color(painter.weather, (255, 74, 56) if car.away else (255, 250, 230), car.z)
+            glow, fraction = (_RED, 0.6) if car.away else (_WHITE, 0.75)
+            painter.light(near, x, y, 0.45, glow, fraction)
+            painter.light(near, x, y, 1.1, glow, fraction * 0.35)
+        painter.disc(near, x, y, 0.19, 0.13, color)
 
 
-def _between(a: Column, b: Column, share: float) -> Column:
-    return Column(*(p + (q - p) * share for p, q in zip(a, b, strict=True)))
+def _between(a: Column, b: Column, fraction: float) -> Column:
+    return Column(*(p + (q - p) * fraction for p, q in zip(a, b, strict=True)))
 
 
 def _quad(
@@ -114,9 +114,9 @@ def _quad(
     b: Column,
     half_b: float,
     height_b: float,
-    colour: Colour,
+    color: Color,
 ) -> None:
-    """A surface between a level line at `a` and one at `b`, both centred."""
+    """Draw a surface between a level line at `a` and one at `b`, both centred."""
     corners = []
     for column, half, height in (
         (a, -half_a, height_a),
@@ -125,17 +125,17 @@ def _quad(
         (b, -half_b, height_b),
     ):
         corners.append((column._replace(x=column.x + column.scale * half), height))
-    painter.fill(corners, colour)
+    painter.fill(corners, color)
 
 
 def _flank(painter: Painter, car: Car, x: float, light: float) -> None:
     """The long side of a car."""
     z0, length, height = car.z, car.length, car.height
 
-    def at(share: float) -> Column:
-        return painter.column(x, z0 + length * share)
+    def at(fraction: float) -> Column:
+        return painter.column(x, z0 + length * fraction)
 
-    body, glass = painter.tint(car.colour, z0, light), painter.tint((84, 106, 128), z0, light)
+    body, glass = painter.tint(car.color, z0, light), painter.tint((84, 106, 128), z0, light)
     near, far = at(0.0), at(1.0)
     if car.boxy:
         painter.panel(near, far, 0.3, height, body)
@@ -154,15 +154,18 @@ def _flank(painter: Painter, car: Car, x: float, light: float) -> None:
         painter.fill(((at(0.17), height * 0.6), (a, height * 0.93), (b, height * 0.93), (at(0.8), height * 0.6)), glass)
     tyre = painter.tint((36, 38, 44), z0, 0.9)
     hub = painter.tint((170, 172, 176), z0, light)
-    for share in (0.2, 0.8):
-        for radius, colour in ((0.36, tyre), (0.17, hub)):
+    for fraction in (0.2, 0.8):
+        for radius, color in ((0.36, tyre), (0.17, hub)):
             ring = []
             for i in range(10):
                 turn = i * math.pi / 5
                 ring.append(
-                    (painter.column(x, z0 + length * share + radius * math.cos(turn)), 0.36 + radius * math.sin(turn))
+                    (
+                        painter.column(x, z0 + length * fraction + radius * math.cos(turn)),
+                        0.36 + radius * math.sin(turn),
+                    )
                 )
-            painter.fill(ring, colour)
+            painter.fill(ring, color)
 
 
 def draw_person(painter: Painter, person: Person) -> None:
@@ -183,18 +186,18 @@ def draw_person(painter: Painter, person: Person) -> None:
     painter.disc(at, 0.02 * k, 1.59 * k, 0.11 * k, 0.12 * k, painter.tint(person.skin, person.z, 0.95))
 
 
-def draw_furniture(painter: Painter, thing: Furniture) -> None:
-    """A parasol over a table, or a planter."""
-    at, z = painter.column(thing.x, thing.z), thing.z
-    if thing.parasol:
+def draw_furniture(painter: Painter, item: Furniture) -> None:
+    """Draw a parasol over a table, or a planter."""
+    at, z = painter.column(item.x, item.z), item.z
+    if item.parasol:
         iron = painter.tint(_IRON, z)
         painter.box(at, -0.05, 0, 0.05, 2.3, iron)
         painter.box(at, -0.5, 0.68, 0.5, 0.76, painter.tint((222, 206, 180), z))
         painter.box(at, -0.3, 0.0, 0.3, 0.06, iron)
-        painter.flat(at, ((-1.2, 1.95), (0, 2.7), (1.2, 1.95)), painter.tint(thing.colour, z, 0.85))
-        painter.flat(at, ((-1.2, 1.95), (0, 2.7), (-0.45, 1.95)), painter.tint(thing.colour, z, 1.0))
+        painter.flat(at, ((-1.2, 1.95), (0, 2.7), (1.2, 1.95)), painter.tint(item.color, z, 0.85))
+        painter.flat(at, ((-1.2, 1.95), (0, 2.7), (-0.45, 1.95)), painter.tint(item.color, z, 1.0))
         painter.flat(at, ((-0.45, 1.95), (0, 2.7), (0.35, 1.95)), painter.tint((246, 240, 226), z, 0.95))
         return
     painter.disc(at, 0, 0.78, 0.42, 0.34, painter.tint((92, 142, 76), z, 0.85))
     painter.disc(at, -0.14, 0.86, 0.2, 0.18, painter.tint((124, 168, 88), z, 1.0))
-    painter.flat(at, ((-0.42, 0.6), (-0.34, 0), (0.34, 0), (0.42, 0.6)), painter.tint(thing.colour, z, 0.8))
+    painter.flat(at, ((-0.42, 0.6), (-0.34, 0), (0.34, 0), (0.42, 0.6)), painter.tint(item.color, z, 0.8))

@@ -1,4 +1,4 @@
-"""Draws a street in one weather: sky, ground with shadows or reflections, then everything upright, far to near."""
+"""Render a street in one weather: sky, ground with shadows or reflections, then upright objects from far to near."""
 
 import math
 from collections.abc import Callable
@@ -7,20 +7,20 @@ from functools import partial
 from PIL import Image, ImageDraw
 
 from unit.streets.buildings import draw_building, draw_hedge
-from unit.streets.dice import Rng
+from unit.streets.layout import make_scene
+from unit.streets.objects import draw_car, draw_furniture, draw_lamp, draw_person, draw_tree
 from unit.streets.painter import Painter
-from unit.streets.scene import FAR, NEAR, Building, Colour, Scene
-from unit.streets.things import draw_car, draw_furniture, draw_lamp, draw_person, draw_tree
-from unit.streets.town import make_scene
+from unit.streets.rng import Rng
+from unit.streets.scene import FAR, NEAR, Building, Color, Scene
 from unit.streets.weather import (
     Weather,
+    add_glows,
+    add_rain,
     blend,
-    glow_over,
-    ground_air,
-    mirror_of,
-    rain_over,
-    sky,
-    sunlight,
+    draw_sky,
+    ground_haze,
+    reflect,
+    sun_glows,
     tint,
 )
 
@@ -32,11 +32,16 @@ _RING = tuple(  # round, but not like a coin
 _ACROSS, _TOWARDS = 0.52, 0.3  # metres a shadow runs right and towards the camera, to the metre of height
 
 
-def draw(scene: int, weather: Weather, size: int, variation: int = 0) -> Image.Image:
-    """The street number `scene` (any integer >= 0) in one weather: RGB, `size` x `size` pixels, size >= 8.
+def render(scene: int, weather: Weather, size: int, variation: int = 0) -> Image.Image:
+    """Render a street as an RGB image; equal arguments give equal bytes, and both weathers align pixel by pixel.
 
-    Equal arguments give equal bytes. Both weathers of a scene fit pixel on pixel; `variation` (>= 0) changes only
-    what chance adds: streaks of rain, clouds, which windows are lit. Raises ValueError for anything else.
+    Args:
+        scene: the street's number, at least 0.
+        size: side of the square image in pixels, at least 8.
+        variation: at least 0; changes streaks of rain, clouds and lit windows, and nothing else.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
     if scene < 0 or variation < 0 or size < 8:
         raise ValueError(f"scene {scene}, size {size}, variation {variation}: none may be negative, size at least 8")
@@ -44,67 +49,67 @@ def draw(scene: int, weather: Weather, size: int, variation: int = 0) -> Image.I
     factor = 4 if size <= 48 else 3 if size <= 160 else 2
     edge = size * factor
     painter = Painter(street.camera, weather, edge)
-    _upright(painter, street, Rng(1, scene, variation))
-    image = sky(weather, street.camera, edge, Rng(2, scene, variation))
+    _add_objects(painter, street, Rng(1, scene, variation))
+    image = draw_sky(weather, street.camera, edge, Rng(2, scene, variation))
     _backdrop(image, street, weather)
     _ground(image, painter, street, factor)
     painter.paint(image)
     image = image.reduce(factor)
     if weather is Weather.SUNNY:
-        return glow_over(image, sunlight(street.camera), False)
-    return rain_over(glow_over(image, painter.seen_glows(), False), street.camera, Rng(3, scene, variation), factor)
+        return add_glows(image, sun_glows(street.camera), False)
+    return add_rain(add_glows(image, painter.visible_glows(), False), street.camera, Rng(3, scene, variation), factor)
 
 
-def _upright(painter: Painter, street: Scene, dice: Rng) -> None:
-    """Everything that stands on the ground, far things first."""
-    things: list[tuple[float, Callable[[], None]]] = [
-        *((house.z1, partial(draw_building, painter, house, dice)) for house in street.buildings),
+def _add_objects(painter: Painter, street: Scene, rng: Rng) -> None:
+    """Add everything that stands on the ground, far objects first."""
+    objects: list[tuple[float, Callable[[], None]]] = [
+        *((house.z1, partial(draw_building, painter, house, rng)) for house in street.buildings),
         *((hedge.z1, partial(draw_hedge, painter, hedge)) for hedge in street.hedges),
         *((tree.z, partial(draw_tree, painter, tree)) for tree in street.trees),
         *((lamp.z, partial(draw_lamp, painter, lamp)) for lamp in street.lamps),
         *((car.z, partial(draw_car, painter, car)) for car in street.cars),
         *((person.z, partial(draw_person, painter, person)) for person in street.people),
-        *((thing.z, partial(draw_furniture, painter, thing)) for thing in street.furniture),
+        *((item.z, partial(draw_furniture, painter, item)) for item in street.furniture),
     ]
-    for _, draw_it in sorted(things, key=lambda item: -item[0]):
-        draw_it()
+    for _, draw_object in sorted(objects, key=lambda item: -item[0]):
+        draw_object()
 
 
 def _backdrop(image: Image.Image, street: Scene, weather: Weather) -> None:
-    """Hills, a skyline, a tower: silhouettes behind the end of the street."""
+    """Draw the silhouettes behind the end of the street: hills, a skyline, a tower."""
     edge, camera, back = image.width, street.camera, street.backdrop
     draw, ground = ImageDraw.Draw(image), (street.camera.vanish_y + 0.02) * edge
     level = camera.vanish_y - camera.focal * camera.rise * FAR
     shift = camera.focal * camera.bend * FAR
     if back.hills:
         points = [((x + shift) * edge, (level - h) * edge) for x, h in back.hills]
-        draw.polygon([(-edge, ground), *points, (2 * edge, ground)], fill=tint(weather, back.colour, 110.0, 0.85))
+        draw.polygon([(-edge, ground), *points, (2 * edge, ground)], fill=tint(weather, back.color, 110.0, 0.85))
     if back.skyline:
         points = [((x + shift) * edge, (level - h) * edge) for x, h in back.skyline]
         outline = [(points[0][0], ground), *points, (points[-1][0], ground)]
         draw.polygon(outline, fill=tint(weather, (132, 138, 158), 100.0, 0.85))
     if back.tower:
         x, w, h = back.tower
-        colour = tint(weather, (176, 150, 132), 90.0, 0.85)
+        color = tint(weather, (176, 150, 132), 90.0, 0.85)
         left, right, mid, eaves = (
             (x - w + shift) * edge,
             (x + w + shift) * edge,
             (x + shift) * edge,
             (level - h * 0.65) * edge,
         )
-        draw.rectangle([left, eaves, right, ground], fill=colour)
+        draw.rectangle([left, eaves, right, ground], fill=color)
         spire = tint(weather, (112, 108, 120), 90.0, 0.85)
         draw.polygon([left - w * 0.2 * edge, eaves, mid, (level - h) * edge, right + w * 0.2 * edge, eaves], fill=spire)
 
 
 def _band(painter: Painter, left: float, right: float, near: float = 0.0, far: float = FAR) -> list[float]:
-    """A strip of the ground between two lines along the street."""
+    """Return a strip of the ground between two lines along the street."""
     depths = [near, *(z for z in _DEPTHS if near < z < far), far] if near or far < FAR else list(_DEPTHS)
     return painter.ground([*((left, z) for z in depths), *((right, z) for z in reversed(depths))])
 
 
 def _ground(image: Image.Image, painter: Painter, street: Scene, reduced: int) -> None:
-    """Road, pavements and markings; then the air over them, and shadows or reflections in them."""
+    """Draw road, pavements and markings; then shadows, haze and reflections."""
     edge, weather, road = image.width, painter.weather, street.road
     wet = 0.86 if weather is Weather.RAINY else 1.0
     layer = Image.new("RGB", (edge, edge), tint(weather, road.verge, 0.0))
@@ -113,8 +118,8 @@ def _ground(image: Image.Image, painter: Painter, street: Scene, reduced: int) -
     ImageDraw.Draw(mask).polygon(everywhere, fill=255)
     draw = ImageDraw.Draw(layer)
 
-    def lay(points: list[float], colour: Colour, light: float = 1.0) -> None:
-        draw.polygon(points, fill=tint(weather, colour, 0.0, light * wet))
+    def lay(points: list[float], color: Color, light: float = 1.0) -> None:
+        draw.polygon(points, fill=tint(weather, color, 0.0, light * wet))
 
     outer = road.half + road.pavement
     lay(_band(painter, -outer - 2.0, outer + 2.0), road.paving, 0.97)
@@ -132,8 +137,8 @@ def _ground(image: Image.Image, painter: Painter, street: Scene, reduced: int) -
         dark = Image.new("L", (edge, edge), 0)
         _shadows(ImageDraw.Draw(dark), painter, street)
         layer.paste((38, 48, 96), mask=dark)
-    air, colour = ground_air(weather, street.camera, edge)
-    layer.paste(colour, mask=air)
+    air, color = ground_haze(weather, street.camera, edge)
+    layer.paste(color, mask=air)
     if weather is Weather.RAINY:
         _reflect(layer, painter, street, reduced)
     image.paste(layer, mask=mask)
@@ -144,7 +149,7 @@ def _oval(painter: Painter, x: float, z: float, rx: float, rz: float) -> list[fl
 
 
 def _markings(painter: Painter, street: Scene, lay: Callable[..., None]) -> None:
-    """Lines along the road, a cycle lane, a zebra crossing."""
+    """Draw lines along the road, a cycle lane, a zebra crossing."""
     road = street.road
     paint = (238, 206, 110) if road.yellow else (240, 238, 230)
     if road.cycle_lane:
@@ -171,40 +176,42 @@ def _markings(painter: Painter, street: Scene, lay: Callable[..., None]) -> None
             lay(painter.ground(((x, z0), (x, z1), (x + 0.55, z1), (x + 0.55, z0))), (240, 238, 230))
 
 
-def _cast(painter: Painter, x0: float, x1: float, z0: float, z1: float, height: float) -> list[float]:
-    """The shadow of a box, standing at x0..x1, z0..z1."""
+def _cast_shadow(painter: Painter, x0: float, x1: float, z0: float, z1: float, height: float) -> list[float]:
+    """Return the shadow of a box at x0..x1, z0..z1."""
     dx, dz = _ACROSS * height, _TOWARDS * height
     near, low = max(z0 - dz, NEAR), max(z1 - dz, NEAR)
     return painter.ground(((x0, z1), (x1, z1), (x1 + dx, low), (x1 + dx, near), (x0 + dx, near), (x0, max(z0, NEAR))))
 
 
 def _shadows(draw: ImageDraw.ImageDraw, painter: Painter, street: Scene) -> None:
-    """Cast shadows, all of one darkness where they overlap."""
+    """Draw shadows, which are no darker where they overlap."""
     dark = 112
     for house in street.buildings:
-        draw.polygon(_cast(painter, *_footprint(house), house.z0, house.z1, house.height + 0.6), fill=dark)
+        draw.polygon(_cast_shadow(painter, *_footprint(house), house.z0, house.z1, house.height + 0.6), fill=dark)
     for hedge in street.hedges:
         ends = hedge.side * hedge.wall, hedge.side * (hedge.wall + 0.9)
-        draw.polygon(_cast(painter, min(ends), max(ends), hedge.z0, hedge.z1, hedge.height), fill=dark)
+        draw.polygon(_cast_shadow(painter, min(ends), max(ends), hedge.z0, hedge.z1, hedge.height), fill=dark)
     for car in street.cars:
         half = car.width / 2
-        draw.polygon(_cast(painter, car.x - half, car.x + half, car.z, car.z + car.length, car.height), fill=dark)
+        draw.polygon(
+            _cast_shadow(painter, car.x - half, car.x + half, car.z, car.z + car.length, car.height), fill=dark
+        )
     for tree in street.trees:
         up = tree.height * 0.7
         r = tree.height * 0.22
         draw.polygon(
             _oval(painter, tree.x + up * _ACROSS, max(tree.z - up * _TOWARDS, NEAR + r), r * 1.3, r), fill=dark
         )
-        draw.polygon(_cast(painter, tree.x - 0.12, tree.x + 0.12, tree.z, tree.z + 0.1, up), fill=dark)
+        draw.polygon(_cast_shadow(painter, tree.x - 0.12, tree.x + 0.12, tree.z, tree.z + 0.1, up), fill=dark)
     for lamp in street.lamps:
-        draw.polygon(_cast(painter, lamp.x - 0.06, lamp.x + 0.06, lamp.z, lamp.z + 0.1, lamp.height), fill=dark)
+        draw.polygon(_cast_shadow(painter, lamp.x - 0.06, lamp.x + 0.06, lamp.z, lamp.z + 0.1, lamp.height), fill=dark)
     for person in street.people:
         draw.polygon(
-            _cast(painter, person.x - 0.2, person.x + 0.2, person.z, person.z + 0.15, person.height), fill=dark
+            _cast_shadow(painter, person.x - 0.2, person.x + 0.2, person.z, person.z + 0.15, person.height), fill=dark
         )
-    for thing in street.furniture:
-        r, up = (1.1, 2.2) if thing.parasol else (0.4, 0.5)
-        draw.polygon(_oval(painter, thing.x + up * _ACROSS, thing.z - up * _TOWARDS, r, r * 0.8), fill=dark)
+    for item in street.furniture:
+        r, up = (1.1, 2.2) if item.parasol else (0.4, 0.5)
+        draw.polygon(_oval(painter, item.x + up * _ACROSS, item.z - up * _TOWARDS, r, r * 0.8), fill=dark)
 
 
 def _footprint(house: Building) -> tuple[float, float]:
@@ -213,11 +220,11 @@ def _footprint(house: Building) -> tuple[float, float]:
 
 
 def _reflect(layer: Image.Image, painter: Painter, street: Scene, reduced: int) -> None:
-    """Wet ground mirrors what stands behind it, most of all in worn patches of the road."""
+    """Mirror the street in the wet ground, most of all in worn patches of the road."""
     edge, road = layer.width, street.road
     mirrored = Image.new("RGB", (edge // reduced, edge // reduced), (152, 166, 180))
     painter.paint_mirrored(mirrored, reduced)
-    wet = glow_over(mirror_of(mirrored, street.camera), painter.glows, True)
+    wet = add_glows(reflect(mirrored, street.camera), painter.glows, True)
     wet = wet.resize((edge, edge), Image.Resampling.BILINEAR)
     mask = Image.new("L", (edge, edge), 40)
     draw = ImageDraw.Draw(mask)

@@ -1,0 +1,124 @@
+"""What a check can find, and how it is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from unit.errors import escape
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something that is looked for."""
+
+    level: Literal["error", "warning", "note"]
+    """error: training would stop at it"""
+    title: str
+    advice: str
+
+
+CHECKS = {
+    "unreadable": Check("error", "can't be read", "replace or remove them"),
+    "damaged": Check("error", "damaged or cut short", "replace or remove them"),
+    "too-large": Check("error", "more pixels than data.max_pixels", "make them smaller, or raise data.max_pixels"),
+    "too-thin": Check("error", "too thin to be scaled to data.load_size", "crop or remove them"),
+    "too-few": Check("warning", "few images to learn from", "discriminators memorize so few; add some hundreds"),
+    "sharpness": Check(
+        "warning",
+        "one domain is enlarged, the other not",
+        "networks would learn blur as a mark of the domain; lower data.load_size, or find larger images",
+    ),
+    "too-small": Check(
+        "warning", "smaller than the crop", "enlarged, so blurred; remove them, or lower data.crop_size"
+    ),
+    "aspect": Check("warning", "aspect ratio beyond 4:1", "square training crops show little of them; crop them"),
+    "leak": Check(
+        "warning", "test images that are also training images", "remove one of each pair: such tests are biased"
+    ),
+    "in-both": Check("warning", "in both domains", "keep each in one domain; they can't show how the domains differ"),
+    "duplicate": Check("warning", "copies of another file", "remove them; each counts as one more image in training"),
+    "near-duplicate": Check("warning", "nearly the same as another image", "thin out bursts, film frames and copies"),
+    "dark": Check("warning", "nearly black", "remove them; there is nothing in them to translate"),
+    "overexposed": Check("warning", "nearly white", "remove them; there is nothing in them to translate"),
+    "blank": Check("warning", "one plain colour", "remove them; there is nothing in them to translate"),
+    "brightness": Check("note", "domains differ in brightness", "fine for day and night; else even out the exposure"),
+    "misnamed": Check("note", "a format other than the suffix says", "nothing to do: they are read by their content"),
+    "rotated": Check("note", "rotated by EXIF", "nothing to do: they are read upright"),
+    "gray": Check("note", "gray", "fine if their domain is gray; else some translations come out gray"),
+    "alpha": Check("note", "with transparency", "transparent parts become white; if that is wrong, fill them first"),
+    "palette": Check("note", "with a palette", "they are read as they look; originals with more colours are better"),
+    "cmyk": Check("note", "in print colours (CMYK)", "converted by their profile, or else roughly; RGB is better"),
+    "16-bit": Check("note", "more than 8 bits a channel", "65535 is read as white; rescale them if that is too dark"),
+    "animated": Check("note", "several frames or pages", "only the first is used; save the others as files"),
+}
+"""By name, in the order of reports."""
+_FOLDER_CHECKS = {"too-few", "sharpness", "brightness"}
+"""Of a folder as a whole, not of its files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A file, or a training folder, that failed a check."""
+
+    file: str
+    """the raw path: `escape` makes it printable"""
+    check: str
+    """one of `CHECKS`"""
+    detail: str = ""
+    """printable text"""
+
+    @property
+    def level(self) -> str:
+        """Error, warning or note."""
+        return CHECKS[self.check].level
+
+
+@dataclass(frozen=True)
+class FolderFacts:
+    """A summary of the images of one domain, for training or test."""
+
+    path: Path
+    images: int
+    short_side: int | None = None
+    """median, in pixels; None: no image could be read"""
+    brightness: tuple[float, float] | None = None
+    """mean and standard deviation, over the images, of their mean gray, 0 … 255; None: not decoded"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of `check_folders`."""
+
+    folders: dict[str, FolderFacts]
+    """by trainA, trainB, testA, testB"""
+    findings: list[Finding]
+
+    @property
+    def usable(self) -> bool:
+        """True if training would not stop at an image."""
+        return all(finding.level != "error" for finding in self.findings)
+
+
+def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
+    """Sort by check, in the order of `CHECKS`; stable within one."""
+    ranks = {name: rank for rank, name in enumerate(CHECKS)}
+    return sorted(findings, key=lambda finding: ranks[finding.check])
+
+
+def describe_findings(findings: Sequence[Finding], max_files: int = 5) -> str:
+    """Return a line for each check, errors first, and below it at most `max_files` files; none for notes on several."""
+    lines = []
+    for name, check in CHECKS.items():
+        group = [finding for finding in findings if finding.check == name]
+        if not group:
+            continue
+        count = "" if name in _FOLDER_CHECKS else f" ({len(group):,} file{'s' * (len(group) > 1)})"
+        lines.append(f"{check.level}: {check.title}{count}: {check.advice}")
+        shown = [] if check.level == "note" and len(group) > 1 else group[:max_files]
+        lines += [f"    {escape(finding.file)}{finding.detail and ': ' + finding.detail}" for finding in shown]
+        if shown and len(group) > len(shown):
+            lines.append(f"    and {len(group) - len(shown):,} more")
+    return "\n".join(lines)

@@ -1,0 +1,129 @@
+"""Check the folders of both domains, for training and test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from unit.config import DataConfig
+from unit.data.check.findings import Finding, FolderFacts, Report, sort_findings
+from unit.data.check.headers import CheckedHeader, check_file_headers, median_short_side
+from unit.data.check.pixels import ImageSummary, check_exposure, decode_images, find_copies
+from unit.data.datasets import Datasets
+from unit.domains import Domain
+from unit.errors import escape
+
+_MIN_IMAGES = 100
+_SHARPNESS_RATIO = 1.25
+_MAX_BRIGHTNESS_DIFFERENCE = 40  # gray levels of 255
+_MAX_PROCESSES = 8
+
+
+@dataclass(frozen=True)
+class _Folder:
+    root: Path
+    files: Sequence[str]
+    count: int
+    """of all files, where `files` are a part of them"""
+
+
+_Folders = dict[str, _Folder]
+"""By trainA, trainB, testA, testB; shards and the built-in streets have no files, and no findings."""
+
+
+def check_headers(datasets: Datasets, config: DataConfig, limit: int | None = None) -> list[Finding]:
+    """Check the files' headers, of each folder at most `limit`, evenly spread; in this process, decoding nothing."""
+    folders = _list_folders(datasets)
+    if limit is not None:
+        folders = {name: replace(folder, files=_spread(folder.files, limit)) for name, folder in folders.items()}
+    _, _, findings = _check_headers(folders, config, processes=0)
+    return sort_findings(findings)
+
+
+def check_folders(datasets: Datasets, config: DataConfig, decode: bool = True) -> Report:
+    """Check the headers of all files and, with `decode`, all images, on all cores.
+
+    Raises:
+        UserError: a process was killed, probably out of memory.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    folders, processes = _list_folders(datasets), min(_MAX_PROCESSES, cores)
+    headers, facts, findings = _check_headers(folders, config, processes)
+    if decode:
+        images, damaged = decode_images(headers.values(), config, processes)
+        findings += damaged + [finding for image in images.values() for finding in check_exposure(image)]
+        findings += _find_copies(folders, images)
+        for name, folder in folders.items():
+            grays = [images[file].cells.mean() for file in folder.files if file in images]
+            brightness = (float(np.mean(grays)), float(np.std(grays))) if grays else None
+            facts[name] = replace(facts[name], brightness=brightness)
+        findings += _compare_brightness(facts)
+    return Report(facts, sort_findings(findings))
+
+
+def _list_folders(datasets: Datasets) -> _Folders:
+    folders = {}
+    for purpose, sources in (("train", datasets.train), ("test", datasets.test.images)):
+        for i in Domain:
+            if root := sources[i].folder:
+                files = sources[i].files()
+                folders[f"{purpose}{i.upper()}"] = _Folder(root, files, len(files))
+    return folders
+
+
+def _spread(files: Sequence[str], limit: int) -> Sequence[str]:
+    return files if len(files) <= limit else [files[k * len(files) // limit] for k in range(limit)]
+
+
+def _check_headers(
+    folders: _Folders, config: DataConfig, processes: int
+) -> tuple[dict[str, CheckedHeader], dict[str, FolderFacts], list[Finding]]:
+    """Return each file's header, each folder's facts, and the findings in files and training folders."""
+    headers = check_file_headers([file for folder in folders.values() for file in folder.files], config, processes)
+    facts = {
+        name: FolderFacts(folder.root, folder.count, median_short_side(headers[file] for file in folder.files))
+        for name, folder in folders.items()
+    }
+    findings = [finding for header in headers.values() for finding in header.findings]
+    few = [folder for name, folder in facts.items() if name.startswith("train") and folder.images < _MIN_IMAGES]
+    findings += [Finding(str(folder.path), "too-few", f"{folder.images} to train on") for folder in few]
+    return headers, facts, findings + _compare_sharpness(facts, config.load_size)
+
+
+def _compare_sharpness(facts: Mapping[str, FolderFacts], size: int) -> list[Finding]:
+    """Compare the training folders: images scaled down to `size` are sharp, those scaled up are blurred."""
+    sides = {name: side for name in ("trainA", "trainB") if name in facts and (side := facts[name].short_side)}
+    sharpness = {name: min(1, side / size) for name, side in sides.items()}
+    if len(sides) < 2 or max(sharpness.values()) < _SHARPNESS_RATIO * min(sharpness.values()):
+        return []
+    blurred = min(sharpness, key=lambda name: sharpness[name])
+    listed = " and ".join(f"{side} px in {name}" for name, side in sides.items())
+    detail = f"median short sides are {listed}; data.load_size is {size} px"
+    return [Finding(str(facts[blurred].path), "sharpness", detail)]
+
+
+def _compare_brightness(facts: Mapping[str, FolderFacts]) -> list[Finding]:
+    means = {name: mean[0] for name in ("trainA", "trainB") if name in facts and (mean := facts[name].brightness)}
+    if len(means) < 2 or max(means.values()) - min(means.values()) < _MAX_BRIGHTNESS_DIFFERENCE:
+        return []
+    darker = min(means, key=lambda name: means[name])
+    listed = " and ".join(f"{mean:.0f} in {name}" for name, mean in means.items())
+    return [Finding(str(facts[darker].path), "brightness", f"mean gray is {listed}, of 255")]
+
+
+def _find_copies(folders: _Folders, images: Mapping[str, ImageSummary]) -> list[Finding]:
+    """Find copies within each domain, and files that are in both."""
+    findings, owners = [], []
+    for letter in "AB":
+        names = [name for name in ("train" + letter, "test" + letter) if name in folders]
+        is_test = {file: name.startswith("test") for name in names for file in folders[name].files}
+        copies, first_files = find_copies(is_test, images)
+        findings += copies
+        owners.append(first_files)
+    for digest in owners[0].keys() & owners[1].keys():
+        findings.append(Finding(owners[1][digest], "in-both", f"same file as {escape(owners[0][digest])}"))
+    return sorted(findings, key=lambda finding: finding.file)

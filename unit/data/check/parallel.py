@@ -1,0 +1,50 @@
+"""Map a function over many files, in several processes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from unit.data.batches import loader_failure
+from unit.errors import UserError
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def parallel_map(function: Callable[[T], U], items: Sequence[T], processes: int) -> Iterator[U]:
+    """Yield `function(item)` for each item, in order; with 0 `processes`, in this one.
+
+    Raises:
+        UserError: a process was killed.
+    """
+    loader: DataLoader[T] = DataLoader(
+        items,  # type: ignore[arg-type]  # a list has all that a dataset needs
+        batch_size=16,
+        num_workers=processes,
+        collate_fn=partial(_apply, function),
+        generator=torch.Generator(),  # else it would draw from the global one
+    )
+    batches = iter(loader)  # starts the processes, before tqdm starts a thread
+    with tqdm(total=len(items), unit="file", leave=False, disable=not sys.stderr.isatty()) as bar:
+        try:
+            for results in batches:
+                bar.update(len(results))
+                yield from results
+        except RuntimeError as error:
+            if loader_failure(error) is None:
+                raise
+            raise UserError(
+                "a process that checks images was killed, probably out of memory; close other programs, or check the "
+                "headers alone with --headers"
+            ) from error
+
+
+def _apply(function: Callable[[T], U], items: Sequence[T]) -> list[U]:
+    return [function(item) for item in items]

@@ -1,0 +1,31 @@
+"""Image file ↔ RGB image ↔ float tensor (3, H, W) in [-1, 1]."""
+
+from unit.images.reading import (
+    MAX_PIXELS,
+    SUFFIXES,
+    Header,
+    decode_image,
+    image_errors,
+    read_header,
+    read_image,
+    to_rgb,
+)
+from unit.images.tensors import center_crop, random_crop, resize_short_side, to_image, to_tensor
+from unit.images.writing import write_image
+
+__all__ = [
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "Header",
+    "center_crop",
+    "decode_image",
+    "image_errors",
+    "random_crop",
+    "read_header",
+    "read_image",
+    "resize_short_side",
+    "to_image",
+    "to_rgb",
+    "to_tensor",
+    "write_image",
+]

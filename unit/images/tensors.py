@@ -1,0 +1,87 @@
+"""RGB image ↔ float tensor (3, H, W) in [-1, 1]; resizing, cropping and flipping with torchvision.
+
+Importing torchvision takes a second, which ``--help`` need not wait for: so the functions import it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+
+from unit.errors import ImageError
+from unit.images.reading import MAX_PIXELS
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """Convert an RGB image to float32 (3, H, W), contiguous, on the CPU: ``v / 127.5 - 1`` maps 0 … 255 to [-1, 1].
+
+    Raises:
+        ValueError: the image is not RGB.
+    """
+    from torchvision.transforms.v2 import functional
+
+    if image.mode != "RGB":
+        raise ValueError(f"expected an RGB image, got {image.mode}")
+    levels: torch.Tensor = functional.pil_to_tensor(image)
+    return levels.to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1)
+
+
+def to_image(tensor: torch.Tensor) -> Image.Image:
+    """Convert floats (3, H, W) in [-1, 1], on any device, to an RGB image: clamped, then rounded to nearest.
+
+    Raises:
+        ValueError: another shape or dtype, or a value that is NaN or Inf.
+    """
+    from torchvision.transforms.v2 import functional
+
+    if tensor.ndim != 3 or tensor.shape[0] != 3 or not tensor.is_floating_point():
+        raise ValueError(f"expected floats of shape (3, H, W), got {tensor.dtype} {tuple(tensor.shape)}")
+    values = tensor.detach().to("cpu", torch.float32)
+    if not values.isfinite().all():
+        raise ValueError("expected finite values, got NaN or Inf")
+    image: Image.Image = functional.to_pil_image(values.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8))
+    return image
+
+
+def resize_short_side(image: Image.Image, size: int) -> Image.Image:
+    """Scale an image (bicubic, antialiased) so that its short side is `size`; the long side is rounded.
+
+    Raises:
+        ImageError: so thin a strip that the result would have more than `MAX_PIXELS`.
+    """
+    from torchvision.transforms.v2 import InterpolationMode, functional
+
+    short_side = min(image.size)
+    if short_side == size:
+        return image
+    width, height = (round(side * size / short_side) for side in image.size)
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"an image of {image.width}x{image.height} is too thin to be scaled to a short side of {size}; crop it"
+        )
+    resized: Image.Image = functional.resize(image, [height, width], InterpolationMode.BICUBIC)
+    return resized
+
+
+def center_crop(image: Image.Image, size: int) -> Image.Image:
+    """Return the middle square of `size`, half a pixel up and left where the margin is odd."""
+    return _crop(image, (image.width - size) // 2, (image.height - size) // 2, size)
+
+
+def random_crop(image: Image.Image, size: int, flip: bool, seed: int) -> Image.Image:
+    """Return a square of `size` at a random position, mirrored with probability 1/2 if `flip`."""
+    from torchvision.transforms.v2 import functional
+
+    rng = np.random.default_rng(seed)
+    left = int(rng.integers(image.width - size + 1))
+    top = int(rng.integers(image.height - size + 1))
+    image = _crop(image, left, top, size)
+    return functional.horizontal_flip(image) if rng.random() < 0.5 and flip else image
+
+
+def _crop(image: Image.Image, left: int, top: int, size: int) -> Image.Image:
+    from torchvision.transforms.v2 import functional
+
+    cropped: Image.Image = functional.crop(image, top, left, size, size)
+    return cropped
