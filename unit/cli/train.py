@@ -17,7 +17,7 @@ from unit.devices import resolve_device
 from unit.errors import ConfigError
 from unit.evaluation.evaluate import table
 from unit.evaluation.report.write import REPORT_FILE
-from unit.training.distributed import is_first
+from unit.training.distributed import is_main_process
 from unit.training.dry_run import describe_plan
 from unit.training.loop import Result, train
 from unit.training.run_folder import BEST_FILE
@@ -28,18 +28,18 @@ PRESETS = Path(__file__).resolve().parents[2] / "configs"
 
 def run(argv: Sequence[str]) -> int:
     """Train as the arguments say; returns the exit status."""
-    if not is_first():
+    if not is_main_process():
         _leave_the_talking_to_rank_0()
     arguments = parse_train_arguments(argv, choose_preset)
     if arguments.print_config or arguments.dry_run:
-        if is_first():
+        if is_main_process():
             print(to_yaml(arguments.config), end="")
         if arguments.dry_run:
             log.info(describe_plan(arguments.config, arguments.out))
         return 0
     with logging_redirect_tqdm():  # lines go above the bar
         result = train(arguments.config, arguments.out, restart=arguments.restart)
-    if is_first():
+    if is_main_process():
         with suppress(OSError):  # whoever would read it has gone; all is saved
             print(summary(result))
     return result.exit_status

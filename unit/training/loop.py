@@ -20,7 +20,7 @@ from unit.domains import PerDomain
 from unit.errors import ImageError, UserError
 from unit.evaluation.evaluate import Metrics
 from unit.training.checkpoint import copied
-from unit.training.distributed import init_distributed, restarted
+from unit.training.distributed import init_distributed, restarted_by_torchrun
 from unit.training.finite import NonFiniteError
 from unit.training.heartbeat import PeerError
 from unit.training.lock import archive_run, locked
@@ -66,7 +66,7 @@ def train(config: Config, out: Path | None = None, *, restart: bool = False) -> 
     """
     with init_distributed() as ranks:
         setup = Setup.of(config, out, ranks)
-        if restart and not restarted() and ranks.is_main and (aside := archive_run(setup.out)):
+        if restart and not restarted_by_torchrun() and ranks.is_main and (aside := archive_run(setup.out)):
             log.info("the run that was in %s is kept as %s", setup.out, aside)
         lock = locked(setup.out) if ranks.is_main else nullcontext()
         with lock, stop_on_signals(only_once=ranks.world_size > 1) as stop:
@@ -170,7 +170,7 @@ class _Run:
     def _next(self, batches: Iterator[PerDomain[Tensor]]) -> PerDomain[Tensor] | None:
         """The next batch; when a rank can't have it, the state, as good as before, is saved."""
         try:
-            with self.ranks.all_or_none():
+            with self.ranks.fail_together():
                 return next(batches, None)
         except UserError:
             self._keep()
@@ -241,7 +241,7 @@ class _Run:
 
     def _write(self, what: Callable[[Records], T]) -> T | None:
         """Rank 0 writes something; what fails there, fails on all."""
-        with self.ranks.all_or_none():
+        with self.ranks.fail_together():
             return what(self.records) if self.records else None
 
     def _add_up_bad_images(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -37,7 +37,6 @@ from unit.model.patches import build_patch_projector
 from unit.seeds import seed_for
 from unit.training.distributed import SINGLE_PROCESS, Ranks
 from unit.training.finite import FiniteWatch
-from unit.training.gradients import GradientMean
 
 
 @dataclass(frozen=True)
@@ -99,9 +98,6 @@ class Trainer:
         self.finite = FiniteWatch(device, ranks)
         self._forward_pass, self._judged_terms = forward_pass, judged_terms
         self._compare, self.compiled = self.discriminators.compare, False
-        self._mean: dict[nn.Module, GradientMean] = {
-            network: GradientMean(network.parameters(), ranks) for network in (self.autoencoding, self.discriminators)
-        }
 
     def _adam(self, network: nn.Module, rate: float) -> torch.optim.Adam:
         config = self.config.optimizer
@@ -187,9 +183,9 @@ class Trainer:
         for part in parts:
             terms = terms_of(part)
             self._require_finite(terms)
-            with self._mean[network].averaged() if part is parts[-1] else nullcontext():
-                (total(terms) / len(parts)).backward()
+            (total(terms) / len(parts)).backward()
             seen.append({name: value.detach() for name, value in terms.items()})
+        self.ranks.average_gradients(network.parameters())
         self._require_finite_gradients(network)
         optimizer.step()
         self.mid_step = True
