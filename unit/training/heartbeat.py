@@ -35,10 +35,9 @@ class Heartbeat:
     heartbeats of this process, so that a job that was suspended as a whole continues afterwards.
 
     torchrun and the timeouts of process groups are not enough. torchrun sees a process that exits, but neither one that
-    hangs nor a machine that is gone, and reports the exit in a block of some 20 lines without the reason. A timeout of
-    a collective has to be longer than rank 0's longest evaluation, for which the others wait; it then says that it
-    timed out, but not on account of whom (`monitored_barrier` does, under the same timeout), and NCCL's watchdog aborts
-    the process, so that it cannot save.
+    hangs nor a machine that is gone; and when a stopped rank ran into a collective's timeout, its 20 lines called the
+    rank that noticed the root cause. That timeout would have to exceed rank 0's longest evaluation, during which the
+    others wait. `monitored_barrier` names a silent rank, but to rank 0 alone, and nobody watches rank 0 itself.
     """
 
     def __init__(self, store: Store, rank: int, names: list[str]) -> None:
