@@ -1,10 +1,10 @@
-"""What a second process costs: weak scaling, each rank with a batch of its own.
+"""Measure what a second process costs: weak scaling, each rank with a batch of its own.
 
     OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 benchmarks/scaling.py --config configs/photos.yaml
 
-In turn, in the same processes: rank 0 makes a step alone while the others wait; all make a step, each for itself, which
-is what the machine allows; all make a step of one training. `efficiency` is the first time through the third, of 1 at
-best, and `efficiency_of_communication` the second through the third: what the gradients and agreements cost.
+The same processes alternate between three kinds of steps: rank 0 alone while the others wait; all ranks, each for
+itself, which is what the machine allows; and all ranks as one training. `efficiency` is the first time divided by the
+third, 1 at best; `efficiency_of_communication` is the second divided by the third: what the collectives cost.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import torch
-from torch import distributed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -36,24 +35,22 @@ def main() -> None:
 
 
 def measure(config: Config, rounds: int, ranks: Ranks) -> dict[str, object]:
-    """The metrics by name; the slowest rank's times."""
+    """Return the metrics by name; times are those of the slowest rank."""
     device = ranks.device(config.train.device)
     precision = resolve_precision(config.train.precision, device)
     configure(device, config.train.deterministic)
     size, batch = config.data.crop_size, config.train.batch_size
     images = PerDomain.of(lambda _: torch.rand(batch, 3, size, size, device=device) * 2 - 1)
-    alone, together = (Trainer(config, device, precision, who) for who in (SINGLE_PROCESS, ranks))
+    alone, together = (Trainer(config, device, precision, group) for group in (SINGLE_PROCESS, ranks))
     seconds: dict[str, list[float]] = {"alone": [], "each_for_itself": [], "together": []}
-    for number in range(1 + rounds):
-        for what, trainer in (("alone", alone), ("each_for_itself", alone), ("together", together)):
-            taken = _slowest(trainer, images, ranks, idle=what == "alone" and not ranks.is_main)
-            if number:  # the first of each warms up
-                seconds[what].append(taken)
-    medians = {what: statistics.median(values) for what, values in seconds.items()}
+    for _ in range(1 + rounds):
+        for name, trainer in (("alone", alone), ("each_for_itself", alone), ("together", together)):
+            seconds[name].append(_slowest(trainer, images, ranks, idle=name == "alone" and not ranks.is_main))
+    medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}  # the first warms up
     parameters = [p for part in (together.networks, together.discriminators) for p in part.parameters()]
     return {
         "ranks": ranks.world_size,
-        **{f"{what}_seconds": value for what, value in medians.items()},
+        **{f"{name}_seconds": value for name, value in medians.items()},
         "efficiency": medians["alone"] / medians["together"],
         "efficiency_of_communication": medians["each_for_itself"] / medians["together"],
         "gradient_bytes": sum(p.nbytes for p in parameters),
@@ -67,9 +64,8 @@ def measure(config: Config, rounds: int, ranks: Ranks) -> dict[str, object]:
 
 
 def _slowest(trainer: Trainer, images: PerDomain[torch.Tensor], ranks: Ranks, idle: bool) -> float:
-    """Seconds that a step takes on the slowest rank, all having begun together."""
-    if ranks.world_size > 1:
-        distributed.barrier()
+    """Return the seconds that a step takes on the slowest rank, all having started together."""
+    ranks.barrier()
     start = time.perf_counter()
     if not idle:
         trainer.step(images)

@@ -1,4 +1,4 @@
-"""Compiled steps compute what others do; whether to compile is found by trying, and a failure is no matter."""
+"""Compiled steps compute the same; `auto` times them, and continues uncompiled where they fail."""
 
 import logging
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.training.ranks import images
 from unit.config import R1_INTERVAL, Config
 from unit.domains import PerDomain
 from unit.errors import UserError
-from unit.training import compiling
+from unit.training import compilation
 from unit.training.compilation import compile_as_configured
 from unit.training.loop import train
 from unit.training.trainer import Trainer
@@ -49,25 +49,31 @@ def weights(config: Config, backend: str | None) -> torch.Tensor:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch's compiler, about itself
 @pytest.mark.parametrize(
-    ("loss", "grad_accum_steps"), [({}, 1), (ALL_LOSSES, 2)], ids=["the paper's", "all that is later"]
+    ("loss", "grad_accum_steps"), [({}, 1), (ALL_LOSSES, 2)], ids=["the paper's", "all ingredients"]
 )
 def test_compiled_steps_end_at_the_same_weights(loss: dict[str, object], grad_accum_steps: int) -> None:
-    """With torch's capture of the graphs, forward and backward, and their plain execution: on CUDA, see test_gpu.py."""
+    """Forward and backward graphs are captured, but run uncompiled; test_gpu.py compiles them."""
     config = tiny(loss=loss, train={"batch_size": 2 // grad_accum_steps, "grad_accum_steps": grad_accum_steps})
     compiled, plain = weights(config, "aot_eager"), weights(config, None)
     torch.compiler.reset()
     assert float((compiled - plain).norm() / plain.norm()) < 1e-9
 
 
-@pytest.mark.parametrize(("wanted", "found"), [("on", True), ("auto", False), ("off", False)])
-def test_on_a_cpu_only_on_compiles(wanted: str, found: bool) -> None:
-    trainer = Trainer(tiny(train={"compile": wanted}), CPU, "fp32")
+@pytest.mark.parametrize(("setting", "compiled"), [("on", True), ("auto", False), ("off", False)])
+def test_on_a_cpu_auto_does_not_compile(setting: str, compiled: bool) -> None:
+    trainer = Trainer(tiny(train={"compile": setting}), CPU, "fp32")
     compile_as_configured(trainer)
-    assert trainer.compiled == found
+    assert trainer.compiled == compiled
+
+
+def test_steps_are_timed() -> None:
+    trainer = Trainer(tiny(), CPU, "fp32")
+    assert 0 < compilation._seconds_per_step(trainer) < 10
+    assert trainer.steps_done > 8
 
 
 class OnCuda(Trainer):
-    """A trainer that says that it is on CUDA, and steps there as on the CPU."""
+    """A trainer that claims to be on CUDA, but trains on the CPU."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(tiny(), CPU, "fp32")
@@ -76,9 +82,8 @@ class OnCuda(Trainer):
 
 @pytest.mark.parametrize("faster", [True, False])
 def test_auto_compiles_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
-    monkeypatch.setattr(compiling, "Trainer", OnCuda)
-    monkeypatch.setattr(compiling, "_images", lambda _: None)
-    monkeypatch.setattr(compiling, "_seconds", lambda trial, _: 0.5 if trial.compiled == faster else 1.0)
+    monkeypatch.setattr(compilation, "Trainer", OnCuda)
+    monkeypatch.setattr(compilation, "_seconds_per_step", lambda trial: 0.5 if trial.compiled == faster else 1.0)
     trainer = OnCuda()
     before = {name: value.clone() for name, value in trainer.networks.state_dict().items()}
     compile_as_configured(trainer)
@@ -86,22 +91,21 @@ def test_auto_compiles_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, faste
     assert all(torch.equal(value, before[name]) for name, value in trainer.networks.state_dict().items())
 
 
-def test_what_cannot_be_compiled_goes_on_without(
+def test_auto_continues_uncompiled_where_compiling_fails(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def seconds(trial: Trainer, _: object) -> float:
+    def seconds(trial: Trainer) -> float:
         if trial.compiled:
             raise RuntimeError("Cannot find a working triton installation\nand more")
         return 1.0
 
-    monkeypatch.setattr(compiling, "Trainer", OnCuda)
-    monkeypatch.setattr(compiling, "_images", lambda _: None)
-    monkeypatch.setattr(compiling, "_seconds", seconds)
+    monkeypatch.setattr(compilation, "Trainer", OnCuda)
+    monkeypatch.setattr(compilation, "_seconds_per_step", seconds)
     trainer = OnCuda()
     with caplog.at_level(logging.WARNING):
         compile_as_configured(trainer)
     assert not trainer.compiled
-    assert "can't be compiled here (Cannot find a working triton installation); going on without" in caplog.text
+    assert "can't be compiled here (Cannot find a working triton installation); continuing without" in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore")

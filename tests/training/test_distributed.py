@@ -1,4 +1,4 @@
-"""Several processes train as one: started by torchrun, talking over Gloo."""
+"""Several processes that torchrun starts train as one, over Gloo."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ import psutil
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from tests.tiny import metrics, tiny
 from tests.training import ranks as work
@@ -55,48 +56,47 @@ def started(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             if process.poll() is None:
-                for each in psutil.Process(process.pid).children(recursive=True):
-                    each.kill()
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.kill()
                 process.kill()
 
 
-def difference(one: torch.Tensor, two: torch.Tensor) -> float:
-    return float((one - two).norm() / two.norm())
+def difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((actual - expected).norm() / expected.norm())
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What tests/training/ranks.py found."""
-    path = tmp_path_factory.mktemp("ranks") / "found.pt"
-    done = run(torchrun("-m", "tests.training.ranks", str(path)))
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = torch.load(path, weights_only=True)
-    return found
+    """The results of tests/training/ranks.py on two ranks."""
+    path = tmp_path_factory.mktemp("ranks") / "results.pt"
+    process = run(torchrun("-m", "tests.training.ranks", str(path)))
+    assert process.returncode == 0, process.stderr
+    results: dict[str, Any] = torch.load(path, weights_only=True)
+    return results
 
 
 def test_two_ranks_have_the_gradient_of_one_with_twice_the_batch(two_ranks: dict[str, Any]) -> None:
-    one = work.first_gradients(work.config(2), SINGLE_PROCESS)
-    assert difference(two_ranks["gradients"], one) <= 1e-5
-    assert (
-        difference(work.first_gradients(work.config(1), SINGLE_PROCESS), one) > 1e-2
-    )  # or there would be nothing to see
+    expected = work.first_gradients(work.config(2), SINGLE_PROCESS)
+    assert difference(two_ranks["gradients"], expected) <= 1e-5
+    half = work.first_gradients(work.config(1), SINGLE_PROCESS)
+    assert difference(half, expected) > 1e-2  # or the test could not tell
 
 
 def test_after_ten_steps_the_weights_are_those_of_one_rank(two_ranks: dict[str, Any]) -> None:
     assert difference(two_ranks["weights"], work.last_weights(work.config(2), SINGLE_PROCESS)) <= 1e-10
 
 
-def test_accumulated_batches_are_one_batch(two_ranks: dict[str, Any]) -> None:
-    """Alone and on two ranks."""
-    one = work.first_gradients(work.config(4), SINGLE_PROCESS)
-    assert difference(work.first_gradients(work.config(1, 4), SINGLE_PROCESS), one) <= 1e-5
-    assert difference(work.first_gradients(work.config(2, 2), SINGLE_PROCESS), one) <= 1e-5
-    assert difference(two_ranks["accumulated"], one) <= 1e-5
+def test_accumulated_gradients_are_those_of_one_batch(two_ranks: dict[str, Any]) -> None:
+    """In one process and on two ranks."""
+    expected = work.first_gradients(work.config(4), SINGLE_PROCESS)
+    assert difference(work.first_gradients(work.config(1, 4), SINGLE_PROCESS), expected) <= 1e-5
+    assert difference(work.first_gradients(work.config(2, 2), SINGLE_PROCESS), expected) <= 1e-5
+    assert difference(two_ranks["accumulated"], expected) <= 1e-5
 
 
 def test_accumulated_steps_end_at_the_same_weights() -> None:
-    whole, in_parts = (work.last_weights(work.config(*sizes), SINGLE_PROCESS) for sizes in ((4, 1), (1, 4)))
-    assert difference(in_parts, whole) <= 1e-10
+    one_batch, accumulated = (work.last_weights(work.config(*sizes), SINGLE_PROCESS) for sizes in ((4, 1), (1, 4)))
+    assert difference(accumulated, one_batch) <= 1e-10
 
 
 def test_all_ranks_have_the_same_weights_at_every_step(two_ranks: dict[str, Any]) -> None:
@@ -105,60 +105,62 @@ def test_all_ranks_have_the_same_weights_at_every_step(two_ranks: dict[str, Any]
     assert len({first for first, _ in two_ranks["digests"]}) == 3
 
 
-def test_what_the_ranks_agree_on(two_ranks: dict[str, Any]) -> None:
-    found = two_ranks["agreement"]
-    assert found["most"] == [1, 5]
-    assert found["least"].tolist() == [0, -1]
-    assert found["mean"] == {"x": 0.5, "y": 3.0}
-    assert found["gathered"] == ["rank 0", "rank 1"]
-    assert found["from_first"] == "first"
-    assert found["positions"] == [[12, 13], [14, 15]]
-    assert found["different"] == "train.seed is 0 on rank 0, but 1 on rank 1; make them equal"
+def test_collectives(two_ranks: dict[str, Any]) -> None:
+    results = two_ranks["collectives"]
+    assert results["max"] == [1, 5]
+    assert results["min"].tolist() == [0, -1]
+    assert results["mean"] == {"x": 0.5, "y": 3.0}
+    assert results["gathered"] == ["rank 0", "rank 1"]
+    assert results["broadcast"] == "first"
+    assert results["indices"] == [[12, 13], [14, 15]]
+    assert results["different"] == "train.seed is 0 on rank 0, but 1 on rank 1; make them equal"
+
+
+def test_gradients_are_averaged_where_there_are_any(two_ranks: dict[str, Any]) -> None:
+    for vector, matrix, unused in two_ranks["collectives"]["averaged"]:
+        assert vector.tolist() == [0.5, 5.0]
+        assert matrix.tolist() == [[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]]
+        assert unused is None
 
 
 def test_what_fails_on_one_rank_fails_on_all(two_ranks: dict[str, Any]) -> None:
     own, peers = ("DataError", "folder: empty"), "PeerError"
-    assert two_ranks["agreement"]["errors"] == [
+    assert two_ranks["collectives"]["errors"] == [
         [None, own, (peers, "rank 1: folder: empty")],
         [None, (peers, "rank 0: folder: empty"), own],
     ]
 
 
-def test_one_rank_alone_is_its_own_agreement() -> None:
-    assert SINGLE_PROCESS.first
+def test_a_single_process_communicates_with_itself() -> None:
+    assert SINGLE_PROCESS.is_main
     assert SINGLE_PROCESS.all_reduce_max(3, 4) == [3, 4]
+    assert SINGLE_PROCESS.all_reduce_mean({"x": 0.1}) == {"x": 0.1}
     assert SINGLE_PROCESS.all_gather("x") == ["x"]
     assert SINGLE_PROCESS.broadcast("x") == "x"
     assert SINGLE_PROCESS.sample_indices(3, 2) == range(6, 8)
     SINGLE_PROCESS.require_same({"x": 1})
-    with pytest.raises(ValueError, match="as it is"), SINGLE_PROCESS.all_or_none():
+    with pytest.raises(ValueError, match="as it is"), SINGLE_PROCESS.fail_together():
         raise ValueError("as it is")
 
 
 class Diverged(Ranks):
-    """Two ranks, of which the other has other weights."""
+    """Rank 0 of two, where the other has different weights."""
 
-    def gathered(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         return [value, str(value)[::-1]] if isinstance(value, str) else [value, value]  # type: ignore[list-item]
 
-    def most(self, *numbers: int) -> list[int]:
-        return list(numbers)
-
-    def from_first(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         return value
 
-    def least(self, values: torch.Tensor) -> torch.Tensor:
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        pass
+
+    def _all_reduce(self, values: torch.Tensor, operation: object) -> torch.Tensor:
         return values
 
-    def mean(self, numbers: dict[str, float]) -> dict[str, float]:
-        return numbers
 
-    def all_reduce_async(self, values: torch.Tensor) -> Callable[[], object]:
-        return lambda: values.mul_(2)
-
-
-def test_ranks_with_other_weights_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unit.training.loop.joined", lambda: nullcontext(Diverged(0, 2)))
+def test_ranks_with_different_weights_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unit.training.loop.init_distributed", lambda: nullcontext(Diverged(0, 2)))
     monkeypatch.setattr("unit.training.loop.CHECK_SYNC_EVERY", 4)
     with pytest.raises(
         UserError, match=r"^step 4: the weights of rank 1 are no longer those of rank 0: .* Start the run"
@@ -170,8 +172,8 @@ def test_ranks_with_other_weights_end_the_run(tmp_path: Path, monkeypatch: pytes
 # -- whole runs --------------------------------------------------------------------------------------------------------
 
 
-def written(config: Config, folder: Path) -> list[str]:
-    """A configuration and a folder as arguments of train.py."""
+def train_arguments(config: Config, folder: Path) -> list[str]:
+    """Write a configuration; returns the arguments that train with it into a folder beside it."""
     path = folder / "config.yaml"
     path.write_text(to_yaml(config))
     return ["train.py", "--config", str(path), "--out", str(folder / "run")]
@@ -183,18 +185,18 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def test_two_machines_train_and_one_goes_on(tmp_path: Path) -> None:
-    """As one process would have alone, up to rounding: the same images in the same order, logged and saved once."""
+def test_two_machines_train_and_one_continues(tmp_path: Path) -> None:
+    """With the metrics of one process up to rounding, since the images and their order are the same; logged once."""
     slow = {"learning_rate_generator": 1e-5, "learning_rate_discriminator": 1e-5}  # Adam amplifies rounding
     config = tiny(train={"batch_size": 1, "steps": 4}, optimizer=slow)
     address = ["--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-    arguments = written(config, tmp_path)
+    arguments = train_arguments(config, tmp_path)
     node = [*TORCHRUN, *address, "--nproc-per-node", "1", "--node-rank"]
     with started([*node, "1", *arguments[:-1], str(tmp_path / "elsewhere")], tmp_path / "log1") as other:
-        done = run([*node, "0", *arguments])
-        assert done.returncode == 0, done.stderr
+        process = run([*node, "0", *arguments])
+        assert process.returncode == 0, process.stderr
         assert other.wait(60) == 0
-    assert "ended at step 4" in done.stdout
+    assert "ended at step 4" in process.stdout
     assert "ended" not in (tmp_path / "log1").read_text()
     assert not (tmp_path / "elsewhere").exists()
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["ranks"] == 2
@@ -211,9 +213,9 @@ def test_two_machines_train_and_one_goes_on(tmp_path: Path) -> None:
 def test_another_global_batch_is_another_run(tmp_path: Path) -> None:
     config = tiny(train={"batch_size": 1, "grad_accum_steps": 2, "steps": 2})
     train(config, tmp_path / "run")
-    done = run(torchrun(*written(config, tmp_path)))
-    assert done.returncode != 0
-    assert "train.batch_size × train.grad_accum_steps × ranks: 2 before, 4 now" in done.stderr
+    process = run(torchrun(*train_arguments(config, tmp_path)))
+    assert process.returncode != 0
+    assert "train.batch_size × train.grad_accum_steps × ranks: 2 before, 4 now" in process.stderr
 
 
 def long_run() -> Config:
@@ -221,12 +223,12 @@ def long_run() -> Config:
 
 
 def rank_processes(launcher: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """By rank."""
-    found = {}
+    """Return torchrun's workers, by rank."""
+    workers = {}
     for process in psutil.Process(launcher.pid).children(recursive=True):
         if "train.py" in process.cmdline() and "RANK" in process.environ():
-            found[int(process.environ()["RANK"])] = process
-    return [found[rank] for rank in sorted(found)]
+            workers[int(process.environ()["RANK"])] = process
+    return [workers[rank] for rank in sorted(workers)]
 
 
 def wait_for_step(run: Path, step: int) -> None:
@@ -238,7 +240,7 @@ def wait_for_step(run: Path, step: int) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
 def test_a_killed_rank_ends_the_job_with_its_name(tmp_path: Path) -> None:
-    with started(torchrun(*written(long_run(), tmp_path)), tmp_path / "log") as job:
+    with started(torchrun(*train_arguments(long_run(), tmp_path)), tmp_path / "log") as job:
         wait_for_step(tmp_path / "run", 5)
         rank_processes(job)[1].kill()
         killed = time.monotonic()
@@ -253,8 +255,8 @@ def test_a_killed_rank_ends_the_job_with_its_name(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
 def test_a_rank_that_hangs_ends_the_job_too(tmp_path: Path, long: bool) -> None:
     if not long:
-        pytest.skip("takes a minute; make faults runs it")
-    with started(torchrun(*written(long_run(), tmp_path)), tmp_path / "log") as job:
+        pytest.skip("takes a minute; run by make faults")
+    with started(torchrun(*train_arguments(long_run(), tmp_path)), tmp_path / "log") as job:
         wait_for_step(tmp_path / "run", 5)
         first, second = rank_processes(job)
         second.suspend()
@@ -268,8 +270,8 @@ def test_a_rank_that_hangs_ends_the_job_too(tmp_path: Path, long: bool) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_torchrun_saves_the_step(tmp_path: Path, number: signal.Signals, long: bool) -> None:
     if number == signal.SIGINT and not long:
-        pytest.skip("much as SIGTERM; make faults runs it")
-    with started(torchrun(*written(long_run(), tmp_path)), tmp_path / "log") as job:
+        pytest.skip("like SIGTERM; run by make faults")
+    with started(torchrun(*train_arguments(long_run(), tmp_path)), tmp_path / "log") as job:
         wait_for_step(tmp_path / "run", 5)
         job.send_signal(number)
         job.wait(60)
@@ -280,7 +282,7 @@ def test_a_signal_to_torchrun_saves_the_step(tmp_path: Path, number: signal.Sign
     assert f"{number.name}: finishing this step and saving" in log
 
 
-def test_a_image_that_one_rank_cannot_read_ends_all_and_loses_nothing(tmp_path: Path) -> None:
+def test_an_image_that_one_rank_cannot_read_ends_all_and_loses_nothing(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for i in Domain:
         (tmp_path / i).mkdir()
@@ -289,8 +291,8 @@ def test_a_image_that_one_rank_cannot_read_ends_all_and_loses_nothing(tmp_path: 
     bad = sorted((tmp_path / "a").iterdir())[7]
     bad.write_bytes(bad.read_bytes()[:-200])  # its header is good
     data = {"a": str(tmp_path / "a"), "b": str(tmp_path / "b"), "name_a": "x", "name_b": "y"}
-    done = run(torchrun(*written(tiny(data=data, train={"batch_size": 1, "steps": 40}), tmp_path)))
-    assert done.returncode != 0
+    process = run(torchrun(*train_arguments(tiny(data=data, train={"batch_size": 1, "steps": 40}), tmp_path)))
+    assert process.returncode != 0
     steps = [line["step"] for line in metrics(tmp_path / "run")]
     assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == max(steps)
-    assert str(bad) in done.stderr
+    assert str(bad) in process.stderr

@@ -1,4 +1,4 @@
-"""What happens to processes of a run that can't hear each other."""
+"""Ranks that cannot reach each other end."""
 
 import os
 import subprocess
@@ -9,11 +9,12 @@ from datetime import timedelta
 
 import psutil
 import pytest
+from torch.distributed import TCPStore
 
 from tests.training.test_distributed import free_port
 from unit.errors import ConfigError, UserError
 from unit.training import distributed, heartbeat
-from unit.training.distributed import init_distributed, is_first
+from unit.training.distributed import init_distributed, is_main_process
 from unit.training.heartbeat import Heartbeat
 
 STORE = """
@@ -27,7 +28,7 @@ time.sleep(300)
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> int:
-    """In the environment, as torchrun sets it for the first of two processes."""
+    """A free port, in the environment as torchrun sets it for the first of two processes."""
     number = free_port()
     ours = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(number)}
     for name, value in ours.items():
@@ -37,7 +38,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> int:
 
 @pytest.fixture
 def store(port: int) -> Iterator[psutil.Process]:
-    """The process of torchrun's that keeps the store."""
+    """A process that serves the store, as torchrun does."""
     with subprocess.Popen([sys.executable, "-c", STORE, str(port)], stdout=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
@@ -47,42 +48,43 @@ def store(port: int) -> Iterator[psutil.Process]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="a process is stopped as on POSIX")
-def test_a_store_that_gives_no_answer_is_as_good_as_lost(
-    store: psutil.Process, monkeypatch: pytest.MonkeyPatch
+def test_a_store_that_does_not_answer_counts_as_lost(
+    store: psutil.Process, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when its machine has no power any more: nothing says that the connection is gone."""
+    """As when its machine loses power: nothing closes the connection."""
     monkeypatch.setattr(heartbeat, "_INTERVAL", 0.1)
-    monkeypatch.setattr(heartbeat, "_SILENCE_AFTER_FAILURE", 2.0)
-    beating = Heartbeat(1, 2)
+    monkeypatch.setattr(heartbeat, "_TIMEOUT_AFTER_ERROR", 2.0)
+    client = TCPStore("127.0.0.1", port, is_master=False)
+    heart = Heartbeat(client, 1, ["rank 0", "rank 1"])
     try:
         time.sleep(1)
         store.suspend()
         time.sleep(0.5)
-        assert "rank 0's machine, or torchrun there" in str(beating.explain(RuntimeError("timeout")))
+        assert "rank 0's machine, or torchrun there" in str(heart.explain(RuntimeError("timeout")))
     finally:
         store.kill()
-        beating.stop()
+        heart.stop()
 
 
 @pytest.mark.slow
 def test_a_rank_that_never_starts_is_not_waited_for(port: int, monkeypatch: pytest.MonkeyPatch, store: object) -> None:
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
-    monkeypatch.setattr(distributed, "_START", timedelta(seconds=2))
+    monkeypatch.setattr(distributed, "_START_TIMEOUT", timedelta(seconds=2))
     with pytest.raises(UserError, match="rank 0: rank 1 of 2 did not start within 2 s"), init_distributed():
         pytest.fail("rank 1 is not there")
 
 
 @pytest.mark.parametrize("missing", ["RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"])
-def test_an_environment_that_is_not_torchruns(port: int, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+def test_an_incomplete_environment_is_refused(port: int, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     monkeypatch.delenv(missing)
     with (
         pytest.raises(ConfigError, match=r"^WORLD_SIZE is 2 .*start several processes with torchrun"),
         init_distributed(),
     ):
-        pytest.fail("nobody is there")
+        pytest.fail("no rank can have started")
 
 
-def test_a_rank_without_others_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torchrun_the_process_is_the_main_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv("RANK", "1")
-    assert is_first()
+    assert is_main_process()

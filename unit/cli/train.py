@@ -33,23 +33,23 @@ def run(argv: Sequence[str]) -> int:
     # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from unit.training.distributed import is_first
+    from unit.training.distributed import is_main_process
     from unit.training.dry_run import describe_plan
     from unit.training.loop import train
 
-    if not is_first():
+    if not is_main_process():
         _silence_all_but_errors()
     if arguments.preset:
         _announce(arguments.preset)
     if arguments.print_config or arguments.dry_run:
-        if is_first():
+        if is_main_process():
             print(to_yaml(arguments.config), end="")
         if arguments.dry_run:
             log.info(describe_plan(arguments.config, arguments.out))
         return 0
     with logging_redirect_tqdm():  # log lines go above the progress bar
         result = train(arguments.config, arguments.out, restart=arguments.restart)
-    if is_first():
+    if is_main_process():
         with suppress(OSError):  # the reader of standard output has gone; everything is saved
             print(summary(result))
     return result.exit_status

@@ -1,62 +1,53 @@
-"""`train.compile`: whether torch compiles the step, which "auto" decides by trying."""
+"""`train.compile`: torch.compile for the training step, which "auto" chooses by timing it."""
 
 from __future__ import annotations
 
 import logging
-import time
-from statistics import median
 
 import torch
-from torch import Tensor
+from torch.utils.benchmark import Timer
 
-from unit.devices import synchronize
 from unit.domains import PerDomain
 from unit.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-_WARM_UP, _ROUNDS = 4, 8
+_WARM_UP_STEPS, _TIMED_STEPS = 4, 8
 
 
 def compile_as_configured(trainer: Trainer) -> None:
-    """Compile the trainer's step if `train.compile` wants it; "auto": on CUDA, if steps of a trial prove faster.
+    """Compile the trainer's step if `train.compile` says so; with "auto": on CUDA, if that makes steps faster.
 
-    On a CPU they never did (docs/performance.md). All ranks do what rank 0 finds.
+    On CPUs it never did (docs/performance.md). Rank 0 decides for all.
     """
     config = trainer.config.train
-    wanted = config.compile == "on"
+    compiled = config.compile == "on"
     if config.compile == "auto" and trainer.device.type == "cuda" and not config.deterministic:
-        wanted = trainer.ranks.broadcast(_pays(trainer) if trainer.ranks.is_main else False)
-    if wanted:
+        compiled = trainer.ranks.broadcast(_is_faster_compiled(trainer) if trainer.ranks.is_main else False)
+    if compiled:
         trainer.compile()
 
 
-def _pays(trainer: Trainer) -> bool:
-    trial, images = Trainer(trainer.config, trainer.device, trainer.precision), _images(trainer)
-    log.info("train.compile: trying whether compiled steps are faster here; it takes a minute or two")
+def _is_faster_compiled(trainer: Trainer) -> bool:
+    """Time steps of a second trainer, which shares no state with the given one, before and after compiling them."""
+    trial = Trainer(trainer.config, trainer.device, trainer.precision)
+    log.info("train.compile: timing compiled steps, which takes a minute or two")
     try:
-        plain = _seconds(trial, images)
+        plain = _seconds_per_step(trial)
         trial.compile()
-        compiled = _seconds(trial, images)
-    except Exception as error:  # no compiler, no Triton, no memory for it: whatever torch.compile lacks
-        log.warning("train.compile: steps can't be compiled here (%s); going on without", str(error).splitlines()[0])
+        compiled = _seconds_per_step(trial)
+    except Exception as error:  # torch.compile lacks a compiler, Triton, memory or something else
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        log.warning("train.compile: steps can't be compiled here (%s); continuing without", reason)
         return False
-    log.info("train.compile: %.3g s a step, compiled %.3g s", plain, compiled)
+    log.info("train.compile: %.3g s per step, compiled %.3g s", plain, compiled)
     return compiled < plain
 
 
-def _images(trainer: Trainer) -> PerDomain[Tensor]:
+def _seconds_per_step(trainer: Trainer) -> float:
     train, size = trainer.config.train, trainer.config.data.crop_size
     shape = (train.batch_size * train.grad_accum_steps, 3, size, size)
-    return PerDomain.of(lambda _: torch.rand(shape, device=trainer.device) * 2 - 1)
-
-
-def _seconds(trainer: Trainer, images: PerDomain[Tensor]) -> float:
-    seconds = []
-    for _ in range(_WARM_UP + _ROUNDS):
-        synchronize(trainer.device)
-        start = time.perf_counter()
-        trainer.step(images)
-        synchronize(trainer.device)
-        seconds.append(time.perf_counter() - start)
-    return median(seconds[_WARM_UP:])
+    images = PerDomain.of(lambda _: torch.rand(shape, device=trainer.device) * 2 - 1)
+    timer = Timer("step(images)", globals={"step": trainer.step, "images": images}, num_threads=torch.get_num_threads())
+    timer.timeit(_WARM_UP_STEPS)
+    return timer.timeit(_TIMED_STEPS).mean

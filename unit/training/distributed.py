@@ -1,8 +1,9 @@
-"""Several processes that train one model, started by torchrun: who they are and what they agree on."""
+"""Training in several processes (ranks) started by torchrun: collectives, shared failures, averaged gradients."""
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,36 +22,31 @@ from unit.training.heartbeat import Heartbeat, PeerError
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(days=1)
-"""The heartbeat knows who is lost; a rank that evaluates may let the others wait."""
-_START = timedelta(minutes=3)
-"""Before there is a heartbeat: what ranks may differ by in loading torch from a slow disk."""
+_COLLECTIVE_TIMEOUT = timedelta(days=1)  # lost ranks are the heartbeat's; one that evaluates may keep others waiting
+_START_TIMEOUT = timedelta(minutes=3)  # ranks may differ in how long they load torch from a slow disk
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a run; by default, this one alone. What several do together, all must do in the same order.
+    """The processes that train together; by default, this one alone.
 
-    All but `device`, `positions` and `all_reduce_async` is exchanged in the host's memory: nobody waits for a GPU.
+    Methods that communicate must be called by all ranks in the same order. All but `average_gradients` exchange host
+    memory, so that no rank waits for a GPU.
     """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
-    """its number on its own machine"""
+    """the rank within its machine"""
     heartbeat: Heartbeat | None = None
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that logs and saves."""
+        """True for rank 0, which logs and saves."""
         return self.rank == 0
 
     def device(self, name: str) -> torch.device:
-        """What `train.device` means for this rank: each rank of a machine has a GPU of its own.
-
-        Raises:
-            ConfigError: the device is not there, or is one for several ranks.
-        """
+        """Return this rank's device for `train.device`; of several ranks, each has a GPU of its own."""
         device = resolve_device(name)
         if self.world_size == 1 or device.type == "cpu":
             return device
@@ -61,60 +57,62 @@ class Ranks:
         return device
 
     def sample_indices(self, step: int, size: int) -> range:
-        """This rank's places in the global sequence of images, for the step after `step` others; `size` a rank."""
+        """Return this rank's indices in the global sample order after `step` steps of `size` images per rank."""
         first = (step * self.world_size + self.rank) * size
         return range(first, first + size)
 
-    def all_reduce_max(self, *numbers: int) -> list[int]:
-        """The largest of each number over all ranks."""
-        return self._reduced(torch.tensor(numbers), distributed.ReduceOp.MAX).tolist()
-
-    def all_reduce_min(self, values: Tensor) -> Tensor:
-        """The smallest of each element over all ranks."""
-        return self._reduced(values, distributed.ReduceOp.MIN)
-
-    def all_reduce_mean(self, numbers: dict[str, float]) -> dict[str, float]:
-        """The mean of each number over all ranks, which have the same names."""
-        if self.world_size == 1:
-            return numbers
-        values = torch.tensor(list(numbers.values()), dtype=torch.float64)
-        means = self._reduced(values, distributed.ReduceOp.SUM) / self.world_size
-        return dict(zip(numbers, means.tolist(), strict=True))
-
-    def all_gather(self, value: T) -> list[T]:
-        """Every rank's value, on all ranks."""
-        values: list[T | None] = [None] * self.world_size
-        if self.world_size == 1:
-            return [value]
-        self._together(lambda: distributed.all_gather_object(values, value))
-        return values  # type: ignore[return-value]  # all are there now
-
-    def broadcast(self, value: T) -> T:
-        """Rank 0's value, on all ranks."""
-        values = [value]
-        if self.world_size > 1:
-            self._together(lambda: distributed.broadcast_object_list(values, src=0))
-        return values[0]
-
-    def all_reduce_async(self, values: Tensor) -> Callable[[], object]:
-        """Begin to put the sum over all ranks into `values`, wherever they lie; what is returned waits for it."""
-        work = self._together(lambda: distributed.all_reduce(values, async_op=True))
-        return lambda: self._together(work.wait)
-
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by its mean over all ranks, in one all-reduce."""
+        """Replace gradients by their mean over all ranks, in one all-reduce of all of them.
+
+        Which parameters have a gradient must be the same on all ranks; those without stay without.
+        DistributedDataParallel is not used because it ties one forward pass of one module to one backward pass, while
+        UNIT uses its networks in parts and several times in a step.
+        """
         gradients = [p.grad for p in parameters if p.grad is not None]
         if self.world_size == 1 or not gradients:
             return
         flat = torch.cat([gradient.flatten() for gradient in gradients])
-        self.all_reduce_async(flat)()
+        self._run_collective(lambda: distributed.all_reduce(flat))
         flat /= self.world_size
         for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
+            gradient.copy_(mean.view(gradient.shape))
+
+    def all_reduce_max(self, *numbers: int) -> list[int]:
+        """Return the maximum of each number over all ranks."""
+        return self._all_reduce(torch.tensor(numbers), distributed.ReduceOp.MAX).tolist()
+
+    def all_reduce_min(self, values: Tensor) -> Tensor:
+        """Return the elementwise minimum over all ranks, in host memory if there are several."""
+        return self._all_reduce(values, distributed.ReduceOp.MIN)
+
+    def all_reduce_mean(self, scalars: dict[str, float]) -> dict[str, float]:
+        """Return the mean of each scalar over all ranks, which must have the same names."""
+        gathered = self.all_gather(scalars)
+        return {name: sum(other[name] for other in gathered) / self.world_size for name in scalars}
+
+    def all_gather(self, value: T) -> list[T]:
+        """Return every rank's value, by rank."""
+        if self.world_size == 1:
+            return [value]
+        values: list[T | None] = [None] * self.world_size
+        self._run_collective(lambda: distributed.all_gather_object(values, value))
+        return values  # type: ignore[return-value]  # all have arrived
+
+    def broadcast(self, value: T) -> T:
+        """Return rank 0's value."""
+        values = [value]
+        if self.world_size > 1:
+            self._run_collective(lambda: distributed.broadcast_object_list(values, src=0))
+        return values[0]
+
+    def barrier(self) -> None:
+        """Wait until all ranks have reached this point."""
+        if self.world_size > 1:
+            self._run_collective(distributed.barrier)
 
     @contextmanager
-    def all_or_none(self) -> Iterator[None]:
-        """What fails on one rank fails on all: with the same error, but another's `UserError` as a `PeerError`."""
+    def fail_together(self) -> Iterator[None]:
+        """Raise on all ranks what the block raises on one; a `UserError` of another rank becomes a `PeerError`."""
         error: Exception | None = None
         try:
             yield
@@ -123,35 +121,30 @@ class Ranks:
         if error and (self.world_size == 1 or isinstance(error, PeerError)):
             raise error
         if self.all_reduce_max(int(error is not None))[0]:
-            rank, theirs = next((rank, each) for rank, each in enumerate(self.all_gather(error)) if each)
-            raise error or (PeerError(f"rank {rank}: {theirs}") if isinstance(theirs, UserError) else theirs)
+            rank, first = next((rank, error) for rank, error in enumerate(self.all_gather(error)) if error)
+            raise error or (PeerError(f"rank {rank}: {first}") if isinstance(first, UserError) else first)
 
-    def require_same(self, facts: dict[str, object]) -> None:
-        """Raises `UserError` on all ranks when one of the facts is not the same on all."""
-        first, *others = self.all_gather(facts)
+    def require_same(self, values: dict[str, object]) -> None:
+        """Raise `UserError` on all ranks if a value, named by its key, differs between them."""
+        first, *others = self.all_gather(values)
         for rank, other in enumerate(others, 1):
-            for what, value in other.items():
-                if value != first[what]:
-                    raise UserError(f"{what} is {first[what]} on rank 0, but {value} on rank {rank}; make them equal")
+            for name, value in other.items():
+                if value != first[name]:
+                    raise UserError(f"{name} is {first[name]} on rank 0, but {value} on rank {rank}; make them equal")
 
-    def barrier(self) -> None:
-        """Until each rank has come here."""
-        if self.world_size > 1:
-            self._together(distributed.barrier)
-
-    def _reduced(self, values: Tensor, operation: distributed.ReduceOp.RedOpType) -> Tensor:
+    def _all_reduce(self, values: Tensor, operation: distributed.ReduceOp.RedOpType) -> Tensor:
         if self.world_size == 1:
             return values
         on_host = values.to("cpu", copy=True)
-        self._together(lambda: distributed.all_reduce(on_host, operation))
+        self._run_collective(lambda: distributed.all_reduce(on_host, operation))
         return on_host
 
-    def _together(self, work: Callable[[], T]) -> T:
-        """Raises `PeerError` when a rank is lost meanwhile."""
+    def _run_collective(self, collective: Callable[[], object]) -> None:
+        """Call a collective; raises `PeerError` if it fails because a rank is lost."""
         try:
-            return work()
+            collective()
         except RuntimeError as error:
-            if self.heartbeat is None or loader_failure(error):  # which comes up anywhere, and is our own
+            if self.heartbeat is None or loader_failure(error):  # a data loader's death is raised wherever we are
                 raise
             raise self.heartbeat.explain(error) from error
 
@@ -161,20 +154,19 @@ SINGLE_PROCESS = Ranks()
 
 @contextmanager
 def init_distributed() -> Iterator[Ranks]:
-    """The ranks that torchrun started, for as long as they work together; without torchrun, this process alone.
+    """Join the ranks that torchrun started, until the block ends; without torchrun, this process alone.
 
-    An error of one becomes known to all, and names its rank.
+    If the block fails, the other ranks are told why and end as well; a `UserError` then names this rank.
     """
-    if _started_alone():
+    if not _started_by_torchrun():
         yield SINGLE_PROCESS
         return
-    rank, count, local = _from_torchrun()
-    # Gloo for the host's memory in any case; NCCL is for tensors on GPUs.
+    store, rank, local_rank, names = _rendezvous()
+    # Gloo exchanges host memory on any machine; NCCL exchanges tensors on GPUs.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    store = _meet(rank, count)
-    distributed.init_process_group(backend, timeout=_PATIENCE, store=store, rank=rank, world_size=count)
-    heartbeat = Heartbeat(rank, count)
-    ranks = Ranks(rank, count, local, heartbeat)
+    distributed.init_process_group(backend, timeout=_COLLECTIVE_TIMEOUT, store=store, rank=rank, world_size=len(names))
+    heartbeat = Heartbeat(store, rank, names)
+    ranks = Ranks(rank, len(names), local_rank, heartbeat)
     try:
         yield ranks
         ranks.barrier()
@@ -191,53 +183,41 @@ def init_distributed() -> Iterator[Ranks]:
         heartbeat.stop()
 
 
-def is_first() -> bool:
-    """Whether this process is rank 0 of those that torchrun started, or was not started by it."""
-    return _started_alone() or os.environ.get("RANK", "0") == "0"
+def is_main_process() -> bool:
+    """True for rank 0 of those that torchrun started, and for a process started without it."""
+    return not _started_by_torchrun() or os.environ.get("RANK", "0") == "0"
 
 
-def restarted() -> bool:
-    """Whether torchrun (--max-restarts) has started these processes in the place of others that failed."""
+def restarted_by_torchrun() -> bool:
+    """True if torchrun (--max-restarts) started this process in place of one that failed."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
-def _started_alone() -> bool:
-    return os.environ.get("WORLD_SIZE", "1") == "1"
+def _started_by_torchrun() -> bool:
+    return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
-def _from_torchrun() -> tuple[int, int, int]:
-    """This process's rank, how many there are, and its number on its machine."""
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
+def _rendezvous() -> tuple[Store, int, int, list[str]]:
+    """Wait for all ranks to start; returns torchrun's store, this rank and local rank, and the names of all ranks."""
     try:
-        rank, count, local, _ = (int(os.environ[name]) for name in names)
-        os.environ["MASTER_ADDR"]
+        rank, local_rank, world_size = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
+        keys = [f"name/{other}" for other in range(world_size)]
+        store: Store = next(rendezvous("env://", rank, world_size, timeout=_START_TIMEOUT))[0]
+        store.set(keys[rank], f"rank {rank} on {socket.gethostname()}")
+        with suppress(RuntimeError):
+            store.wait(keys, _START_TIMEOUT)
+        missing = [str(other) for other, key in enumerate(keys) if not store.check([key])]
+        if not missing:
+            return store, rank, local_rank, [store.get(key).decode() for key in keys]
     except (KeyError, ValueError):
         raise ConfigError(
-            f"WORLD_SIZE is {escape(os.environ['WORLD_SIZE'])} in the environment, without {', '.join(names[::2])} "
-            "and the like: start several processes with torchrun, or unset WORLD_SIZE"
+            f"WORLD_SIZE is {escape(os.environ['WORLD_SIZE'])} in the environment, but RANK, LOCAL_RANK, MASTER_ADDR "
+            "or MASTER_PORT is missing or wrong: start several processes with torchrun, or unset WORLD_SIZE"
         ) from None
-    return rank, count, local
-
-
-def _meet(rank: int, count: int) -> Store:
-    """torchrun's store, once all ranks are there.
-
-    Raises:
-        UserError: one did not come, since its command line was wrong, for instance.
-    """
-    here = [f"here/{each}" for each in range(count)]
-    try:
-        store: Store = next(rendezvous("env://", rank, count, timeout=_START))[0]
-        store.set(here[rank], "")
-        with suppress(RuntimeError):
-            store.wait(here, _START)
-        absent = [str(each) for each, key in enumerate(here) if not store.check([key])]
     except RuntimeError as error:
-        why = escape(next(iter(str(error).splitlines()), type(error).__name__))
+        reason = escape(next(iter(str(error).splitlines()), type(error).__name__))
         raise UserError(
-            f"rank {rank}: the {count} ranks could not meet ({why}); look at what the others say"
+            f"rank {rank}: the rendezvous of {world_size} ranks failed ({reason}); see the other ranks' output"
         ) from error
-    if absent:
-        who = f"rank {', '.join(absent)} of {count} did not start within {_START.seconds} s"
-        raise UserError(f"rank {rank}: {who}; look at what it says")
-    return store
+    who = f"rank {', '.join(missing)} of {world_size}"
+    raise UserError(f"rank {rank}: {who} did not start within {_START_TIMEOUT.seconds} s; see its output")

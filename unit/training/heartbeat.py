@@ -1,120 +1,111 @@
-"""Signs of life between the processes of a run, so that none waits for one that is gone."""
+"""Heartbeats between the ranks of a run, so that none waits for one that is gone."""
 
 from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from datetime import timedelta
 
-from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import Store  # type: ignore[attr-defined]
 
 from unit.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_INTERVAL = 1.0
-"""Seconds between two signs of life."""
-_SILENCE = 25.0
-"""Seconds after which a rank counts as lost."""
-_SILENCE_AFTER_FAILURE = 5.0
-"""… when working together has failed already, and the question is who."""
-_NO_STORE = "rank 0's machine, or torchrun there, can't be reached any more"
-_GRACE = 20.0
-"""Seconds for this process to save and end by itself, once a rank is lost."""
+_INTERVAL = 1.0  # seconds between two heartbeats
+_TIMEOUT = 25.0  # seconds without a heartbeat after which a rank counts as lost
+_TIMEOUT_AFTER_ERROR = 5.0  # the same once a collective has failed, and the question is which rank is lost
+_GRACE = 20.0  # seconds that this process has to save and exit by itself once a rank is lost
+_STORE_LOST = "rank 0's machine, or torchrun there, can no longer be reached"
 
 
 class PeerError(UserError):
-    """What happened to another rank; the message names it."""
+    """Another rank failed or was lost; the message names it."""
 
 
 class Heartbeat:
-    """Says that this rank lives, and ends the process when another one does not.
+    """Ends this process when another rank fails, is killed, hangs or is cut off, and says which and why.
 
-    Rank 0 watches all others, and they watch it; whoever fails, or finds one silent, writes it into a store that
-    torchrun keeps, where all read it. So a rank that is killed, hangs, or whose machine is gone ends all others within
-    a minute, each with the rank and the reason, also where the communication itself would wait for ever. Time is
-    counted in signs of one's own, so that a job that is suspended as a whole goes on afterwards.
+    Each rank counts up in torchrun's store every second; rank 0 watches all others, and they watch rank 0. Whoever
+    fails, or finds another one silent, writes the reason into the store, where all read it. Time is counted in
+    heartbeats of this process, so that a job that was suspended as a whole continues afterwards.
+
+    torchrun and the timeouts of process groups are not enough. torchrun sees a process that exits, but neither one that
+    hangs nor a machine that is gone; and when a stopped rank ran into a collective's timeout, its 20 lines called the
+    rank that noticed the root cause. That timeout would have to exceed rank 0's longest evaluation, during which the
+    others wait. `monitored_barrier` names a silent rank, but to rank 0 alone, and nobody watches rank 0 itself.
     """
 
-    def __init__(self, rank: int, count: int) -> None:
-        self.rank, self.count = rank, count
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=_SILENCE))
-        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        self._store = PrefixStore(f"unit/{again}", store)
-        self._store.set(f"name/{rank}", f"rank {rank} on {socket.gethostname()}")
-        self._silence = _SILENCE
+    def __init__(self, store: Store, rank: int, names: list[str]) -> None:
+        self._store = store.clone()  # a store serves one thread at a time
+        self._store.set_timeout(timedelta(seconds=_TIMEOUT))
+        self._rank, self._names = rank, names
+        self._peers = range(1, len(names)) if rank == 0 else range(1)
+        self._timeout = _TIMEOUT
+        self._beats, self._last, self._missed = 0, dict.fromkeys(self._peers, 0), Counter(self._peers)
         self._lost = ""
         self._stopped = threading.Event()
-        self._beats = 0
-        self._seen: dict[int, tuple[bytes, int]] = {}
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._beat, self._watch)]
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._stopped.set()
         for thread in self._threads:
-            thread.join(_SILENCE_AFTER_FAILURE)  # one may wait for a machine that is gone
+            thread.join(_TIMEOUT_AFTER_ERROR)  # one may be waiting for a machine that is gone
 
-    def fail(self, why: str) -> str:
-        """Tell the others that this rank ends; returns it with the rank's name."""
-        text = f"{self._name(self.rank)}: {why}"
-        with suppress(RuntimeError):  # the store has gone with rank 0's machine
-            self._store.compare_set("lost", "", text)
-        return text
+    def fail(self, reason: str) -> str:
+        """Tell the other ranks that this one fails; returns the reason with the rank's name."""
+        reason = f"{self._names[self._rank]}: {reason}"
+        with suppress(RuntimeError):  # the store is gone with rank 0's machine
+            self._publish(reason)
+        return reason
 
     def explain(self, error: RuntimeError) -> PeerError:
-        """Who is lost, when working together failed with `error`; waits until that is known."""
-        self._silence = _SILENCE_AFTER_FAILURE
-        patience = time.monotonic() + 2 * _SILENCE_AFTER_FAILURE
-        while not self._lost and time.monotonic() < patience:
+        """Wait until it is known which rank was lost when a collective failed with `error`."""
+        self._timeout = _TIMEOUT_AFTER_ERROR
+        deadline = time.monotonic() + 2 * _TIMEOUT_AFTER_ERROR
+        while not self._lost and time.monotonic() < deadline:
             time.sleep(_INTERVAL / 10)
-        return PeerError(self._lost or f"the ranks lost each other ({str(error).splitlines()[0]}); start the run again")
+        return PeerError(
+            self._lost or f"the ranks lost their connection ({str(error).splitlines()[0]}); start the run again"
+        )
+
+    def _publish(self, reason: str) -> str:
+        """Store the reason why the run ends, and return the first that any rank has stored ("": none)."""
+        first: bytes = self._store.compare_set("lost", "", reason)
+        return first.decode()
 
     def _beat(self) -> None:
         while not self._lost and not self._stopped.wait(_INTERVAL):
             try:
-                self._store.set(f"beat/{self.rank}", str(self._beats))
-                self._lost = self._told() or self._silent()
-                self._beats += 1
+                self._beats = self._store.add(f"beat/{self._rank}", 1)
+                self._lost = self._publish(self._silent_peer())
             except RuntimeError:
-                self._lost = _NO_STORE
+                self._lost = _STORE_LOST
+
+    def _silent_peer(self) -> str:
+        for peer in self._peers:
+            beats = self._store.add(f"beat/{peer}", 0)
+            self._missed[peer] = self._missed[peer] + 1 if beats == self._last[peer] else 0
+            self._last[peer] = beats
+            seconds = self._missed[peer] * _INTERVAL
+            if seconds > self._timeout:
+                return f"{self._names[peer]}: killed, hanging or cut off (no heartbeat for {seconds:.0f} s)"
+        return ""
 
     def _watch(self) -> None:
-        """Apart from `_beat`, which waits for ever when the machine with the store vanishes from the network."""
+        """Exit once a rank is lost; in a thread of its own, since `_beat` hangs if the store's machine vanishes."""
         beats, missed = 0, 0
         while not self._lost and not self._stopped.wait(_INTERVAL):
             beats, missed = self._beats, missed + 1 if self._beats == beats else 0
-            if missed * _INTERVAL > self._silence:
-                self._lost = _NO_STORE
+            if missed * _INTERVAL > self._timeout:
+                self._lost = _STORE_LOST
         if self._lost and not self._stopped.wait(_GRACE):
             log.error("error: %s; the last checkpoint is good", self._lost)
             os._exit(1)
-
-    def _told(self) -> str:
-        return self._store.get("lost").decode() if self._store.check(["lost"]) else ""
-
-    def _silent(self) -> str:
-        for rank in range(1, self.count) if self.rank == 0 else [0]:
-            key = f"beat/{rank}"
-            beat = self._store.get(key) if self._store.check([key]) else b""
-            before, missed = self._seen.get(rank, (b"", 0))
-            missed = missed + 1 if beat == before else 0
-            self._seen[rank] = (beat, missed)
-            if missed * _INTERVAL > self._silence:
-                why = f"{self._name(rank)}: killed, hanging or cut off (no sign of life for {missed * _INTERVAL:.0f} s)"
-                self._store.compare_set("lost", "", why)
-                return self._told() or why
-        return ""
-
-    def _name(self, rank: int) -> str:
-        with suppress(RuntimeError):
-            if self._store.check([f"name/{rank}"]):
-                return self._store.get(f"name/{rank}").decode()
-        return f"rank {rank}"

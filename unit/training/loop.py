@@ -22,7 +22,7 @@ from unit.errors import ImageError, UserError
 from unit.evaluation.evaluate import Metrics
 from unit.evaluation.run_log import read_run_endings
 from unit.training.checkpoint import copy_to_cpu
-from unit.training.distributed import init_distributed, restarted
+from unit.training.distributed import init_distributed, restarted_by_torchrun
 from unit.training.finite import NonFiniteError
 from unit.training.heartbeat import PeerError
 from unit.training.hooks import Hooks, step_scalars
@@ -72,7 +72,7 @@ def train(config: Config, out: Path | None = None, *, restart: bool = False) -> 
     run_log = RunLog()
     with init_distributed() as ranks, run_log.capture():
         resolved = resolve(config, out, ranks)
-        if restart and not restarted() and ranks.is_main and (archived := archive_run(resolved.out)):
+        if restart and not restarted_by_torchrun() and ranks.is_main and (archived := archive_run(resolved.out)):
             log.info("the run that was in %s is kept as %s", resolved.out, archived)
         lock = locked(resolved.out) if ranks.is_main else nullcontext()
         stopping = stop_on_signals(only_once=ranks.world_size > 1)
@@ -162,7 +162,7 @@ class _Run:
             timed = progress.time_waits(batches)
             while True:
                 try:
-                    with self.ranks.all_or_none():
+                    with self.ranks.fail_together():
                         images = next(timed, None)
                 except UserError:
                     self._save_now()
@@ -253,7 +253,7 @@ class _Run:
 
     def _on_main(self, hook: Callable[[Hooks], T]) -> T | None:
         """Run a hook on the main rank; what fails there, fails on all."""
-        with self.ranks.all_or_none():
+        with self.ranks.fail_together():
             return hook(self.hooks) if self.hooks else None
 
     def _gather_bad_images(self) -> None:
