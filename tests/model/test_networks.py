@@ -198,9 +198,9 @@ def test_comparing_real_and_fake_in_one_batch_equals_two_forward_passes() -> Non
 
 
 def test_initialization_has_its_nominal_standard_deviation() -> None:
-    weights = build_autoencoders(ModelConfig()).encoder.shared[0].body[0].weight  # type: ignore[index]
+    weights = build_autoencoders(ModelConfig()).encoder.shared[0].body[0].weight
     assert weights.std().item() == pytest.approx(0.02, rel=0.01)
-    weights = build_autoencoders(ModelConfig(initialization="kaiming")).encoder.shared[0].body[0].weight  # type: ignore[index]
+    weights = build_autoencoders(ModelConfig(initialization="kaiming")).encoder.shared[0].body[0].weight
     assert weights.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.01)
 
 
@@ -276,7 +276,7 @@ def test_blurred_downsampling_is_more_shift_invariant() -> None:
             residual_blocks=0,
             shared_blocks=0,
             initialization="kaiming",
-            downsampling=kind,  # type: ignore[arg-type]
+            downsampling=kind,
         )
         encoder = build_autoencoders(config).encoder
         x = torch.rand(4, 3, 65, 65) * 2 - 1
@@ -290,7 +290,7 @@ def test_blurred_downsampling_is_more_shift_invariant() -> None:
 
 @pytest.mark.parametrize("kind", ["strided", "blurred"])
 def test_the_kind_of_downsampling_changes_neither_sizes_nor_the_number_of_parameters(kind: str) -> None:
-    config = ModelConfig(channels=4, downsampling=kind)  # type: ignore[arg-type]
+    config = ModelConfig(channels=4, downsampling=kind)
     networks = build_autoencoders(config)
     assert parameter_count(networks) == parameter_count(build_autoencoders(ModelConfig(channels=4)))
     logits = build_discriminators(config)(make_images(32, 64))
@@ -348,7 +348,7 @@ def test_spectral_norm_makes_every_largest_singular_value_1() -> None:
     discriminators.eval()
     for module in convolutions(discriminators):
         assert torch.linalg.matrix_norm(module.weight.flatten(1), 2).item() == pytest.approx(1, rel=1e-3)
-        original = module.parametrizations.weight.original  # type: ignore[union-attr]
+        original = module.parametrizations.weight.original
         torch.testing.assert_close(
             module.weight * torch.linalg.matrix_norm(original.flatten(1), 2), original, rtol=1e-3, atol=1e-4
         )
@@ -363,7 +363,7 @@ def test_spectral_norm_starts_from_the_same_weights_and_changes_no_other_network
 
     (plain_model, plain), (model, spectral) = build(False), build(True)
     for conv, normalized in zip(convolutions(plain), convolutions(spectral), strict=True):
-        assert torch.equal(conv.weight, normalized.parametrizations.weight.original)  # type: ignore[union-attr]
+        assert torch.equal(conv.weight, normalized.parametrizations.weight.original)
     assert all(torch.equal(tensor, plain_model.state_dict()[name]) for name, tensor in model.state_dict().items())
     assert parameter_count(spectral) == parameter_count(plain)
 

@@ -219,7 +219,7 @@ def test_generators_learn_from_frozen_discriminators_through_the_fake_images_onl
     real, fake = (make_images().map(Tensor.requires_grad_) for _ in range(2))
     batch = make_microbatch()
     batch.real, batch.fake = real, fake
-    weights = LossConfig(adversarial=adversarial, feature_matching=1.0)  # type: ignore[arg-type]
+    weights = LossConfig(adversarial=adversarial, feature_matching=1.0)
     terms = generator_adversarial_terms(d, real, fake, weights)
     terms |= LossExtras(weights, autoencoders()).generator_terms(autoencoders(), d, batch)
     total(terms).backward()

@@ -59,7 +59,7 @@ def test_without_ingredients_nothing_changes_and_nothing_is_trained() -> None:
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_switches_on_its_own_ingredient_only(key: str) -> None:
     setting = "color" if key == "augmentation" else 0.5
-    extras = LossExtras(LossConfig(**{key: setting}), build_autoencoders(SMALL))  # type: ignore[arg-type]
+    extras = LossExtras(LossConfig(**{key: setting}), build_autoencoders(SMALL))
     assert list(extras) == [key]
     (extra,) = extras.values()
     assert extra.setting == setting
@@ -74,7 +74,7 @@ def test_every_ingredient_draws_from_seeds_of_its_own() -> None:
 
     def recorded(purpose: str, i: str) -> list[int]:
         asked.append((purpose, i))
-        return seeds(purpose, i)  # type: ignore[arg-type]
+        return seeds(purpose, i)
 
     x = PerDomain.of(lambda _: torch.rand(4, 3, 16, 24))
     noise = NOISE.__class__(*(PerDomain.of(lambda _: torch.zeros(4, 16, 4, 6)) for _ in range(2)))
@@ -129,7 +129,7 @@ class Darkness(LossExtra):
 def _new_ingredients(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, extra in (("brightness", Brightness), ("darkness", Darkness)):
         file = ModuleType(f"unit.model.extras.{name}")
-        file.Extra = extra  # type: ignore[attr-defined]
+        file.Extra = extra
         monkeypatch.setitem(sys.modules, file.__name__, file)
 
 

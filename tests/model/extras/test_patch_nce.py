@@ -106,7 +106,7 @@ def test_each_patch_is_taken_at_its_position_and_passes_through_its_layers_head(
     positions = sample_positions([h * w for h, w in sizes], [1, 2], 4, CPU)
     for i in Domain:
         embeddings = extra.embed(i, features, positions)
-        for head, x, at, embedding in zip(extra.heads[i.value], features, positions, embeddings, strict=True):  # type: ignore[arg-type]
+        for head, x, at, embedding in zip(extra.heads[i.value], features, positions, embeddings, strict=True):
             for item in range(2):
                 for k, position in enumerate(at[item].tolist()):
                     row, column = divmod(position, x.shape[3])
@@ -116,7 +116,7 @@ def test_each_patch_is_taken_at_its_position_and_passes_through_its_layers_head(
 
 def test_each_domain_and_layer_has_a_head_of_its_own() -> None:
     extra = Extra(1.0, build_autoencoders(SMALL))
-    heads = [head for i in Domain for head in extra.heads[i.value]]  # type: ignore[union-attr]
+    heads = [head for i in Domain for head in extra.heads[i.value]]
     assert [head[0].in_features for head in heads] == [4, 8, 16, 16] * 2
     assert len({head[0].weight.data_ptr() for head in heads}) == 2 * 4
 
@@ -189,7 +189,7 @@ def test_the_terms_equal_the_loss_written_out() -> None:
         losses = []
         for layer, positions in enumerate(all_positions):
             key, query = (
-                extra.heads[domain.value][layer](x[layer].flatten(2).mT[torch.arange(4)[:, None], positions])  # type: ignore[index]
+                extra.heads[domain.value][layer](x[layer].flatten(2).mT[torch.arange(4)[:, None], positions])
                 for domain, x in ((i, original[i]), (i.other, translated[i.other]))
             )
             cosine = torch.cosine_similarity(query[:, :, None], key[:, None], dim=3)
