@@ -11,7 +11,8 @@ from tests.training.ranks import images
 from unit.config import Config
 from unit.domains import PerDomain
 from unit.errors import UserError
-from unit.training import compiling
+from unit.model.extras.r1 import INTERVAL
+from unit.training import compilation
 from unit.training.compilation import compile_as_configured
 from unit.training.loop import train
 from unit.training.trainer import Trainer
@@ -20,7 +21,6 @@ CPU = torch.device("cpu")
 ALL_LOSSES = {
     "adversarial": "relativistic",
     "augmentation": "translation",
-    "r1_every": 2,
     "cycle_noise": 0.1,
     **dict.fromkeys(("r1", "patch_nce", "low_frequency", "feature_matching"), 1.0),
 }
@@ -31,10 +31,11 @@ def batches(steps: int) -> list[PerDomain[torch.Tensor]]:
 
 
 def weights(config: Config, backend: str | None) -> torch.Tensor:
-    """After four steps in double precision."""
+    """Return all weights after four steps in double precision; in the second, R1 is due."""
     torch.set_default_dtype(torch.float64)
     try:
         trainer = Trainer(config, CPU, "fp32")
+        trainer.steps_done = INTERVAL - 2
         if backend:
             trainer.compile(backend)
         for batch in batches(4):
@@ -76,9 +77,9 @@ class OnCuda(Trainer):
 
 @pytest.mark.parametrize("faster", [True, False])
 def test_auto_compiles_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
-    monkeypatch.setattr(compiling, "Trainer", OnCuda)
-    monkeypatch.setattr(compiling, "_images", lambda _: None)
-    monkeypatch.setattr(compiling, "_seconds", lambda trial, _: 0.5 if trial.compiled == faster else 1.0)
+    monkeypatch.setattr(compilation, "Trainer", OnCuda)
+    monkeypatch.setattr(compilation, "_images", lambda _: None)
+    monkeypatch.setattr(compilation, "_seconds", lambda trial, _: 0.5 if trial.compiled == faster else 1.0)
     trainer = OnCuda()
     before = {name: value.clone() for name, value in trainer.networks.state_dict().items()}
     compile_as_configured(trainer)
@@ -94,9 +95,9 @@ def test_what_cannot_be_compiled_goes_on_without(
             raise RuntimeError("Cannot find a working triton installation\nand more")
         return 1.0
 
-    monkeypatch.setattr(compiling, "Trainer", OnCuda)
-    monkeypatch.setattr(compiling, "_images", lambda _: None)
-    monkeypatch.setattr(compiling, "_seconds", seconds)
+    monkeypatch.setattr(compilation, "Trainer", OnCuda)
+    monkeypatch.setattr(compilation, "_images", lambda _: None)
+    monkeypatch.setattr(compilation, "_seconds", seconds)
     trainer = OnCuda()
     with caplog.at_level(logging.WARNING):
         compile_as_configured(trainer)
