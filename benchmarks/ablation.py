@@ -40,13 +40,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import machine
 from benchmarks.ablation_results import Results, costly, tables
 from benchmarks.ablation_study import REPOSITORY, SCENES, Run, Study, changed_keys, held_out, make_images, read_study
-from unit.config import R1_INTERVAL, Config
+from unit.config import Config
 from unit.devices import configure, resolve_device, resolve_precision
 from unit.domains import PerDomain
 from unit.errors import UserError
 from unit.evaluation.evaluate import Evaluator, Metrics
 from unit.evaluation.features import features_if_installed
 from unit.evaluation.run_log import logged
+from unit.model.extras.r1 import INTERVAL
 from unit.training.progress import format_duration
 from unit.training.signals import stop_on_signals
 from unit.training.trainer import Trainer
@@ -323,14 +324,18 @@ def seconds_a_step(configs: dict[str, Config], threads: int) -> dict[str, float]
 
 
 def average_seconds(config: Config, taken: dict[bool, list[float]]) -> float:
-    """From the medians of steps with the penalty and without, by how often each is made."""
-    counts = Counter(config.loss.r1_due(step) for step in range(R1_INTERVAL))
-    return sum(statistics.median(taken[is_due]) * count for is_due, count in counts.items()) / R1_INTERVAL
+    """Return the mean of the medians of steps with and without R1, weighted by how often each occurs."""
+    counts = Counter(_r1_due(config, step) for step in range(INTERVAL))
+    return sum(statistics.median(taken[is_due]) * count for is_due, count in counts.items()) / INTERVAL
 
 
 def _kinds(config: Config) -> dict[bool, int]:
-    """Whether the penalty is due, and a step of which that is so."""
-    return {config.loss.r1_due(step): step for step in reversed(range(R1_INTERVAL))}
+    """Return a step with R1, where it is switched on, and one without."""
+    return {_r1_due(config, step): step for step in reversed(range(INTERVAL))}
+
+
+def _r1_due(config: Config, steps_done: int) -> bool:
+    return config.loss.r1 > 0 and (steps_done + 1) % INTERVAL == 0
 
 
 def _images(trainer: Trainer) -> PerDomain[torch.Tensor]:

@@ -189,7 +189,7 @@ def test_equal_time_is_stated_as_steps() -> None:
 
 
 def test_a_penalty_counts_as_often_as_it_is_made() -> None:
-    config = tiny(loss={"r1": 1.0})
+    config = tiny(loss={"r1": 1.0})  # in every 16th step
     assert average_seconds(config, {False: [1.0, 1.0, 9.0], True: [3.0, 2.0, 3.0]}) == pytest.approx((15 * 1 + 3) / 16)
     assert average_seconds(TINY, {False: [1.0, 2.0, 9.0]}) == pytest.approx(2)
 

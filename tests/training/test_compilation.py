@@ -8,9 +8,10 @@ import torch
 
 from tests.tiny import places, tiny
 from tests.training.ranks import images
-from unit.config import R1_INTERVAL, Config
+from unit.config import Config
 from unit.domains import PerDomain
 from unit.errors import UserError
+from unit.model.extras.r1 import INTERVAL
 from unit.training import compilation
 from unit.training.compilation import compile_as_configured
 from unit.training.loop import train
@@ -30,13 +31,14 @@ def batches(steps: int) -> list[PerDomain[torch.Tensor]]:
 
 
 def weights(config: Config, backend: str | None) -> torch.Tensor:
-    """After four steps in double precision."""
+    """Return all weights after four steps in double precision; in the second, R1 is due."""
     torch.set_default_dtype(torch.float64)
     try:
         trainer = Trainer(config, CPU, "fp32")
+        trainer.steps_done = INTERVAL - 2
         if backend:
             trainer.compile(backend)
-        trainer.steps_done = R1_INTERVAL - 2  # so that the second step has the R1 penalty
+        trainer.steps_done = INTERVAL - 2  # so that the second step has the R1 penalty
         for batch in batches(4):
             trainer.step(batch)
     finally:
@@ -83,7 +85,8 @@ class OnCuda(Trainer):
 @pytest.mark.parametrize("faster", [True, False])
 def test_auto_compiles_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
     monkeypatch.setattr(compilation, "Trainer", OnCuda)
-    monkeypatch.setattr(compilation, "_seconds_per_step", lambda trial: 0.5 if trial.compiled == faster else 1.0)
+    monkeypatch.setattr(compilation, "_images", lambda _: None)
+    monkeypatch.setattr(compilation, "_seconds", lambda trial, _: 0.5 if trial.compiled == faster else 1.0)
     trainer = OnCuda()
     before = {name: value.clone() for name, value in trainer.networks.state_dict().items()}
     compile_as_configured(trainer)
@@ -100,7 +103,8 @@ def test_auto_continues_uncompiled_where_compiling_fails(
         return 1.0
 
     monkeypatch.setattr(compilation, "Trainer", OnCuda)
-    monkeypatch.setattr(compilation, "_seconds_per_step", seconds)
+    monkeypatch.setattr(compilation, "_images", lambda _: None)
+    monkeypatch.setattr(compilation, "_seconds", seconds)
     trainer = OnCuda()
     with caplog.at_level(logging.WARNING):
         compile_as_configured(trainer)

@@ -1,6 +1,9 @@
+"""The step: equal to the paper's written out, a function of state and data alone, and what it leaves untouched."""
+
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +13,21 @@ from torch.nn import functional
 from tests.tiny import TINY, tiny
 from unit.config import Config
 from unit.domains import Domain, PerDomain
-from unit.model.objective import forward_pass
+from unit.model.extras.r1 import INTERVAL
+from unit.model.objective import Noise, forward_pass, translate
+from unit.training.finite import NonFiniteError
 from unit.training.trainer import Trainer
 
 CPU = torch.device("cpu")
+
+
+ALL = {
+    "adversarial": "relativistic",
+    "augmentation": "color,translation,cutout",
+    "cycle_noise": 0.1,
+    **dict.fromkeys(("r1", "patch_nce", "low_frequency", "feature_matching"), 1.0),
+}
+"""All ingredients that came after the paper."""
 
 
 def make(config: Config, precision: str = "fp32") -> Trainer:
@@ -25,16 +39,29 @@ def batch(step: int, size: int = 2) -> PerDomain[Tensor]:
     return PerDomain.of(lambda _: torch.rand(size, 3, 16, 16, generator=generator) * 2 - 1)
 
 
+def noise_of(trainer: Trainer, images: PerDomain[Tensor]) -> Noise:
+    """The noise of the next step's only microbatch."""
+    (microbatch,) = trainer.split_into_microbatches(images)
+    return microbatch.noise
+
+
 def weights(trainer: Trainer) -> dict[str, Tensor]:
     parts = (trainer.networks, trainer.discriminators, trainer.ema)
     return {f"{n}.{name}": t.clone() for n, part in enumerate(parts) for name, t in part.state_dict().items()}
 
 
 def plain_step(trainer: Trainer, x_a: Tensor, x_b: Tensor) -> None:
-    """The paper's step written out for two domains, every network on its own: what `Trainer.step` must equal."""
-    c, n = trainer.config.loss, trainer._noise(PerDomain(x_a, x_b))
-    e_a, e_b = (trainer.networks.encoder(i) for i in Domain)
-    g_a, g_b = (trainer.networks.generator(i) for i in Domain)
+    """The paper's step written out for two domains, each network on its own: what `Trainer.step` must equal."""
+    c, n = trainer.config.loss, noise_of(trainer, PerDomain(x_a, x_b))
+    encoder, generator = trainer.networks.encoder, trainer.networks.generator
+
+    def e(i: str) -> Callable[[Tensor], Tensor]:
+        return lambda x: encoder.shared(encoder.private[i](x))
+
+    def g(i: str) -> Callable[[Tensor], Tensor]:
+        return lambda z: generator.private[i](generator.shared(z))
+
+    e_a, e_b, g_a, g_b = e("a"), e("b"), g("a"), g("b")
     d_a, d_b = (trainer.discriminators.by_domain[i.value] for i in Domain)
     mu_a, mu_b = e_a(x_a), e_b(x_b)
     z_a, z_b = mu_a + n.code.a, mu_b + n.code.b
@@ -45,6 +72,7 @@ def plain_step(trainer: Trainer, x_a: Tensor, x_b: Tensor) -> None:
     def gan(logits: list[Tensor], target: float) -> Tensor:
         return sum(functional.mse_loss(scale, torch.full_like(scale, target)) for scale in logits)
 
+    trainer.discriminators.requires_grad_(True)
     trainer.optimizer_discriminator.zero_grad()
     loss_d = gan(d_a(x_a), 1) + gan(d_a(x_ba.detach()), 0) + gan(d_b(x_b), 1) + gan(d_b(x_ab.detach()), 0)
     (c.lambda0 * loss_d).backward()
@@ -107,7 +135,7 @@ GOLDEN = {
 }
 
 
-def test_each_parameter_is_given_to_adam_once() -> None:
+def test_adam_gets_each_parameter_once() -> None:
     trainer = make(tiny(model={"shared_blocks": 2}))
     parameters = [p for group in trainer.optimizer_generator.param_groups for p in group["params"]]
     assert len(parameters) == len({id(p) for p in parameters})
@@ -135,11 +163,11 @@ def test_equal_seeds_give_equal_weights_bit_for_bit_and_others_do_not() -> None:
     assert not any(torch.equal(one[name], other[name]) for name in one if name.endswith("weight"))
 
 
-def test_noise_follows_from_the_place_in_the_global_sequence() -> None:
+def test_noise_follows_from_the_index_in_the_global_sequence() -> None:
     wide, narrow = make(tiny(train={"batch_size": 2})), make(tiny(train={"batch_size": 1}))
     wide.steps_done, narrow.steps_done = 3, 7
-    two, one = wide._noise(batch(0)), narrow._noise(batch(0, size=1))
-    for i in Domain:  # image 7 of the sequence is the second of batch 3 of two, and batch 7 of one
+    two, one = noise_of(wide, batch(0)), noise_of(narrow, batch(0, size=1))
+    for i in Domain:  # image 7 of the sequence is the second of batch 3 of size 2, and batch 7 of size 1
         assert torch.equal(two.code[i][1], one.code[i][0])
         assert torch.equal(two.cycle[i][1], one.cycle[i][0])
     draws = [tensor[k] for tensor in (*two.code, *two.cycle) for k in range(2)]
@@ -147,45 +175,47 @@ def test_noise_follows_from_the_place_in_the_global_sequence() -> None:
     assert torch.cat(draws).std().item() == pytest.approx(1, abs=0.1)
 
 
-def test_a_state_put_into_another_trainer_goes_on_bit_for_bit() -> None:
-    first = make(tiny())
+def assert_same_weights(first: Trainer, second: Trainer) -> None:
+    other = weights(second)
+    assert all(torch.equal(tensor, other[name]) for name, tensor in weights(first).items())
+
+
+def test_a_trainer_with_a_loaded_state_continues_bit_for_bit() -> None:
+    first, second = make(tiny(loss=ALL)), make(tiny(loss=ALL, train={"seed": 0}))
     first.step(batch(0))
-    second = make(tiny(train={"seed": 0}))
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     for trainer in (first, second):
         trainer.step(batch(1))
         trainer.step(batch(2))
-    assert all(
-        torch.equal(one, two) for one, two in zip(weights(first).values(), weights(second).values(), strict=True)
-    )
+    assert_same_weights(first, second)
 
 
-def test_the_average_by_hand() -> None:
+def test_ema_by_hand() -> None:
     trainer = make(tiny(model={"ema_decay": 0.25}))
-    name = "encoders.a.private.0.0.weight"
+    name = "encoder.private.a.0.0.weight"
     expected = trainer.networks.state_dict()[name].clone()
-    for step in range(4):  # (1 + n) / (10 + n) is 2/11, 3/12, 4/13, 5/14: the last two give way to 0.25
+    for step in range(4):  # (1 + n) / (10 + n) is 2/11, 3/12, 4/13, 5/14: from the second on, 0.25 is less
         trainer.step(batch(step))
         decay = (2 / 11, 0.25, 0.25, 0.25)[step]
         expected = decay * expected + (1 - decay) * trainer.networks.state_dict()[name]
     torch.testing.assert_close(trainer.ema.state_dict()[name], expected)
 
 
-def test_without_an_average_the_weights_themselves_are_kept() -> None:
+def test_with_an_ema_decay_of_0_the_weights_themselves_are_kept() -> None:
     trainer = make(tiny(model={"ema_decay": 0.0}))
     trainer.step(batch(0))
     for name, tensor in trainer.networks.state_dict().items():
         torch.testing.assert_close(trainer.ema.state_dict()[name], tensor)
 
 
-def test_the_gradients_of_the_discriminators_come_from_their_own_terms_alone() -> None:
-    """What they are when D is updated, they still are after the update of E and G, which passes through D."""
+def test_discriminators_get_gradients_from_their_own_terms_only() -> None:
+    """The update of E and G, which passes through D, leaves D's gradients as they were at D's own update."""
     trainer, at_update = make(tiny()), []
 
-    def note(*_: object) -> None:
+    def record(*_: object) -> None:
         at_update.extend(p.grad.clone() for p in trainer.discriminators.parameters() if p.grad is not None)
 
-    trainer.optimizer_discriminator.register_step_pre_hook(note)
+    trainer.optimizer_discriminator.register_step_pre_hook(record)
     trainer.step(batch(0))
     after = [p.grad for p in trainer.discriminators.parameters()]
     assert len(at_update) == len(after)
@@ -193,7 +223,7 @@ def test_the_gradients_of_the_discriminators_come_from_their_own_terms_alone() -
     assert trainer.gradient_norms()[1] == pytest.approx(torch.stack([g.norm() for g in at_update]).norm().item())
 
 
-def test_without_an_adversarial_term_the_discriminators_rest() -> None:
+def test_with_a_lambda0_of_0_discriminators_are_not_trained() -> None:
     trainer = make(tiny(loss={"lambda0": 0.0}))
     before = copy.deepcopy(trainer.discriminators.state_dict())
     record = trainer.step(batch(0))
@@ -212,7 +242,7 @@ def test_learning_rates_follow_the_schedule() -> None:
     assert rates == [[1e-3, 2e-3], [1e-3, 2e-3], [0.5e-3, 1e-3], [0, 0]]
 
 
-def test_bf16_is_for_convolutions_alone() -> None:
+def test_bf16_is_used_in_networks_only() -> None:
     records = {precision: make(tiny(), precision).step(batch(0)) for precision in ("fp32", "bf16")}
     trainer = make(tiny(), "bf16")
     trainer.step(batch(0))
@@ -226,7 +256,7 @@ def test_bf16_is_for_convolutions_alone() -> None:
 
 
 @pytest.mark.slow
-def test_training_converges_on_one_pair_of_images() -> None:
+def test_training_overfits_one_pair_of_images() -> None:
     """Reconstruction and cycle fall to a third within 150 steps on a fixed batch."""
     trainer = make(tiny(loss={"lambda0": 0.1}))
     x = batch(0).map(lambda t: functional.interpolate(functional.avg_pool2d(t, 8), scale_factor=8.0, mode="bilinear"))
@@ -237,36 +267,162 @@ def test_training_converges_on_one_pair_of_images() -> None:
         assert last[name] < first[name] / 3, name
 
 
-def kept_for_backward(trainer: Trainer) -> int:
-    """Bytes that the forward pass keeps, each tensor once."""
-    kept: dict[int, int] = {}
+def bytes_saved_for_backward(trainer: Trainer) -> int:
+    """Return what the forward pass keeps, each tensor once."""
+    saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
     images = batch(0)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        forward_pass(trainer.networks, images, trainer._noise(images), trainer.config.loss)
-    return sum(kept.values())
+        forward_pass(trainer.networks, images, noise_of(trainer, images))
+    return sum(saved.values())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_activations_computed_again_change_nothing_but_the_memory(precision: str) -> None:
-    config = tiny()
-    again = replace(config, train=replace(config.train, checkpoint_activations=True))
-    trainers = [make(each, precision) for each in (config, again)]
-    assert kept_for_backward(trainers[1]) < 0.5 * kept_for_backward(trainers[0])
+def test_activation_checkpointing_changes_nothing_but_the_memory(precision: str) -> None:
+    config = tiny(loss=ALL)
+    recompute = replace(config, train=replace(config.train, checkpoint_activations=True))
+    trainers = [make(c, precision) for c in (config, recompute)]
+    assert bytes_saved_for_backward(trainers[1]) < 0.5 * bytes_saved_for_backward(trainers[0])
     for trainer in trainers:
         for step in range(3):
             trainer.step(batch(step))
-    one, two = (weights(trainer) for trainer in trainers)
-    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+    assert_same_weights(*trainers)
 
 
-def test_without_noise_the_codes_are_their_means() -> None:
+def test_without_noise_codes_are_their_means() -> None:
     trainer = make(tiny(model={"noise": False}))
-    noise = trainer._noise(batch(0))
+    noise = noise_of(trainer, batch(0))
     assert all(not eta.any() for pair in (noise.code, noise.cycle) for eta in pair)
     assert noise.code.a.shape == (2, 16, 4, 4)
-    assert make(TINY)._noise(batch(0)).code.a.std() > 0.5
+    assert noise_of(make(TINY), batch(0)).code.a.std() > 0.5
+
+
+# -- microbatches ------------------------------------------------------------------------------------------------------
+
+
+def double_trainer(config: Config) -> Trainer:
+    trainer = make(config)
+    for network in (trainer.generator_side, trainer.discriminators, trainer.ema):
+        network.double()
+    return trainer
+
+
+@pytest.mark.parametrize("loss", [{}, ALL], ids=["paper", "all ingredients"])
+@pytest.mark.parametrize("grad_accum_steps", [2, 4])
+def test_microbatches_compute_what_one_batch_does(loss: dict[str, Any], grad_accum_steps: int) -> None:
+    """Weights, terms and gradient norms; over the step in which R1 is due, too."""
+    sizes = {"batch_size": 4 // grad_accum_steps, "grad_accum_steps": grad_accum_steps}
+    accumulated = double_trainer(tiny(loss=loss, train=sizes))
+    reference = double_trainer(tiny(loss=loss, train={"batch_size": 4}))
+    for trainer in (accumulated, reference):
+        trainer.steps_done = INTERVAL - 2
+    for step in range(3):
+        x = batch(step, size=4).map(Tensor.double)
+        records = [trainer.step(x) for trainer in (accumulated, reference)]
+        for name in ("generator", "discriminator"):
+            terms, expected = (getattr(record, name) for record in records)
+            assert terms.keys() == expected.keys()
+            for term in terms:
+                assert terms[term].item() == pytest.approx(expected[term].item(), rel=1e-8), term
+        assert len(records[0].real) == len(records[0].fake) == grad_accum_steps
+        assert accumulated.gradient_norms() == pytest.approx(reference.gradient_norms(), rel=1e-8)
+    for name, tensor in weights(accumulated).items():
+        torch.testing.assert_close(tensor, weights(reference)[name], rtol=1e-7, atol=1e-9, msg=name)
+
+
+def test_a_batch_is_split_in_order_with_the_noise_of_each_images_index() -> None:
+    images = batch(0, size=6)
+    trainer = make(tiny(train={"batch_size": 2, "grad_accum_steps": 3}))
+    trainer.steps_done = 5
+    parts = trainer.split_into_microbatches(images)
+    assert len(parts) == 3
+    reference = make(tiny(train={"batch_size": 6}))
+    reference.steps_done = 5
+    noise = noise_of(reference, images)
+    for i in Domain:
+        assert torch.equal(torch.cat([part.images[i] for part in parts]), images[i])
+        assert torch.equal(torch.cat([part.noise.code[i] for part in parts]), noise.code[i])
+        assert torch.equal(torch.cat([part.noise.cycle[i] for part in parts]), noise.cycle[i])
+        (batch_of_6,) = reference.split_into_microbatches(images)
+        assert [seed for part in parts for seed in part.seeds("patches", i)] == batch_of_6.seeds("patches", i)
+
+
+def test_after_a_rollback_noise_is_another() -> None:
+    trainer = make(tiny())
+    before = noise_of(trainer, batch(0))
+    trainer.rollbacks = 1
+    assert not torch.equal(noise_of(trainer, batch(0)).code.a, before.code.a)
+
+
+def test_one_forward_pass_serves_both_updates_and_microbatches_take_one_more() -> None:
+    """With several, D's update translates without a graph, so memory holds the graph of one at a time."""
+    for grad_accum_steps, per_microbatch in ((1, 2), (2, 3)):
+        trainer = make(tiny(train={"batch_size": 2, "grad_accum_steps": grad_accum_steps}))
+        runs: list[int] = []
+        trainer.networks.encoder.shared.register_forward_hook(lambda *_, runs=runs: runs.append(1))
+        trainer.step(batch(0, size=2 * grad_accum_steps))
+        assert len(runs) == per_microbatch * grad_accum_steps
+
+
+# -- what D's update depends on ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("grad_accum_steps", [1, 2])
+def test_d_update_leaves_no_gradient_in_encoders_and_generators(grad_accum_steps: int) -> None:
+    trainer = make(tiny(train={"batch_size": 2, "grad_accum_steps": grad_accum_steps}))
+    trainer.optimizer_generator.zero_grad()
+    present: list[bool] = []
+    trainer.optimizer_discriminator.register_step_pre_hook(
+        lambda *_: present.extend(p.grad is not None for p in trainer.networks.parameters())
+    )
+    trainer.step(batch(0, size=2 * grad_accum_steps))
+    assert present
+    assert not any(present)
+
+
+def test_d_judges_the_translations_of_the_step_and_its_logits_are_those_before_its_update() -> None:
+    trainer = make(tiny())
+    discriminators, x = copy.deepcopy(trainer.discriminators), batch(0)
+    translation = translate(trainer.networks, x, noise_of(trainer, x))
+    record = trainer.step(x)
+    for logits, images in ((record.real, x), (record.fake, translation.swapped())):
+        expected = discriminators(images)
+        (actual,) = logits
+        for i in Domain:
+            for scale, expected_scale in zip(actual[i], expected[i], strict=True):
+                torch.testing.assert_close(scale, expected_scale)
+
+
+@pytest.mark.parametrize("network", ["networks", "discriminators"])
+def test_a_step_after_nan_or_inf_is_as_if_there_had_been_none(network: str) -> None:
+    """Also D's, which is frozen while E and G are updated."""
+    trainer, reference = make(tiny()), make(tiny())
+    state = copy.deepcopy(trainer.state_dict())
+    parameter = next(getattr(trainer, network).parameters())
+    hook = parameter.register_hook(lambda gradient: gradient * torch.nan)
+    with pytest.raises(NonFiniteError):
+        trainer.step(batch(0))
+    hook.remove()
+    trainer.load_state_dict(state)
+    for t in (trainer, reference):
+        t.step(batch(0))
+        t.step(batch(1))
+    assert_same_weights(trainer, reference)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_with_all_ingredients_has_all_terms_and_trains_all_parameters(precision: str) -> None:
+    trainer = make(tiny(loss=ALL), precision)
+    trainer.steps_done = INTERVAL - 1
+    before = {n: p.clone() for n, p in trainer.generator_side.named_parameters()}
+    record = trainer.step(batch(0))
+    names = ("kl", "reconstruction", "cycle_kl", "cycle", "adversarial", "feature_matching", "low_frequency")
+    assert record.generator.keys() == {f"{name}_{i}" for name in (*names, "patch_nce") for i in Domain}
+    assert record.discriminator.keys() == {f"{name}_{i}" for name in ("discriminator", "r1") for i in Domain}
+    trained = {n for n, p in trainer.generator_side.named_parameters() if not torch.equal(p, before[n])}
+    assert trained == before.keys()
+    assert any(name.startswith("extras.patch_nce.heads.b.") for name in trained)

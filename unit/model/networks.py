@@ -6,7 +6,7 @@ both encoders and one both generators: private layers by domain, and the shared 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -49,15 +49,13 @@ class Encoder(nn.Module):
 
     def forward(self, images: Mapping[Domain, Tensor]) -> dict[Domain, Tensor]:
         """Return the mean of the code of each domain's images; `images[i]` passes through E_i."""
-        return {i: features[-1] for i, features in self.features(images).items()}
+        return self._shared({i: self._run(self.private[i.value], x) for i, x in images.items()})
 
     def features(self, images: Mapping[Domain, Tensor]) -> dict[Domain, list[Tensor]]:
         """Return E_i's features after the stem, after each downsampling, and μ."""
         layers = {i: self._private_features(i, x) for i, x in images.items()}
-        # The shared layers run once, on the batches of both domains together.
-        mu = self._run(self.shared, torch.cat([features[-1] for features in layers.values()]))
-        parts = mu.split([len(x) for x in images.values()])
-        return {i: [*features[:-1], part] for (i, features), part in zip(layers.items(), parts, strict=True)}
+        mu = self._shared({i: features[-1] for i, features in layers.items()})
+        return {i: [*features[:-1], mu[i]] for i, features in layers.items()}
 
     def _private_features(self, domain: Domain, x: Tensor) -> list[Tensor]:
         features = []
@@ -65,6 +63,11 @@ class Encoder(nn.Module):
             x = self._run(layer, x)
             features.append(x)
         return features
+
+    def _shared(self, hidden: Mapping[Domain, Tensor]) -> dict[Domain, Tensor]:
+        """Run the shared layers once, on the batches of both domains together."""
+        mu = self._run(self.shared, torch.cat(list(hidden.values())))
+        return dict(zip(hidden, mu.split([len(x) for x in hidden.values()]), strict=True))
 
     def _run(self, module: nn.Module, x: Tensor) -> Tensor:
         return _run(module, x, self.checkpoint_activations)
@@ -80,7 +83,7 @@ class Generator(nn.Module):
         self.checkpoint_activations = False
         """as in `Encoder`"""
 
-    def forward(self, codes: Mapping[Domain, Tensor], directions: Iterable[Direction]) -> dict[Direction, Tensor]:
+    def forward(self, codes: Mapping[Domain, Tensor], directions: Collection[Direction]) -> dict[Direction, Tensor]:
         """Return G_j(codes[i]) for each direction (i, j).
 
         The shared layers run once on all codes together, and G_j's private layers once on all that it decodes.
@@ -239,5 +242,5 @@ def build_discriminators(config: ModelConfig) -> Discriminators:
 
 
 def parameter_count(network: nn.Module) -> int:
-    """Count trainable parameters, each shared one once."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    """Count parameters, frozen ones too, each shared one once."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -107,7 +107,8 @@ def forward_pass(
         return Pass(mu, reconstruction, translation)
     perturbed = perturb(translation)
     cycle_mu = E({j: perturbed[j.other] for j in Domain})  # q_j(z|x_i^{i→j}): a translation into j goes through E_j
-    cycle_z = {j: cycle_mu[j] + noise.cycle[j.other] for j in Domain}
+    # In the order of x_i: the order of a batch decides how sums are rounded, and so whether runs repeat bit for bit.
+    cycle_z = {i.other: cycle_mu[i.other] + noise.cycle[i] for i in Domain}
     back = G(cycle_z, TRANSLATIONS)  # back[j, i] = x_i^{i→j→i} = G_i(z)
     return Pass(
         mu,

@@ -1,9 +1,13 @@
-"""DiffAugment: each kind by hand, each image by itself, gradients through all."""
+"""DiffAugment: each kind by hand, each image changed by its own seed, gradients through all of them."""
 
 import pytest
 import torch
 
-from unit.model.augment import augmented, colored, holed, moved
+from tests.model.affine import autoencoders, constant, seeds
+from unit.config import LossConfig
+from unit.domains import Domain
+from unit.model.extras import LossExtras
+from unit.model.extras.augmentation import augmented, colored, cut_out, translated
 
 ALL = ("color", "translation", "cutout")
 SEEDS = [2**62 + k for k in range(6)]
@@ -13,15 +17,15 @@ def make_images(count: int = 6, height: int = 16, width: int = 24) -> torch.Tens
     return torch.rand(count, 3, height, width) * 2 - 1
 
 
-def test_without_kinds_nothing_happens() -> None:
+def test_without_kinds_images_are_unchanged() -> None:
     x = make_images()
-    assert augmented(x, SEEDS, ()) is x
+    assert torch.equal(augmented(x, SEEDS, ()), x)
 
 
-def test_neutral_numbers_change_nothing() -> None:
+def test_neutral_parameters_change_nothing() -> None:
     x = make_images(1)
     torch.testing.assert_close(colored(x, 0, 1, 1), x)
-    assert torch.equal(moved(x, 0, 0), x)
+    assert torch.equal(translated(x, 0, 0), x)
 
 
 def test_color_by_hand() -> None:
@@ -35,23 +39,23 @@ def test_color_by_hand() -> None:
     torch.testing.assert_close(colored(x, 1, 0, 0.5), (grays + 0.25) / 2 + 1)
 
 
-def test_moved_by_hand() -> None:
+def test_translated_by_hand() -> None:
     x = torch.arange(1.0, 7).reshape(1, 1, 2, 3)
-    assert moved(x, 1, -1)[0, 0].tolist() == [[0, 0, 0], [2, 3, 0]]
-    assert moved(x, -1, 2)[0, 0].tolist() == [[0, 0, 4], [0, 0, 0]]
+    assert translated(x, 1, -1)[0, 0].tolist() == [[0, 0, 0], [2, 3, 0]]
+    assert translated(x, -1, 2)[0, 0].tolist() == [[0, 0, 4], [0, 0, 0]]
 
 
-def test_holed_by_hand() -> None:
+def test_cut_out_by_hand() -> None:
     x = torch.ones(1, 1, 4, 6)
-    assert holed(x, 2, 4)[0, 0].tolist() == [
+    assert cut_out(x, 2, 4)[0, 0].tolist() == [
         *[[1, 1, 1, 1, 1, 1]],
         *[[1, 1, 1, 0, 0, 0]] * 2,
         *[[1, 1, 1, 1, 1, 1]],
     ]
-    assert (holed(x, 0, 0) == 0).sum() == 1 * 2, "only what lies within"
+    assert (cut_out(x, 0, 0) == 0).sum() == 1 * 2, "clipped at the edges"
 
 
-def test_what_becomes_of_a_image_depends_on_its_seed_alone() -> None:
+def test_each_images_change_depends_on_its_own_seed_only() -> None:
     x = make_images()
     together = augmented(x, SEEDS, ALL)
     for k, seed in enumerate(SEEDS):
@@ -64,13 +68,13 @@ def test_what_becomes_of_a_image_depends_on_its_seed_alone() -> None:
     assert len({image.sum().item() for image in same}) == 6
 
 
-def test_a_kind_draws_the_same_whatever_else_is_done() -> None:
+def test_a_kind_draws_the_same_numbers_beside_other_kinds() -> None:
     x = torch.ones(6, 3, 16, 16)
     alone, after = augmented(x, SEEDS, ["cutout"]), augmented(x, SEEDS, ["translation", "cutout"])
     assert (after[alone == 0] == 0).all()
 
 
-def test_the_numbers_keep_to_their_ranges_and_reach_their_ends() -> None:
+def test_changes_stay_in_their_ranges_and_reach_both_ends() -> None:
     gray, seeds = torch.zeros(400, 3, 16, 16), range(400)
     brightness = augmented(gray, seeds, ["color"]).mean((1, 2, 3))
     assert -0.5 <= brightness.min() < -0.45
@@ -91,7 +95,7 @@ def test_the_numbers_keep_to_their_ranges_and_reach_their_ends() -> None:
     assert 2.5 < factor.max() < 3
 
 
-def test_gradients_pass_and_are_the_numbers_own() -> None:
+def test_gradients_pass_through_and_equal_finite_differences() -> None:
     x = make_images(3).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: augmented(x, SEEDS[:3], ALL), x, fast_mode=True)
     (gradient,) = torch.autograd.grad(augmented(x, SEEDS[:3], ["translation", "cutout"]).sum(), x)
@@ -99,8 +103,24 @@ def test_gradients_pass_and_are_the_numbers_own() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 3), (16, 16)])
-def test_shape_and_layout_stay(size: tuple[int, int]) -> None:
+def test_shape_and_memory_format_are_kept(size: tuple[int, int]) -> None:
     x = torch.rand(6, 3, *size).contiguous(memory_format=torch.channels_last)
     out = augmented(x, SEEDS, ALL)
     assert out.shape == x.shape
     assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_real_images_and_translations_are_augmented_with_seeds_of_their_own() -> None:
+    x, translation, kinds = constant(1, 2), constant(9, 28), ("color", "cutout")
+    extras = LossExtras(LossConfig(augmentation="color,cutout"), autoencoders())
+
+    def two_seeds(purpose: str, domain: Domain) -> list[int]:
+        return seeds(purpose, domain)[:2]
+
+    real, fake = extras.discriminator_inputs(x, translation, two_seeds)
+    for i in Domain:
+        assert torch.equal(real[i], augmented(x[i], two_seeds("augmentation of real", i), kinds))
+        j = i.other  # D_i sees what came from j
+        assert torch.equal(fake[i], augmented(translation[j], two_seeds("augmentation of fake", j), kinds))
+    again = extras.discriminator_inputs(x, translation, two_seeds)
+    assert all(torch.equal(again[1][i], fake[i]) for i in Domain), "both updates see the same"
