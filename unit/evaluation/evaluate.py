@@ -1,9 +1,9 @@
-"""How well a translator translates held-out images, beside doing nothing and beside real images."""
+"""Evaluating a translator on held-out images, against the identity baseline and real images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -15,9 +15,9 @@ from unit.domains import Domain, PerDomain
 from unit.errors import ImageError
 from unit.evaluation import metrics
 from unit.evaluation.features import Features
-from unit.evaluation.held_out import load_held_out, readable, stacked
-from unit.evaluation.metric_table import NAMES, Metrics, table
-from unit.evaluation.sheets import contact_sheet, sample_grids
+from unit.evaluation.grids import contact_sheet, sample_grids
+from unit.evaluation.held_out import load_held_out, readable, stack
+from unit.evaluation.metric_table import COUNTS, NAMES, Metrics, table
 from unit.translation.translator import Translator
 
 __all__ = [
@@ -30,139 +30,134 @@ __all__ = [
     "table",
 ]
 
-_BATCH = 16
-_FID_NEEDS = 2
-"""images for each dimension of the features, on both sides: of fewer, the covariances are mostly chance"""
+_BATCH_SIZE = 16
+_FID_IMAGES_PER_FEATURE = 2
+"""With fewer images on either side, the estimated covariances are mostly noise."""
 
 
 def evaluate(translator: Translator, test: HeldOut, features: Features | None = None) -> Metrics:
-    """The metrics of both directions, once; see `Evaluator`."""
+    """Compute the metrics of both directions once; see `Evaluator`."""
     return Evaluator(test, translator.config.data, features).metrics(translator)
 
 
 class Evaluator:
-    """Measures translators on the same test images; what depends on these alone is computed once.
+    """Evaluates translators on the same test images; what does not depend on the translator is computed once.
 
-    "do_nothing" takes the input for its own translation. "real" is what real images of the target domain get: KID and
-    FID of every second of them beside the others, so of half as many; `spread` of all; the metrics of pairs from the
-    embedded streets drawn again with other clouds and streaks, the most that a translator can reach (elsewhere None);
-    those beside the input from its true counterpart. FID is None below twice as many images as features.
+    The group "identity" takes the input for its own translation. "real" is what real images of the target domain reach:
+    KID and FID of every second image against the others; diversity of all; for pairs, the colour correlation and
+    distance of the input's true counterpart; for the synthetic streets, paired metrics of the same scenes redrawn with
+    other clouds and rain, an upper bound for any translator. Metrics without meaning are None, and so is FID below
+    twice as many images as features.
 
     Args:
         test: images that training never saw; KID and FID refer to all of the target domain's.
-        data: how the translators' training saw its images; here too they are resized, and the middle is cut out.
-        features: what KID, FID and feature_distance are computed with; None: without them.
-        at_most: images a domain, spread evenly over longer lists; KID needs a matrix of so many rows and columns.
+        data: how the translators' training saw its images; here too they are resized, and their centre is cropped.
+        features: behind KID, FID and feature_distance; None: without these.
+        at_most: images per domain, taken evenly from longer lists; KID needs a square matrix of this size.
     """
 
     def __init__(self, test: HeldOut, data: DataConfig, features: Features | None = None, at_most: int = 5000) -> None:
         self.test, self.data, self.features = test, data, features
-        self._chosen = test.images.map(lambda source: _evenly(len(source), at_most))
-        self._known: _Known | None = None
+        self._indices = test.images.map(lambda source: _evenly_spaced(len(source), at_most))
+        self._inputs: PerDomain[_Accumulator] | None = None
+        self._baselines: PerDomain[dict[str, dict[str, float | None]]] = PerDomain({}, {})
 
     def metrics(self, translator: Translator) -> Metrics:
-        """The metrics of both directions.
+        """Compute the metrics of both directions.
 
         Raises:
-            ImageError: an image can't be read; where `data.on_bad_image` is "skip", none of a domain's can.
+            ImageError: an image can't be read; where bad images are skipped, none of a domain's can.
         """
-        known = self._known or _Known(self._images(), self._images())
-        translated = self._images()
-        for images, redrawn in self._batches():
+        translated, real = self._accumulators(), self._accumulators()
+        inputs = self._inputs or self._accumulators()
+        for ks, images in self._batches():
             for i in Domain:
-                if len(images[i]):
-                    truth = images[i.other] if self.test.paired else None
-                    _add_translations(translated[i], translator, i, images[i], truth)
-                    if self._known is None:
-                        known.inputs[i].keep(images[i])
-                        known.inputs[i].tally(_beside(images[i], images[i], truth), len(images[i]))
-                        _add_real(known.real[i], images[i], truth, redrawn[i.other] if redrawn else None)
-        if any(translated[i].count != known.inputs[i].count for i in Domain):
-            self._known = None  # other files can be read than before
+                x, truth = images[i], images[i.other] if self.test.paired else None
+                if not len(x):
+                    continue
+                _add_translations(translated[i], translator, i, x, truth)
+                if not self._inputs:
+                    inputs[i].add(x, _against_input(x, x) | _against_truth(x, truth))
+                    if truth is not None:
+                        self._add_real(real[i], i, x, truth, ks)
+        if translated.map(len) != inputs.map(len):
+            self._inputs = None  # other files are readable than before
             return self.metrics(translator)
-        if self._known is None:
+        if not self._inputs:
+            self._inputs = inputs
             for i in Domain:
-                known.results[i].update(do_nothing=self._of(known.inputs[i], i, known), real=self._real(i, known))
-            self._known = known
-        return {i.direction: {"translated": self._of(translated[i], i, known), **known.results[i]} for i in Domain}
+                identity, floor = self._summarize(inputs[i], i), self._summarize(real[i], i, real=True)
+                # "do_nothing" is the old name of "identity", kept for one version
+                self._baselines[i].update(identity=identity, do_nothing=identity, real=floor)
+        return {i.direction: {"translated": self._summarize(translated[i], i), **self._baselines[i]} for i in Domain}
 
-    def _images(self) -> PerDomain[_Images]:
-        return PerDomain.of(lambda _: _Images(self.features))
+    def _accumulators(self) -> PerDomain[_Accumulator]:
+        return PerDomain.of(lambda _: _Accumulator(self.features))
 
-    def _batches(self) -> Iterator[tuple[PerDomain[Tensor], PerDomain[Tensor] | None]]:
-        """The images, none of a domain that has no more; while they are unknown, the redrawn ones too."""
+    def _batches(self) -> Iterator[tuple[list[int], PerDomain[Tensor]]]:
+        """Yield which of the chosen images a batch holds, and those of each domain; a shorter list ends with none."""
         failures: list[ImageError] = []
-        seen: set[Domain] = set()
-        for first in range(0, max(self._chosen.map(len)), _BATCH):
-            chosen = self._chosen.map(lambda indices: indices[first : first + _BATCH])  # noqa: B023
-            loaded = list(readable(self.test.images, chosen, self.data, failures))
-            images = PerDomain.of(lambda i: stacked([it for _, pair in loaded for it in pair[i]], self.data))  # noqa: B023
-            seen |= {i for i in Domain if len(images[i])}
-            yield images, None if self._known else self._redrawn(chosen, [k for k, _ in loaded])
-        if failures and len(seen) < len(Domain):
+        unseen = set(Domain)
+        images = readable(self.test.images, self._indices, self.data, failures)
+        while batch := list(islice(images, _BATCH_SIZE)):
+            stacked = PerDomain.of(lambda i: stack([x for _, pair in batch for x in pair[i]], self.data))
+            unseen -= {i for i in Domain if len(stacked[i])}
+            yield [k for k, _ in batch], stacked
+        if failures and unseen:
             raise failures[-1]
 
-    def _redrawn(self, chosen: PerDomain[Sequence[int]], places: list[int]) -> PerDomain[Tensor] | None:
-        sources = self.test.redrawn
-        if sources is None:
-            return None
-        return PerDomain.of(
-            lambda i: stacked([held_out_image(sources[i], chosen[i][k], self.data) for k in places], self.data)
-        )
+    def _add_real(self, real: _Accumulator, i: Domain, inputs: Tensor, truth: Tensor, ks: list[int]) -> None:
+        """Add the scores of the inputs' true counterparts and, where there are any, of these redrawn."""
+        scores = _against_input(truth, inputs)
+        if self.test.redrawn is None:
+            real.add_scores(scores, len(inputs))
+        else:
+            source, indices = self.test.redrawn[i.other], self._indices[i.other]
+            redrawn = stack([held_out_image(source, indices[k], self.data) for k in ks], self.data)
+            real.add(redrawn, scores | _against_truth(redrawn, truth))
 
-    def _of(self, images: _Images, i: Domain, known: _Known) -> dict[str, float | None]:
-        """What is known of images made from the inputs of domain i."""
-        reference = known.inputs[i.other]
-        found = dict.fromkeys(NAMES) | images.means() | _spread(images, known.inputs[i])
-        found |= {"images": images.count, "reference_images": reference.count}
+    def _summarize(self, images: _Accumulator, i: Domain, real: bool = False) -> dict[str, float | None]:
+        """Reduce what was accumulated of images made from the inputs of domain i, or of real ones in their place."""
+        assert self._inputs
+        reference, inputs = self._inputs[i.other].features, self._inputs[i]
+        compared = (reference[::2], reference[1::2]) if real else (images.features, reference)
+        values = dict.fromkeys(NAMES) | images.means()
+        values |= dict(zip(COUNTS, map(len, compared), strict=True))
+        values |= _diversity((self._inputs[i.other] if real else images).thumbnails, inputs.thumbnails)
         if self.features:
-            found |= _distances(images.features, reference.features)
-            if self.test.paired:
-                found["feature_distance"] = metrics.feature_distance(images.features, reference.features)
-        return found
-
-    def _real(self, i: Domain, known: _Known) -> dict[str, float | None]:
-        """What is known of the real images that the translations of domain i are to be like."""
-        reference, redrawn = known.inputs[i.other], known.real[i]
-        found = dict.fromkeys(NAMES) | redrawn.means() | _spread(reference, known.inputs[i])
-        found |= {"images": (reference.count + 1) // 2, "reference_images": reference.count // 2}
-        if self.features:
-            found |= _distances(reference.features[::2], reference.features[1::2])
-            if redrawn.count:
-                found["feature_distance"] = metrics.feature_distance(redrawn.features, reference.features)
-        return found
+            values |= _distances(*compared)
+            if self.test.paired and len(images):
+                values["feature_distance"] = metrics.feature_distance(images.features, reference)
+        return values
 
 
-class _Images:
-    """What stays of images that come in batches: features and thumbnails, and the means of metrics."""
+class _Accumulator:
+    """Features, thumbnails and metrics of images that come in batches."""
 
     def __init__(self, extract: Features | None) -> None:
-        self._extract = extract
+        self._extract = extract or (lambda images: torch.empty(len(images), 0))
         self._features: list[Tensor] = []
         self._thumbnails: list[Tensor] = []
-        self._sums: dict[str, float] = {}
-        self._tallied = 0
+        self._scores: list[tuple[int, Mapping[str, float]]] = []
 
-    def keep(self, images: Tensor) -> None:
-        """Add (n, 3, H, W) in [-1, 1]."""
+    def __len__(self) -> int:
+        return sum(map(len, self._thumbnails))
+
+    def add(self, images: Tensor, scores: Mapping[str, float]) -> None:
+        """Add (n, 3, H, W) in [-1, 1] and their mean metrics."""
+        self._features.append(self._extract(images))
         self._thumbnails.append(metrics.thumbnails(images).cpu())
-        if self._extract:
-            self._features.append(self._extract(images))
+        self.add_scores(scores, len(images))
 
-    def tally(self, scores: Mapping[str, float], count: int) -> None:
-        """Add means over `count` images."""
-        self._tallied += count
-        for name, mean in scores.items():
-            self._sums[name] = self._sums.get(name, 0.0) + mean * count
+    def add_scores(self, scores: Mapping[str, float], count: int) -> None:
+        """Add metrics that are means over `count` images."""
+        self._scores.append((count, scores))
 
     def means(self) -> dict[str, float | None]:
-        """Over all that was tallied."""
-        return {name: value / self._tallied for name, value in self._sums.items()}
-
-    @property
-    def count(self) -> int:
-        """How many are kept."""
-        return sum(map(len, self._thumbnails))
+        """Average each metric over all images."""
+        total = sum(count for count, _ in self._scores)
+        names = self._scores[0][1] if self._scores else ()
+        return {name: sum(count * scores[name] for count, scores in self._scores) / total for name in names}
 
     @property
     def features(self) -> Tensor:
@@ -175,72 +170,50 @@ class _Images:
         return torch.cat(self._thumbnails)
 
 
-@dataclass
-class _Known:
-    """What does not change with the translator, filed under the domain that a direction starts from."""
-
-    inputs: PerDomain[_Images]
-    real: PerDomain[_Images]
-    """the inputs' counterparts: of the redrawn ones, where there are any, the images"""
-
-    def __post_init__(self) -> None:
-        self.results: PerDomain[dict[str, dict[str, float | None]]] = PerDomain({}, {})
-
-
 def _add_translations(
-    translated: _Images, translator: Translator, i: Domain, images: Tensor, truth: Tensor | None
+    translated: _Accumulator, translator: Translator, i: Domain, inputs: Tensor, truth: Tensor | None
 ) -> None:
-    translation = translator.translate(images, i)
-    cycle, reconstruction = translator.translate(translation, i.other), translator.reconstruct(images, i)
-    translation = metrics.written(translation)
-    translated.keep(translation)
-    back = {"cycle_psnr": cycle, "reconstruction_psnr": reconstruction}
-    scores = {name: metrics.psnr(copies.cpu(), images) for name, copies in back.items()}
-    translated.tally(_beside(translation.cpu(), images, truth) | scores, len(images))
+    translation = translator.translate(inputs, i)
+    cycle, reconstruction = translator.translate(translation, i.other), translator.reconstruct(inputs, i)
+    translation = metrics.quantize(translation)
+    scores = {"cycle_psnr": metrics.psnr(cycle.cpu(), inputs)}
+    scores["reconstruction_psnr"] = metrics.psnr(reconstruction.cpu(), inputs)
+    scores |= _against_input(translation.cpu(), inputs) | _against_truth(translation.cpu(), truth)
+    translated.add(translation, scores)
 
 
-def _add_real(real: _Images, images: Tensor, truth: Tensor | None, redrawn: Tensor | None) -> None:
-    if truth is None:
-        return
-    scores = _beside(truth, images, None)
-    if redrawn is not None:
-        real.keep(redrawn)
-        scores |= _beside_truth(redrawn, truth)
-    real.tally(scores, len(images))
-
-
-def _beside(guess: Tensor, inputs: Tensor, truth: Tensor | None) -> dict[str, float]:
+def _against_input(images: Tensor, inputs: Tensor) -> dict[str, float]:
     return {
-        "colour_correlation": metrics.colour_correlation(guess, inputs),
-        "identity_distance": metrics.identity_distance(guess, inputs),
-        **({} if truth is None else _beside_truth(guess, truth)),
+        "colour_correlation": metrics.color_correlation(images, inputs),
+        "identity_distance": metrics.identity_distance(images, inputs),
     }
 
 
-def _beside_truth(guess: Tensor, truth: Tensor) -> dict[str, float]:
-    scores = {"psnr": metrics.psnr(guess, truth), "pixel_accuracy": metrics.pixel_accuracy(guess, truth)}
-    if min(guess.shape[-2:]) >= metrics.SSIM_WINDOW:
-        scores["ssim"] = metrics.ssim(guess, truth)
+def _against_truth(images: Tensor, truth: Tensor | None) -> dict[str, float]:
+    if truth is None:
+        return {}
+    scores = {"psnr": metrics.psnr(images, truth), "pixel_accuracy": metrics.pixel_accuracy(images, truth)}
+    if min(images.shape[-2:]) >= metrics.SSIM_WINDOW:
+        scores["ssim"] = metrics.ssim(images, truth)
     return scores
 
 
-def _spread(images: _Images, inputs: _Images) -> dict[str, float | None]:
-    enough = min(images.count, inputs.count) >= 2
-    return {"spread": metrics.spread(images.thumbnails, inputs.thumbnails) if enough else None}
+def _diversity(images: Tensor, inputs: Tensor) -> dict[str, float | None]:
+    return {"spread": metrics.diversity(images, inputs)} if min(len(images), len(inputs)) > 1 else {}
 
 
 def _distances(features: Tensor, reference: Tensor) -> dict[str, float | None]:
-    """KID, of two images each or more, and FID, of many."""
+    """KID, which needs two images on either side, and FID, which needs many."""
     count, dimension = min(len(features), len(reference)), features.shape[1]
     if count < 2:
         return {}
     low, high = metrics.kid_interval(features, reference)
-    found: dict[str, float | None] = {"kid": metrics.kid(features, reference), "kid_low": low, "kid_high": high}
-    if count >= _FID_NEEDS * dimension:
-        found["fid"] = metrics.fid(features, reference)
-    return found
+    distances: dict[str, float | None] = {"kid": metrics.kid(features, reference), "kid_low": low, "kid_high": high}
+    if count >= _FID_IMAGES_PER_FEATURE * dimension:
+        distances["fid"] = metrics.fid(features, reference)
+    return distances
 
 
-def _evenly(count: int, at_most: int) -> Sequence[int]:
-    """At most so many of `count` indices, evenly spread."""
+def _evenly_spaced(count: int, at_most: int) -> Sequence[int]:
+    """Choose at most `at_most` of `count` indices."""
     return range(count) if count <= at_most else [k * count // at_most for k in range(at_most)]

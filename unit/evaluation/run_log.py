@@ -1,4 +1,4 @@
-"""metrics.jsonl, read while it may still be written."""
+"""Reading metrics.jsonl, also while it is being written."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from unit.errors import UserError, escape
 
 
 def logged(path: Path) -> Iterator[tuple[int, str]]:
-    """(step, line) of every whole line of a metrics.jsonl, if there is one; a crash may have cut the last one short."""
+    """Yield (step, line) for each complete line: a crash may have cut the last one short. A missing file has none."""
     if not path.is_file():
         return
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise UserError(f"{escape(path)}: can't be read ({error.strerror})") from error
+        raise UserError(f"{escape(path)}: can't be read ({error.strerror}); check its permissions") from error
     for line in lines:
         try:
             yield int(json.loads(line)["step"]), line

@@ -88,10 +88,10 @@ def _of_translations(translator: Translator, i: Domain, images: Tensor, translat
     signs = {
         "identity_distance": metrics.identity_distance(translations, images),
         "reconstruction_distance": reconstruction - 1,
-        "colour_correlation": metrics.colour_correlation(translations, images),
+        "colour_correlation": metrics.color_correlation(translations, images),
         "hidden_code": cycle / max(ordinary, 1.0),
     }
-    return signs | ({"spread": metrics.spread(translations, images)} if len(images) > 1 else {})
+    return signs | ({"spread": metrics.diversity(translations, images)} if len(images) > 1 else {})
 
 
 def _of_codes(translator: Translator, i: Domain, images: Tensor) -> dict[str, float]:

@@ -1,29 +1,68 @@
-"""The curves of metrics.jsonl: which share axes, and how many points of them are drawn."""
+"""The curves of metrics.jsonl: which of them share a chart, smoothed and thinned for drawing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TypeAlias
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from unit.domains import Domain, PerDomain
 
-Points: TypeAlias = list[tuple[int, float]]
-"""(step, value), in the order of the steps"""
-
 _BUCKETS = 250
-"""A curve is drawn through the least and the greatest value of so many stretches."""
+"""A curve is drawn through the minimum and the maximum of this many stretches."""
 _LOGARITHMIC = 20
-"""An axis of positive values is logarithmic when the greatest is so many times the least."""
+"""Ratio of largest to smallest value from which an axis of positive values is logarithmic."""
+
+_GROUPS = {
+    "Adversarial and discriminator losses": ("loss/adversarial", "loss/discriminator"),
+    "Reconstruction and cycle losses": ("loss/reconstruction", "loss/cycle"),
+    "KL losses": ("loss/kl", "loss/cycle_kl"),
+    "Sums of the losses": ("loss/generator_total", "loss/discriminator_total"),
+    "Discriminators' mean logits": ("discriminator/real_logit", "discriminator/fake_logit"),
+    "Held out: KID": ("val/kid", "val/kid_low", "val/kid_high"),
+    "Gradient norms": ("optimizer/gradient_norm_generator", "optimizer/gradient_norm_discriminator"),
+    "Learning rates": ("optimizer/learning_rate_generator", "optimizer/learning_rate_discriminator"),
+}
+"""Title of a chart → the tags in it, without their domain. Other tags have a chart each."""
+_TITLES = {stem: title for title, stems in _GROUPS.items() for stem in stems}
+_PREFIXES = {"loss": "Loss: ", "discriminator": "Discriminators: ", "val": "Held out: "}
+"""First part of a tag → how the title of its chart begins; in the order of the charts, before all others."""
+_ACRONYMS = ("fid", "gb", "gpu", "kid", "kl", "psnr", "ssim")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line, and the values it stands for."""
+    """One line of a chart."""
 
     label: str
-    points: Points
+    steps: NDArray[Any]
+    values: NDArray[Any]
+
+    def thinned(self) -> Curve:
+        """Reduce to at most 2 x 250 points: the extremes of each stretch, so that no peak is lost."""
+        if len(self.steps) <= 2 * _BUCKETS:
+            return self
+        stretches = np.array_split(np.arange(len(self.steps)), _BUCKETS)
+        extremes = [(part[self.values[part].argmin()], part[self.values[part].argmax()]) for part in stretches]
+        kept = np.unique(extremes)
+        return Curve(self.label, self.steps[kept], self.values[kept])
+
+    def smoothed(self) -> Curve:
+        """Average over a centred window, a twentieth of the curve wide, narrower towards the ends."""
+        k = np.arange(len(self.steps))
+        reach = np.minimum(np.minimum(k, k[::-1]), len(k) // 40)
+        sums = np.concatenate([[0.0], np.cumsum(self.values)])
+        return Curve(self.label, self.steps, (sums[k + reach + 1] - sums[k - reach]) / (2 * reach + 1))
+
+    @property
+    def noisy(self) -> bool:
+        """True if the curve has enough points, and turns often enough, for its mean to be clearer than itself."""
+        slopes = np.diff(self.values)
+        return len(self.values) >= 80 and bool((slopes[:-1] * slopes[1:] < 0).sum() > len(self.values) / 4)
 
 
 @dataclass(frozen=True)
@@ -34,109 +73,56 @@ class Chart:
     curves: list[Curve]
 
     @property
-    def values(self) -> list[float]:
-        """Of all curves."""
-        return [value for curve in self.curves for _, value in curve.points]
+    def steps(self) -> NDArray[Any]:
+        """The steps of all curves."""
+        return np.concatenate([curve.steps for curve in self.curves])
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """The values of all curves."""
+        return np.concatenate([curve.values for curve in self.curves])
 
     @property
     def logarithmic(self) -> bool:
-        """Whether the values are best seen by their ratios."""
-        least, greatest = min(self.values), max(self.values)
-        return least > 0 and greatest / least >= _LOGARITHMIC
-
-
-_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Adversarial and discriminator losses", ("loss/adversarial", "loss/discriminator")),
-    ("Reconstruction and cycle losses", ("loss/reconstruction", "loss/cycle")),
-    ("KL losses", ("loss/kl", "loss/cycle_kl")),
-    ("Sums of the losses", ("loss/generator_total", "loss/discriminator_total")),
-    ("Discriminators' mean logits", ("discriminator/real_logit", "discriminator/fake_logit")),
-    ("Held out: KID", ("val/kid", "val/kid_low", "val/kid_high")),
-    ("Gradient norms", ("optimizer/gradient_norm_generator", "optimizer/gradient_norm_discriminator")),
-    ("Learning rates", ("optimizer/learning_rate_generator", "optimizer/learning_rate_discriminator")),
-)
-"""Title, and the tags without their domain."""
-_ROOMS = {"loss": "Loss: ", "discriminator": "Discriminators: ", "val": "Held out: "}
-"""How the title of a tag that is in no group begins, by the tag's first part, in their order; others come last."""
-
-_INITIALS = ("fid", "gb", "gpu", "kid", "kl", "psnr", "ssim")
+        """True if the values span a wide ratio."""
+        low, high = self.values.min(), self.values.max()
+        return bool(low > 0 and high / low >= _LOGARITHMIC)
 
 
 def charts(log: Mapping[str, Mapping[int, float]], names: PerDomain[str]) -> list[Chart]:
-    """What is drawn of a log, the losses first; alarms are told in words."""
-    places = {tag: _place(tag) for tag in log if log[tag] and not tag.startswith("alarm/")}
-    ordered = sorted(places, key=places.__getitem__)
-    return [
-        Chart(title, [Curve(_label(tag, names), list(log[tag].items())) for tag in tags])
-        for title, tags in groupby(ordered, key=lambda tag: places[tag][1])
-    ]
+    """Group a log (tag → step → value) into charts, the losses first; alarms are displayed as text elsewhere."""
+
+    def curve(tag: str) -> Curve:
+        stem, owner = _split(tag, names)
+        label = _words(stem.rpartition("/")[2]) + (f", {owner}" if owner else "")
+        return Curve(label, np.array(list(log[tag])), np.array(list(log[tag].values())))
+
+    def order(tag: str) -> tuple[int, str, str]:
+        stem, prefix = _split(tag, names)[0], tag.partition("/")[0]
+        if stem in _TITLES:
+            return list(_TITLES).index(stem), stem, tag
+        return len(_TITLES) + [*_PREFIXES, prefix].index(prefix), stem, tag
+
+    tags = sorted((tag for tag, points in log.items() if points and not tag.startswith("alarm/")), key=order)
+    grouped = groupby(tags, key=lambda tag: _title(_split(tag, names)[0]))
+    return [Chart(title, [curve(tag) for tag in members]) for title, members in grouped]
 
 
-def _place(tag: str) -> tuple[int, str, int, str]:
-    """Where the tag's curve comes: the chart's place and title, then the curve's."""
-    stem = _stem(tag)
-    for k, (title, stems) in enumerate(_GROUPS):
-        if stem in stems:
-            return k, title, stems.index(stem), tag
-    room, _, what = stem.rpartition("/")
-    beginnings = list(_ROOMS)
-    k = beginnings.index(room) if room in _ROOMS else len(beginnings)
-    title = _ROOMS[room] + _words(what) if room in _ROOMS else _words(what)
-    return len(_GROUPS) + k, title[:1].upper() + title[1:], 0, tag
+def _title(stem: str) -> str:
+    prefix, _, name = stem.rpartition("/")
+    title = _TITLES.get(stem) or _PREFIXES.get(prefix, "") + _words(name)
+    return title[:1].upper() + title[1:]
+
+
+def _split(tag: str, names: PerDomain[str]) -> tuple[str, str]:
+    """Split a tag into its stem and the user's name of its domain or direction, if it has one."""
+    for i in Domain:
+        for suffix, owner in ((f"_{i.direction}", f"{names[i]} → {names[i.other]}"), (f"_{i}", names[i])):
+            if tag.endswith(suffix):
+                return tag.removesuffix(suffix), owner
+    return tag, ""
 
 
 def _words(name: str) -> str:
-    """The name as text: "cycle_kl" is "cycle KL"."""
-    return " ".join(word.upper() if word in _INITIALS else word for word in name.split("_"))
-
-
-def _ending(tag: str) -> str:
-    endings = (*(f"_{i.direction}" for i in Domain), *(f"_{i}" for i in Domain))
-    return next((ending for ending in endings if tag.endswith(ending)), "")
-
-
-def _stem(tag: str) -> str:
-    """The tag without its domain or direction."""
-    return tag.removesuffix(_ending(tag))
-
-
-def _label(tag: str, names: PerDomain[str]) -> str:
-    """The tag's last part, its domain or direction under the user's names."""
-    ending, what = _ending(tag), _words(_stem(tag).rpartition("/")[2])
-    called = {f"_{i}": names[i] for i in Domain} | {f"_{i.direction}": f"{names[i]} → {names[i.other]}" for i in Domain}
-    return f"{what}, {called[ending]}" if ending else what
-
-
-def thinned(points: Points) -> Points:
-    """At most 2 x 250 of the points: the least and the greatest of each stretch, so that no peak is lost."""
-    if len(points) <= 2 * _BUCKETS:
-        return points
-    kept: Points = []
-    for _, stretch in groupby(enumerate(points), key=lambda item: item[0] * _BUCKETS // len(points)):
-        part = [point for _, point in stretch]
-        kept += sorted({min(part, key=_value), max(part, key=_value)})
-    return kept
-
-
-def _value(point: tuple[int, float]) -> float:
-    return point[1]
-
-
-def smoothed(points: Points) -> Points:
-    """The mean over a window around each point, a twentieth of the curve wide; narrower towards the ends."""
-    reach = len(points) // 40
-    sums = [0.0]
-    for _, value in points:
-        sums.append(sums[-1] + value)
-    middle: Points = []
-    for k, (step, _) in enumerate(points):
-        near = min(reach, k, len(points) - 1 - k)
-        middle.append((step, (sums[k + near + 1] - sums[k - near]) / (2 * near + 1)))
-    return middle
-
-
-def rough(points: Sequence[tuple[int, float]]) -> bool:
-    """Whether a curve has points enough, and turns often enough, for its mean to say more than itself."""
-    values = [value for _, value in points]
-    turns = sum((b - a) * (c - b) < 0 for a, b, c in zip(values, values[1:], values[2:], strict=False))
-    return len(values) >= 80 and turns > len(values) / 4
+    """Spell a name out: "cycle_kl" → "cycle KL"."""
+    return " ".join(word.upper() if word in _ACRONYMS else word for word in name.split("_"))
