@@ -94,11 +94,12 @@ def test_evaluate_prints_a_table_and_json_and_a_sheet(
     assert metrics.keys() == {"a2b", "b2a", "features"}
     assert metrics.pop("features") == "Lite0"
     for groups in metrics.values():
-        assert groups.keys() == {"translated", "do_nothing", "real"}
+        assert groups.keys() == {"translated", "identity", "do_nothing", "real"}
+        assert groups["do_nothing"] == groups["identity"]  # its old name
         assert all(values.keys() == set(NAMES) for values in groups.values())
-    a2b, b2a = (metrics[direction]["do_nothing"] for direction in ("a2b", "b2a"))
+    a2b, b2a = (metrics[direction]["identity"] for direction in ("a2b", "b2a"))
     assert (a2b["psnr"], a2b["ssim"]) == (b2a["psnr"], b2a["ssim"])  # the same pairs, either way round
-    assert read_image(tmp_path / "sheet.png").size == (2 * (3 * 16 + 2 * 2) + 12, 3 * 16 + 2 * 2)
+    assert read_image(tmp_path / "sheet.png").size == (2 * (3 * 16 + 4 * 2) + 3 * 12, 3 * 16 + 4 * 2 + 2 * 12)
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -119,7 +120,7 @@ def test_evaluate_takes_folders(model: Path, tmp_path: Path, capsys: pytest.Capt
     assert status == 0
     assert ("SSIM" in out) == paired
     columns = 3 if paired else 2
-    assert read_image(tmp_path / "sheet.png").width == 2 * (columns * 16 + (columns - 1) * 2) + 12
+    assert read_image(tmp_path / "sheet.png").width == 2 * (columns * 16 + (columns + 1) * 2) + 3 * 12
 
 
 def test_evaluate_goes_without_kid_unless_it_was_asked_for(
@@ -167,7 +168,7 @@ def test_training_prints_the_result_alone_on_standard_output(
     assert status == 0
     first, *_, last = out.splitlines()
     assert first == f"{tmp_path / 'run'}: ended at step 6"
-    assert "input left as it is" in out
+    assert "identity: the input, unchanged" in out
     assert "--direction sunny2rainy" in out
     assert last == f"TensorBoard: tensorboard --logdir {tmp_path / 'run'}"
 
