@@ -65,14 +65,14 @@ class Results:
 
 
 def _upgraded(line: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return a stored line with today's names of configuration keys and of the identity baseline."""
+    """Return a stored line with today's names of configuration keys, metrics and the identity baseline."""
     if line is None:
         return None
     line = line | {"config": {_RENAMED.get(key, key): value for key, value in line.get("config", {}).items()}}
-    if "metrics" in line:
+    if metrics := line.pop("figures", line.get("metrics")):
         line["metrics"] = {
-            scenes: {way: {"identity": groups.get("do_nothing"), **groups} for way, groups in metrics.items()}
-            for scenes, metrics in line["metrics"].items()
+            scenes: {way: {"identity": groups.get("do_nothing"), **groups} for way, groups in directions.items()}
+            for scenes, directions in metrics.items()
         }
     return line
 
