@@ -20,12 +20,10 @@ from unit.domains import Domain, PerDomain
 from unit.errors import ConfigError
 from unit.evaluation import metric_table, metrics
 from unit.evaluation.held_out import load_held_out
-from unit.evaluation.report.curves import Chart, Curve, charts
-from unit.evaluation.report.drawing import draw
+from unit.evaluation.report.charts import Chart, Curve, charts, draw
 from unit.evaluation.report.images import Embedded, Rated, evenly_spaced, rate, worst_and_best
-from unit.evaluation.report.page import macros, text
 from unit.evaluation.report.run import Run
-from unit.evaluation.report.write import report_unless_it_fails, write_report
+from unit.evaluation.report.write import macros, report_unless_it_fails, text, write_report
 from unit.model.networks import build_autoencoders
 from unit.translation.translator import Translator
 
@@ -339,9 +337,11 @@ def test_pairs_are_rated_against_the_target_and_others_by_their_cycle(streets: P
             translations = translator.translate(images[i], i)
             for k, rating in enumerate(ratings):
                 if test.paired:
-                    expected = metrics.ssim(translations[k][None], images[i.other][k][None])
+                    expected = float(metrics.ssim(translations[k][None], images[i.other][k][None]))
                 else:
-                    expected = metrics.psnr(translator.translate(translations, i.other)[k][None], images[i][k][None])
+                    expected = float(
+                        metrics.psnr(translator.translate(translations, i.other)[k][None], images[i][k][None])
+                    )
                 assert rating.score == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 

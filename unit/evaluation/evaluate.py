@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -29,6 +30,10 @@ __all__ = [
     "sample_grids",
     "table",
 ]
+
+Columns: TypeAlias = dict[str, Tensor]
+"""The name of a metric, or one of the two below → one row per image."""
+_FEATURES, _THUMBNAILS = "features", "thumbnails"
 
 _BATCH_SIZE = 16
 _FID_IMAGES_PER_FEATURE = 2
@@ -59,7 +64,7 @@ class Evaluator:
     def __init__(self, test: HeldOut, data: DataConfig, features: Features | None = None, at_most: int = 5000) -> None:
         self.test, self.data, self.features = test, data, features
         self._indices = test.images.map(lambda source: _evenly_spaced(len(source), at_most))
-        self._inputs: PerDomain[_Accumulator] | None = None
+        self._inputs: PerDomain[Columns] | None = None
         self._baselines: PerDomain[dict[str, dict[str, float | None]]] = PerDomain({}, {})
 
     def metrics(self, translator: Translator) -> Metrics:
@@ -68,34 +73,32 @@ class Evaluator:
         Raises:
             ImageError: an image can't be read; where bad images are skipped, none of a domain's can.
         """
-        translated, real = self._accumulators(), self._accumulators()
-        inputs = self._inputs or self._accumulators()
+        translated, inputs, real = ({i: list[Columns]() for i in Domain} for _ in range(3))
         for ks, images in self._batches():
             for i in Domain:
                 x, truth = images[i], images[i.other] if self.test.paired else None
                 if not len(x):
                     continue
-                _add_translations(translated[i], translator, i, x, truth)
-                if not self._inputs:
-                    inputs[i].add(x, _against_input(x, x) | _against_truth(x, truth))
+                translated[i].append(self._translate(translator, i, x, truth))
+                if self._inputs is None:
+                    inputs[i].append(self._describe(x) | _compare(x, x, truth))
                     if truth is not None:
-                        self._add_real(real[i], i, x, truth, ks)
-        if translated.map(len) != inputs.map(len):
-            self._inputs = None  # other files are readable than before
-            return self.metrics(translator)
-        if not self._inputs:
-            self._inputs = inputs
+                        real[i].append(self._describe_real(i, x, truth, ks))
+        columns = PerDomain.of(lambda i: _concatenate(translated[i]))
+        if self._inputs is None:
+            self._inputs = PerDomain.of(lambda i: _concatenate(inputs[i]))
             for i in Domain:
-                identity, floor = self._summarize(inputs[i], i), self._summarize(real[i], i, real=True)
+                identity = self._summarize(self._inputs[i], i)
+                floor = self._summarize(_concatenate(real[i]), i, real=True)
                 # "do_nothing" is the old name of "identity", kept for one version
                 self._baselines[i].update(identity=identity, do_nothing=identity, real=floor)
-        return {i.direction: {"translated": self._summarize(translated[i], i), **self._baselines[i]} for i in Domain}
-
-    def _accumulators(self) -> PerDomain[_Accumulator]:
-        return PerDomain.of(lambda _: _Accumulator(self.features))
+        elif any(len(columns[i][_FEATURES]) != len(self._inputs[i][_FEATURES]) for i in Domain):
+            self._inputs = None  # other files are readable than before
+            return self.metrics(translator)
+        return {i.direction: {"translated": self._summarize(columns[i], i), **self._baselines[i]} for i in Domain}
 
     def _batches(self) -> Iterator[tuple[list[int], PerDomain[Tensor]]]:
-        """Yield which of the chosen images a batch holds, and those of each domain; a shorter list ends with none."""
+        """Yield the numbers of the chosen images in a batch, and the images; a domain without any more has none."""
         failures: list[ImageError] = []
         unseen = set(Domain)
         images = readable(self.test.images, self._indices, self.data, failures)
@@ -106,96 +109,59 @@ class Evaluator:
         if failures and unseen:
             raise failures[-1]
 
-    def _add_real(self, real: _Accumulator, i: Domain, inputs: Tensor, truth: Tensor, ks: list[int]) -> None:
-        """Add the scores of the inputs' true counterparts and, where there are any, of these redrawn."""
-        scores = _against_input(truth, inputs)
-        if self.test.redrawn is None:
-            real.add_scores(scores, len(inputs))
-        else:
+    def _describe(self, images: Tensor) -> Columns:
+        """Return the rows of images that metrics of sets need."""
+        features = self.features(images) if self.features else torch.empty(len(images), 0)
+        return {_FEATURES: features, _THUMBNAILS: metrics.thumbnails(images).cpu()}
+
+    def _translate(self, translator: Translator, i: Domain, inputs: Tensor, truth: Tensor | None) -> Columns:
+        translation = translator.translate(inputs, i)
+        cycle, reconstruction = translator.translate(translation, i.other), translator.reconstruct(inputs, i)
+        translation = metrics.quantize(translation)
+        columns = self._describe(translation) | _compare(translation.cpu(), inputs, truth)
+        columns["cycle_psnr"] = metrics.psnr(cycle.cpu(), inputs)
+        columns["reconstruction_psnr"] = metrics.psnr(reconstruction.cpu(), inputs)
+        return columns
+
+    def _describe_real(self, i: Domain, inputs: Tensor, truth: Tensor, ks: list[int]) -> Columns:
+        """Compare the inputs' true counterparts with the inputs and, if the scenes can be redrawn, with these."""
+        columns = _compare(truth, inputs, None)
+        if self.test.redrawn:
             source, indices = self.test.redrawn[i.other], self._indices[i.other]
             redrawn = stack([held_out_image(source, indices[k], self.data) for k in ks], self.data)
-            real.add(redrawn, scores | _against_truth(redrawn, truth))
+            columns = self._describe(redrawn) | _compare(redrawn, inputs, truth) | columns
+        return columns
 
-    def _summarize(self, images: _Accumulator, i: Domain, real: bool = False) -> dict[str, float | None]:
-        """Reduce what was accumulated of images made from the inputs of domain i, or of real ones in their place."""
+    def _summarize(self, images: Columns, i: Domain, real: bool = False) -> dict[str, float | None]:
+        """Reduce the columns of images made from the inputs of domain i, or of real ones in their place."""
         assert self._inputs
-        reference, inputs = self._inputs[i.other].features, self._inputs[i]
-        compared = (reference[::2], reference[1::2]) if real else (images.features, reference)
-        values = dict.fromkeys(NAMES) | images.means()
+        target, inputs = self._inputs[i.other], self._inputs[i]
+        features = target[_FEATURES]
+        compared = (features[::2], features[1::2]) if real else (images[_FEATURES], features)
+        values = dict.fromkeys(NAMES) | {name: float(images[name].double().mean()) for name in NAMES if name in images}
         values |= dict(zip(COUNTS, map(len, compared), strict=True))
-        values |= _diversity((self._inputs[i.other] if real else images).thumbnails, inputs.thumbnails)
+        values |= _diversity((target if real else images)[_THUMBNAILS], inputs[_THUMBNAILS])
         if self.features:
             values |= _distances(*compared)
-            if self.test.paired and len(images):
-                values["feature_distance"] = metrics.feature_distance(images.features, reference)
+            if self.test.paired and _FEATURES in images:
+                values["feature_distance"] = float(metrics.feature_distance(images[_FEATURES], features).mean())
         return values
 
 
-class _Accumulator:
-    """Features, thumbnails and metrics of images that come in batches."""
-
-    def __init__(self, extract: Features | None) -> None:
-        self._extract = extract or (lambda images: torch.empty(len(images), 0))
-        self._features: list[Tensor] = []
-        self._thumbnails: list[Tensor] = []
-        self._scores: list[tuple[int, Mapping[str, float]]] = []
-
-    def __len__(self) -> int:
-        return sum(map(len, self._thumbnails))
-
-    def add(self, images: Tensor, scores: Mapping[str, float]) -> None:
-        """Add (n, 3, H, W) in [-1, 1] and their mean metrics."""
-        self._features.append(self._extract(images))
-        self._thumbnails.append(metrics.thumbnails(images).cpu())
-        self.add_scores(scores, len(images))
-
-    def add_scores(self, scores: Mapping[str, float], count: int) -> None:
-        """Add metrics that are means over `count` images."""
-        self._scores.append((count, scores))
-
-    def means(self) -> dict[str, float | None]:
-        """Average each metric over all images."""
-        total = sum(count for count, _ in self._scores)
-        names = self._scores[0][1] if self._scores else ()
-        return {name: sum(count * scores[name] for count, scores in self._scores) / total for name in names}
-
-    @property
-    def features(self) -> Tensor:
-        """(n, d)."""
-        return torch.cat(self._features)
-
-    @property
-    def thumbnails(self) -> Tensor:
-        """(n, 3, 8, 8)."""
-        return torch.cat(self._thumbnails)
+def _concatenate(batches: Sequence[Columns]) -> Columns:
+    return {name: torch.cat([batch[name] for batch in batches]) for name in (batches[0] if batches else ())}
 
 
-def _add_translations(
-    translated: _Accumulator, translator: Translator, i: Domain, inputs: Tensor, truth: Tensor | None
-) -> None:
-    translation = translator.translate(inputs, i)
-    cycle, reconstruction = translator.translate(translation, i.other), translator.reconstruct(inputs, i)
-    translation = metrics.quantize(translation)
-    scores = {"cycle_psnr": metrics.psnr(cycle.cpu(), inputs)}
-    scores["reconstruction_psnr"] = metrics.psnr(reconstruction.cpu(), inputs)
-    scores |= _against_input(translation.cpu(), inputs) | _against_truth(translation.cpu(), truth)
-    translated.add(translation, scores)
-
-
-def _against_input(images: Tensor, inputs: Tensor) -> dict[str, float]:
-    return {
+def _compare(images: Tensor, inputs: Tensor, truth: Tensor | None) -> Columns:
+    columns = {
         "colour_correlation": metrics.color_correlation(images, inputs),
         "identity_distance": metrics.identity_distance(images, inputs),
     }
-
-
-def _against_truth(images: Tensor, truth: Tensor | None) -> dict[str, float]:
-    if truth is None:
-        return {}
-    scores = {"psnr": metrics.psnr(images, truth), "pixel_accuracy": metrics.pixel_accuracy(images, truth)}
-    if min(images.shape[-2:]) >= metrics.SSIM_WINDOW:
-        scores["ssim"] = metrics.ssim(images, truth)
-    return scores
+    if truth is not None:
+        columns |= {"psnr": metrics.psnr(images, truth), "pixel_accuracy": metrics.pixel_accuracy(images, truth)}
+        if min(images.shape[-2:]) >= metrics.SSIM_WINDOW:
+            columns["ssim"] = metrics.ssim(images, truth)
+    return columns
 
 
 def _diversity(images: Tensor, inputs: Tensor) -> dict[str, float | None]:

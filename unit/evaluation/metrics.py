@@ -1,7 +1,8 @@
 """Image metrics: of aligned pairs, of a translation against its input, and distances between sets of features.
 
-Images are (n, 3, H, W) in [-1, 1], and are rounded to 8 bits first, as in a file; features are (n, d). The names under
-which results are stored are in `unit.evaluation.metric_table`.
+Images are (n, 3, H, W) in [-1, 1], and are rounded to 8 bits first, as in a file; features are (n, d). Metrics that
+return a tensor have one value per image, (n,). The names under which they are stored are in
+`unit.evaluation.metric_table`.
 """
 
 from __future__ import annotations
@@ -30,48 +31,49 @@ def thumbnails(images: Tensor) -> Tensor:
 # Aligned pairs
 
 
-def psnr(images: Tensor, targets: Tensor) -> float:
-    """Mean PSNR in dB over images; identical images count as 100."""
+def psnr(images: Tensor, targets: Tensor) -> Tensor:
+    """PSNR in dB; identical images count as 100."""
     values = peak_signal_noise_ratio(
         _levels(images), _levels(targets), data_range=255.0, dim=(1, 2, 3), reduction="none"
     )
-    return float(values.clamp(max=_MAX_PSNR).mean())
+    return values.clamp(max=_MAX_PSNR)
 
 
-def ssim(images: Tensor, targets: Tensor) -> float:
-    """Mean SSIM (Wang et al. 2004) over images: Gaussian window of 11 pixels, σ 1.5; H and W must be at least 11."""
-    mean = structural_similarity_index_measure(_levels(images), _levels(targets), data_range=255.0)
-    assert isinstance(mean, Tensor)
-    return float(mean)
+def ssim(images: Tensor, targets: Tensor) -> Tensor:
+    """SSIM (Wang et al. 2004): Gaussian window of 11 pixels, σ 1.5; H and W must be at least 11."""
+    levels = _levels(images), _levels(targets)
+    values = structural_similarity_index_measure(*levels, data_range=255.0, reduction="none")
+    assert isinstance(values, Tensor)
+    return values
 
 
-def pixel_accuracy(images: Tensor, targets: Tensor) -> float:
+def pixel_accuracy(images: Tensor, targets: Tensor) -> Tensor:
     """Fraction of pixels whose channels are all within 16 of 255 of the target (Liu et al. 2017, maps)."""
-    return float(((_levels(images) - _levels(targets)).abs() <= 16).all(dim=1).float().mean())
+    return ((_levels(images) - _levels(targets)).abs() <= 16).all(dim=1).float().mean(dim=(1, 2))
 
 
-def feature_distance(features: Tensor, targets: Tensor) -> float:
-    """Mean cosine distance over pairs: 0 for equal directions, 1 for unrelated ones."""
-    return float(1 - functional.cosine_similarity(features.double(), targets.double()).mean())
+def feature_distance(features: Tensor, targets: Tensor) -> Tensor:
+    """Cosine distance: 0 for equal directions, 1 for unrelated ones."""
+    return 1 - functional.cosine_similarity(features.double(), targets.double())
 
 
 # A translation against its input
 
 
-def identity_distance(translations: Tensor, inputs: Tensor) -> float:
+def identity_distance(translations: Tensor, inputs: Tensor) -> Tensor:
     """Mean |translation - input| in levels of 255: 0 for the identity."""
-    return float((_levels(translations) - _levels(inputs)).abs().mean())
+    return (_levels(translations) - _levels(inputs)).abs().mean(dim=(1, 2, 3))
 
 
-def color_correlation(translations: Tensor, inputs: Tensor) -> float:
-    """Mean Pearson correlation of the thumbnails: 1 preserved, 0 unrelated, -1 inverted colours.
+def color_correlation(translations: Tensor, inputs: Tensor) -> Tensor:
+    """Pearson correlation of the thumbnails: 1 preserved, 0 unrelated, -1 inverted colours.
 
     Each channel is centred on its own mean, so a global tint changes nothing. A constant image counts as 0.
     """
     x, y = (thumbnails(quantize(images)).double().flatten(2) for images in (translations, inputs))
     x, y = ((z - z.mean(dim=2, keepdim=True)).flatten(1) for z in (x, y))
     norms = x.norm(dim=1) * y.norm(dim=1)
-    return float(torch.where(norms > 1e-9, (x * y).sum(dim=1) / norms.clamp(min=1e-9), 0.0).mean())
+    return torch.where(norms > 1e-9, (x * y).sum(dim=1) / norms.clamp(min=1e-9), 0.0)
 
 
 def diversity(translations: Tensor, inputs: Tensor) -> float:

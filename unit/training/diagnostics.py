@@ -80,15 +80,15 @@ def _of_translations(translator: Translator, i: Domain, images: Tensor, translat
         return _in_parts(lambda part: translator.reconstruct(part, i).cpu(), x)
 
     def error(x: Tensor) -> float:
-        return metrics.identity_distance(x, images) + 1
+        return float(metrics.identity_distance(x, images).mean()) + 1
 
     reconstruction = error(again(images))
     cycle = error(back(_through_jpeg(translations))) / error(back(translations))
     ordinary = error(again(_through_jpeg(images))) / reconstruction
     signs = {
-        "identity_distance": metrics.identity_distance(translations, images),
+        "identity_distance": float(metrics.identity_distance(translations, images).mean()),
         "reconstruction_distance": reconstruction - 1,
-        "colour_correlation": metrics.color_correlation(translations, images),
+        "colour_correlation": float(metrics.color_correlation(translations, images).mean()),
         "hidden_code": cycle / max(ordinary, 1.0),
     }
     return signs | ({"spread": metrics.diversity(translations, images)} if len(images) > 1 else {})

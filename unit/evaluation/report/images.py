@@ -123,9 +123,9 @@ def score_name(run: Run) -> str:
 def _score(run: Run, i: Domain, image: Tensor, truth: Tensor | None) -> float:
     translation = _translate(run, i, image)
     if truth is None:
-        return metrics.psnr(run.translator.translate(translation, i.other).cpu(), image[None])
+        return float(metrics.psnr(run.translator.translate(translation, i.other).cpu(), image[None]))
     metric = metrics.ssim if score_name(run) == "SSIM" else metrics.psnr
-    return metric(translation, truth[None])
+    return float(metric(translation, truth[None]))
 
 
 def _translate(run: Run, i: Domain, image: Tensor) -> Tensor:

@@ -13,8 +13,7 @@ from unit.errors import ImageError, UserError
 from unit.evaluation.evaluate import Evaluator
 from unit.evaluation.features import features_if_installed
 from unit.evaluation.metric_table import COUNTS, GROUPS, ROWS, Metrics, interval_text
-from unit.evaluation.report.curves import charts
-from unit.evaluation.report.drawing import draw
+from unit.evaluation.report.charts import charts, draw
 from unit.evaluation.report.images import (
     Embedded,
     Rated,

@@ -1,21 +1,25 @@
-"""A run as one HTML file that loads nothing from elsewhere."""
+"""A run as one HTML file that loads nothing from elsewhere, rendered by page.html's macros."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import logging
 from collections.abc import Callable
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+from markupsafe import escape as escape_markup
 
 from unit.domains import PerDomain
 from unit.errors import UserError, escape
 from unit.evaluation.metric_table import Metrics
 from unit.evaluation.report import sections
 from unit.evaluation.report.images import Rated, rate
-from unit.evaluation.report.page import macros, page
 from unit.evaluation.report.run import Run
 from unit.files import atomic_write
 
@@ -93,7 +97,7 @@ def _render(run: Run, metrics: Metrics | None, features: str | None) -> bytes:
         macros.navigation([(key, title) for key, (title, _) in parts.items()]),
         *(macros.section(key, title, _or_why_not(key, build)) for key, (title, build) in parts.items()),
     ]
-    return page(f"{' ⇄ '.join(run.names)} · {run.name}", Markup("").join(content))
+    return _page(f"{' ⇄ '.join(run.names)} · {run.name}", Markup("").join(content))
 
 
 def _or_why_not(key: str, build: Callable[[], dict[str, Any]]) -> Markup:
@@ -102,3 +106,38 @@ def _or_why_not(key: str, build: Callable[[], dict[str, Any]]) -> Markup:
     except UserError as error:
         content = macros.unavailable(error)
     return content
+
+
+# HTML in which whatever a user named stays text
+
+
+def text(value: object) -> Markup:
+    """Convert any value to HTML that displays it: no markup, and control characters written as escapes."""
+    return value if isinstance(value, Markup) else escape_markup(escape(str(value)))
+
+
+def _resource(name: str) -> str:
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")
+
+
+_environment = Environment(
+    autoescape=True, finalize=text, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+_environment.globals["thousands"] = "{:,.0f}".format
+macros: Any = _environment.from_string(_resource("page.html")).module
+"""The macros of page.html as functions that return `Markup`: one for each section, and `page`."""
+
+
+def _page(title: str, content: Markup) -> bytes:
+    """Render the whole file; its policy allows no other style and script than its own."""
+    style, script = (Markup(_resource(name)) for name in ("style.css", "script.js"))
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    html: Markup = macros.page(title, policy, style, script, content)
+    return html.encode()
+
+
+def _hash(content: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
