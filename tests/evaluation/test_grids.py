@@ -22,47 +22,49 @@ def translator() -> Translator:
     return Translator(networks, CONFIG, PerDomain("sunny", "rainy"), 0, "cpu", "fp32")
 
 
-def span(images: int, gap: int = GAP, side: int = SIDE) -> int:
-    """Pixels that so many images take, with the gaps between and around them."""
-    return images * side + (images + 1) * gap
+def span(count: int, gap: int = GAP, side: int = SIDE) -> int:
+    """Pixels of a row of images with gaps in between."""
+    return count * side + (count - 1) * gap
 
 
-def cell(grid: torch.Tensor, row: int, left: int) -> torch.Tensor:
-    """The image in a row, counted from the block's corner at (left, left)."""
-    top = left + row * (SIDE + GAP)
+def cell(grid: torch.Tensor, row: int, column: int, left: int = 0) -> torch.Tensor:
+    """The image at a place in the block that begins at `left`."""
+    top, left = row * (SIDE + GAP), left + column * (SIDE + GAP)
     return grid[:, top : top + SIDE, left : left + SIDE]
 
 
 def test_a_contact_sheet_has_a_block_per_direction(translator: Translator) -> None:
     sheet = contact_sheet(translator, TEST, rows=2)
-    assert sheet.shape == (3, span(2) + 2 * WIDE_GAP, span(2, WIDE_GAP, side=span(3)))
+    assert sheet.shape == (3, span(2), span(2, WIDE_GAP, side=span(3)))
     images = load_held_out(TEST.images, range(2), CONFIG.data)
     for row in range(2):
-        assert torch.equal(cell(sheet, row, WIDE_GAP + GAP), images.a[row])
-    assert sheet[:, :WIDE_GAP].min() == 1  # white
+        assert torch.equal(cell(sheet, row, 0), images.a[row])
+        assert torch.equal(cell(sheet, row, 2), images.b[row])
+        assert torch.equal(cell(sheet, row, 0, span(3) + WIDE_GAP), images.b[row])
+    assert sheet[:, :, span(3) : span(3) + WIDE_GAP].min() == 1  # white
 
 
 def test_the_sheet_of_unpaired_images_shows_inputs_and_translations_alone(translator: Translator) -> None:
     sheet = contact_sheet(translator, replace(TEST, paired=False, redrawn=None), rows=2)
-    assert sheet.shape == (3, span(2) + 2 * WIDE_GAP, span(2, WIDE_GAP, side=span(2)))
+    assert sheet.shape == (3, span(2), span(2, WIDE_GAP, side=span(2)))
     images = load_held_out(TEST.images, range(1), CONFIG.data)
-    second = 2 * WIDE_GAP + span(2) + GAP
-    assert torch.equal(sheet[:, WIDE_GAP + GAP :, second:][:, :SIDE, :SIDE], images.b[0])
+    assert torch.equal(cell(sheet, 0, 0), images.a[0])
+    assert torch.equal(cell(sheet, 0, 0, span(2) + WIDE_GAP), images.b[0])
 
 
 def test_sample_grids_show_input_translation_cycle_reconstruction(translator: Translator) -> None:
     grids = sample_grids(translator, TEST)
     images = load_held_out(TEST.images, range(3), CONFIG.data)
+    second = span(4) + 4 * GAP
     for i in Domain:
-        assert grids[i].shape == (3, span(2) + 2 * 4 * GAP, span(2, 4 * GAP, side=span(4)))
+        assert grids[i].shape == (3, span(2), span(2, 4 * GAP, side=span(4)))
         translation = translator.translate(images[i], i)
         cycle, reconstruction = translator.translate(translation, i.other), translator.reconstruct(images[i], i)
         for column, expected in enumerate((images[i], translation, cycle, reconstruction)):
-            left = 5 * GAP + column * (SIDE + GAP)
-            assert torch.equal(grids[i][:, 5 * GAP :, left:][:, :SIDE, :SIDE], expected[0])
-            left += 4 * GAP + span(4)  # the second block, whose last row is white
-            assert torch.equal(grids[i][:, 5 * GAP :, left:][:, :SIDE, :SIDE], expected[2])
-            assert grids[i][:, 5 * GAP + SIDE + GAP :, left:][:, :SIDE, :SIDE].min() == 1
+            assert torch.equal(cell(grids[i], 0, column), expected[0])
+            assert torch.equal(cell(grids[i], 1, column), expected[1])
+            assert torch.equal(cell(grids[i], 0, column, second), expected[2])
+            assert cell(grids[i], 1, column, second).min() == 1  # three images: white
 
 
 def test_both_grids_have_one_size_however_many_images_a_domain_has(translator: Translator) -> None:
@@ -71,5 +73,11 @@ def test_both_grids_have_one_size_however_many_images_a_domain_has(translator: T
     grids = sample_grids(translator, test)
     assert grids.a.shape == grids.b.shape
     column = in_column(list(grids), gap=3)
-    assert column.shape == (3, 2 * grids.a.shape[1] + 3 * 3, grids.a.shape[2] + 2 * 3)
-    assert torch.equal(column[:, 3:-3, 3:-3][:, : grids.a.shape[1]], grids.a)
+    height = grids.a.shape[1]
+    assert torch.equal(column[:, :height], grids.a)
+    assert column[:, height : height + 3].min() == 1
+    assert torch.equal(column[:, height + 3 :], grids.b)
+
+
+def test_a_single_image_is_a_grid_without_gaps() -> None:
+    assert torch.equal(in_column([torch.zeros(3, 2, 2)]), torch.zeros(3, 2, 2))
