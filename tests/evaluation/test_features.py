@@ -32,15 +32,15 @@ def make_images(count: int, size: int = 24) -> Tensor:
 
 def test_lite0_pools_the_features_of_each_image() -> None:
     lite0, images = load_features("lite0", CPU), make_images(6)
-    found = lite0(images)
-    assert found.shape == (6, 1280)
-    assert (lite0.name, found.dtype, found.device) == ("Lite0", torch.float32, CPU)
-    assert found.min() >= 0
-    assert found.max() <= 6
-    assert torch.equal(lite0(images), found)
+    vectors = lite0(images)
+    assert vectors.shape == (6, 1280)
+    assert (lite0.name, vectors.dtype, vectors.device) == ("Lite0", torch.float32, CPU)
+    assert vectors.min() >= 0
+    assert vectors.max() <= 6
+    assert torch.equal(lite0(images), vectors)
     for k, image in enumerate(images):
-        torch.testing.assert_close(lite0(image[None])[0], found[k], rtol=1e-3, atol=1e-4)
-    assert (found[0] - found[1]).norm() > 1
+        torch.testing.assert_close(lite0(image[None])[0], vectors[k], rtol=1e-3, atol=1e-4)
+    assert (vectors[0] - vectors[1]).norm() > 1
 
 
 def test_lite0_matches_the_package() -> None:
@@ -127,6 +127,6 @@ def test_inception_takes_8_bit_levels_and_returns_2048_features(monkeypatch: pyt
     _fake_torch_fidelity(monkeypatch, Network)
     inception = load_features("inception", CPU)
     values = torch.tensor([-1.0, 0.999, 5, 0.1 / 127.5])
-    found = inception(values[:, None, None, None].expand(4, 3, 4, 4).repeat(5, 1, 1, 1))
-    assert found.shape == (20, 2048)
-    assert found[:4, 0].tolist() == [0, 255, 255, 128]
+    vectors = inception(values[:, None, None, None].expand(4, 3, 4, 4).repeat(5, 1, 1, 1))
+    assert vectors.shape == (20, 2048)
+    assert vectors[:4, 0].tolist() == [0, 255, 255, 128]

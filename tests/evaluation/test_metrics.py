@@ -62,13 +62,13 @@ def test_metrics_are_those_of_8_bit_files() -> None:
 
 
 def test_a_pixel_is_accurate_within_16_of_255_in_every_channel() -> None:
-    guess = plain(100)
-    guess[0, :, 0, 0] = plain(116)[0, :, 0, 0]
-    guess[0, :, 0, 1] = plain(84)[0, :, 0, 1]
-    assert metrics.pixel_accuracy(guess, plain(100)) == 1
-    guess[0, 2, 0, 0] = 117 / 127.5 - 1  # one channel of one pixel too far, by one level
-    guess[0, 1, 0, 1] = 83 / 127.5 - 1
-    assert metrics.pixel_accuracy(guess, plain(100)) == pytest.approx(254 / 256)
+    image = plain(100)
+    image[0, :, 0, 0] = plain(116)[0, :, 0, 0]
+    image[0, :, 0, 1] = plain(84)[0, :, 0, 1]
+    assert metrics.pixel_accuracy(image, plain(100)) == 1
+    image[0, 2, 0, 0] = 117 / 127.5 - 1  # one channel of one pixel too far, by one level
+    image[0, 1, 0, 1] = 83 / 127.5 - 1
+    assert metrics.pixel_accuracy(image, plain(100)) == pytest.approx(254 / 256)
 
 
 def test_identity_distance_is_in_levels() -> None:

@@ -246,9 +246,9 @@ def test_a_missing_part_is_named_in_its_section(streets: Path, gone: list[str], 
     for name in gone:
         path = streets / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    found = sections(report(streets))
-    assert len(found) == 8
-    assert {key for key, content in found.items() if "unavailable" in content} == missing
+    content = sections(report(streets))
+    assert len(content) == 8
+    assert {key for key, section in content.items() if "unavailable" in section} == missing
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "metrics.jsonl", "environment.json", "config.yaml"])
@@ -260,10 +260,10 @@ def test_a_damaged_part_leaves_the_others_intact(streets: Path, name: str, conte
 
 def test_without_the_image_folders_it_names_them(unpaired: Path, photos: Path) -> None:
     write_config(tiny(data={"root": str(photos / "moved")}), unpaired / "config.yaml")
-    found = sections(report(unpaired))
-    assert {key for key, content in found.items() if "unavailable" in content} == {"images", "metrics", "extremes"}
-    assert text(photos / "moved") in found["images"]
-    assert text(photos / "moved") in found["data"]
+    content = sections(report(unpaired))
+    assert {key for key, section in content.items() if "unavailable" in section} == {"images", "metrics", "extremes"}
+    assert text(photos / "moved") in content["images"]
+    assert text(photos / "moved") in content["data"]
 
 
 def test_an_unreadable_image_is_skipped(tmp_path: Path, photos: Path) -> None:
@@ -271,10 +271,10 @@ def test_an_unreadable_image_is_skipped(tmp_path: Path, photos: Path) -> None:
     damaged = tmp_path / "photos" / "testA" / HOSTILE[0]
     damaged.write_bytes(b"none")
     (tmp_path / "photos" / "trainA" / HOSTILE[1]).write_bytes(b"none")
-    found = sections(report(make_run(tmp_path / "run", tiny(data={"root": str(tmp_path / "photos")}))))
-    assert not any("unavailable" in content for content in found.values())
-    assert text(HOSTILE[0]) not in found["images"].partition("rainy")[0]
-    assert "3 images vs. 4 real" in found["metrics"]
+    content = sections(report(make_run(tmp_path / "run", tiny(data={"root": str(tmp_path / "photos")}))))
+    assert not any("unavailable" in section for section in content.values())
+    assert text(HOSTILE[0]) not in content["images"].partition("rainy")[0]
+    assert "3 images vs. 4 real" in content["metrics"]
 
 
 def test_given_metrics_are_displayed(streets: Path) -> None:
@@ -283,17 +283,17 @@ def test_given_metrics_are_displayed(streets: Path) -> None:
         i.direction: {name: {**group, "kid": 100 * k + n} for n, name in enumerate(metric_table.GROUPS)}
         for k, i in enumerate(Domain, 1)
     }
-    found = sections(report(streets, metrics=given, features="Corners"))["metrics"]
-    rows = [re.sub("<[^>]*>", " ", row).split() for row in re.findall("<tr>(.*?)</tr>", found)]
+    content = sections(report(streets, metrics=given, features="Corners"))["metrics"]
+    rows = [re.sub("<[^>]*>", " ", row).split() for row in re.findall("<tr>(.*?)</tr>", content)]
     wanted = [["KID", "x", "1000,", "Corners", "lower", *(f"{100 * k + n}.0" for n in range(3))] for k in (1, 2)]
     assert [row for row in rows if row[0] == "KID"] == wanted
 
 
 def test_changed_keys_come_before_the_complete_configuration(streets: Path) -> None:
-    first, _, whole = sections(report(streets))["configuration"].partition("<details>")
+    first, _, complete = sections(report(streets))["configuration"].partition("<details>")
     changed = {key for key, value in TINY.to_flat_dict().items() if value != Config().to_flat_dict()[key]}
     assert set(re.findall(r'<th scope="row">([\w.]+)', first)) == changed | {"data.streets_test"}
-    assert "weight_decay: 0.0001" in whole
+    assert "weight_decay: 0.0001" in complete
 
 
 def test_a_report_of_many_large_samples_stays_below_ten_megabytes(streets: Path) -> None:
@@ -403,8 +403,8 @@ def test_smoothing_keeps_a_line_and_reduces_noise() -> None:
 def test_related_losses_share_axes_and_alarms_are_not_curves() -> None:
     tags = [f"loss/{term}_{i}" for i in Domain for term in ("cycle", "reconstruction", "kl", "cycle_kl", "brand_new")]
     tags += ["alarm/collapse", "optimizer/learning_rate_generator", "val/psnr_a2b", "perf/gpu_memory_gb"]
-    found = charts({tag: {1: 2.0} for tag in tags} | {"val/empty": {}}, PerDomain("sun", "rain"))
-    labels = {chart.title: [curve.label for curve in chart.curves] for chart in found}
+    drawn = charts({tag: {1: 2.0} for tag in tags} | {"val/empty": {}}, PerDomain("sun", "rain"))
+    labels = {chart.title: [curve.label for curve in chart.curves] for chart in drawn}
     assert labels == {
         "Reconstruction and cycle losses": ["reconstruction, sun", "reconstruction, rain", "cycle, sun", "cycle, rain"],
         "KL losses": ["KL, sun", "KL, rain", "cycle KL, sun", "cycle KL, rain"],

@@ -123,7 +123,7 @@ def test_paths_that_are_not_regular_files(tmp_path: Path, translate: Command) ->
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs files with holes")
-@pytest.mark.parametrize("kind", ["zeros", "one tensor", "whole model and a tensor", "named as a weight"])
+@pytest.mark.parametrize("kind", ["zeros", "one tensor", "complete model and a tensor", "named as a weight"])
 def test_a_terabyte_of_holes(tmp_path: Path, translate: Command, content: bytes, kind: str) -> None:
     """Sparse files that take a few bytes on the disk."""
     header, data = split(content)
@@ -132,7 +132,7 @@ def test_a_terabyte_of_holes(tmp_path: Path, translate: Command, content: bytes,
     files: dict[str, Callable[[], bytes]] = {
         "zeros": lambda: b"",
         "one tensor": lambda: model_of({"x": hole | {"data_offsets": [0, size]}}),
-        "whole model and a tensor": lambda: model_of(header | {"zzz": hole}, data),
+        "complete model and a tensor": lambda: model_of(header | {"zzz": hole}, data),
         "named as a weight": lambda: model_of({first: hole | {"data_offsets": [0, size]}}),
     }
     path = tmp_path / "x.safetensors"

@@ -1,4 +1,4 @@
-"""What several verbs' command lines have in common."""
+"""Argument types and options that several verbs share."""
 
 from __future__ import annotations
 
