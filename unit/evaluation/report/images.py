@@ -143,11 +143,18 @@ def worst_and_best(ratings: list[Rated], count: int) -> tuple[list[Rated], list[
     return ordered[:count], ordered[::-1][:count]
 
 
-def side_by_side(run: Run, i: Domain, index: int) -> list[Image.Image]:
-    """Return a held-out image, its translation and, for pairs, the real target."""
+def side_by_side(run: Run, i: Domain, index: int, max_side: int) -> list[Embedded]:
+    """Embed a held-out image, its translation and, for pairs, the real target."""
     test = run.datasets.test
-    image = held_out_image(test.images[i], index, run.data)
+    image, name = held_out_image(test.images[i], index, run.data), test.images[i].name(index)
     images = [image, _translate(run, i, image)[0]]
     if test.paired:
         images.append(held_out_image(test.images[i.other], index, run.data))
-    return [to_image(tensor) for tensor in images]
+    pairs = zip(heads(run, i), images, strict=True)
+    return [embed(to_image(tensor), f"{head}: {name}", max_side, title=name) for head, tensor in pairs]
+
+
+def heads(run: Run, i: Domain) -> list[str]:
+    """Return the headings of `side_by_side`."""
+    target = run.names[i.other]
+    return [run.names[i], f"→ {target}", *([f"real {target}"] if run.datasets.test.paired else [])]

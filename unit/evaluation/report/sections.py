@@ -17,8 +17,8 @@ from unit.evaluation.report.charts import charts, draw
 from unit.evaluation.report.images import (
     Embedded,
     Rated,
-    embed,
     frames,
+    heads,
     sample_steps,
     score_name,
     side_by_side,
@@ -95,8 +95,8 @@ def _alarms(run: Run) -> list[tuple[str, int, int]]:
 
 def images(run: Run, ratings: PerDomain[list[Rated]]) -> dict[str, Any]:
     """The first held-out images and their translations."""
-    rows = PerDomain.of(lambda i: [_row(run, i, rating, 256) for rating in ratings[i][:_SHEET_ROWS]])
-    return {"directions": [(_heads(run, i), rows[i]) for i in Domain]}
+    rows = PerDomain.of(lambda i: [side_by_side(run, i, rating.index, 256) for rating in ratings[i][:_SHEET_ROWS]])
+    return {"directions": [(heads(run, i), rows[i]) for i in Domain]}
 
 
 def extremes(run: Run, ratings: PerDomain[list[Rated]]) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def extremes(run: Run, ratings: PerDomain[list[Rated]]) -> dict[str, Any]:
 
     def card(i: Domain, rating: Rated) -> tuple[str, str, list[Embedded]]:
         value = f"{rating.score:.3f}" if score == "SSIM" else f"{rating.score:.1f}"
-        return value, run.datasets.test.images[i].name(rating.index), _row(run, i, rating, 160)
+        return value, run.datasets.test.images[i].name(rating.index), side_by_side(run, i, rating.index, 160)
 
     def groups(i: Domain) -> list[tuple[str, list[Any]]]:
         both = zip(("Worst", "Best"), worst_and_best(ratings[i], _EXTREMES), strict=True)
@@ -121,18 +121,6 @@ def extremes(run: Run, ratings: PerDomain[list[Rated]]) -> dict[str, Any]:
 
 def _direction(run: Run, i: Domain) -> str:
     return f"{run.names[i]} → {run.names[i.other]}"
-
-
-def _heads(run: Run, i: Domain) -> list[str]:
-    target = run.names[i.other]
-    return [run.names[i], f"→ {target}", *([f"real {target}"] if run.datasets.test.paired else [])]
-
-
-def _row(run: Run, i: Domain, rating: Rated, max_side: int) -> list[Embedded]:
-    """Embed a held-out image, its translation and, for pairs, the real target."""
-    name = run.datasets.test.images[i].name(rating.index)
-    pairs = zip(_heads(run, i), side_by_side(run, i, rating.index), strict=True)
-    return [embed(image, f"{head}: {name}", max_side, title=name) for head, image in pairs]
 
 
 def metrics(run: Run, measured: Metrics | None, features: str | None) -> dict[str, Any]:

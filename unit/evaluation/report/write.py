@@ -1,4 +1,4 @@
-"""A run as one HTML file that loads nothing from elsewhere, rendered by page.html's macros."""
+"""A run as one HTML file that loads nothing from elsewhere, rendered by page.html's macros()."""
 
 from __future__ import annotations
 
@@ -94,17 +94,17 @@ def _render(run: Run, metrics: Metrics | None, features: str | None) -> bytes:
     }
     content = [
         _or_why_not("introduction", lambda: sections.introduction(run)),
-        macros.navigation([(key, title) for key, (title, _) in parts.items()]),
-        *(macros.section(key, title, _or_why_not(key, build)) for key, (title, build) in parts.items()),
+        macros().navigation([(key, title) for key, (title, _) in parts.items()]),
+        *(macros().section(key, title, _or_why_not(key, build)) for key, (title, build) in parts.items()),
     ]
     return _page(f"{' ⇄ '.join(run.names)} · {run.name}", Markup("").join(content))
 
 
 def _or_why_not(key: str, build: Callable[[], dict[str, Any]]) -> Markup:
     try:
-        content: Markup = getattr(macros, key)(**build())
+        content: Markup = getattr(macros(), key)(**build())
     except UserError as error:
-        content = macros.unavailable(error)
+        content = macros().unavailable(error)
     return content
 
 
@@ -120,12 +120,14 @@ def _resource(name: str) -> str:
     return (resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
-_environment = Environment(
-    autoescape=True, finalize=text, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
-_environment.globals["thousands"] = "{:,.0f}".format
-macros: Any = _environment.from_string(_resource("page.html")).module
-"""The macros of page.html as functions that return `Markup`: one for each section, and `page`."""
+@cache
+def macros() -> Any:
+    """Compile page.html: its macros as functions that return `Markup`, one for each section, and `page`."""
+    environment = Environment(
+        autoescape=True, finalize=text, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals["thousands"] = "{:,.0f}".format
+    return environment.from_string(_resource("page.html")).module
 
 
 def _page(title: str, content: Markup) -> bytes:
@@ -135,7 +137,7 @@ def _page(title: str, content: Markup) -> bytes:
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    html: Markup = macros.page(title, policy, style, script, content)
+    html: Markup = macros().page(title, policy, style, script, content)
     return html.encode()
 
 
