@@ -3,14 +3,14 @@
     python benchmarks/ablation.py benchmarks/studies/ingredients.yaml --out runs/ablation --dry_run
     python benchmarks/ablation.py benchmarks/studies/ingredients.yaml --out runs/ablation > table.md
 
-The study file says what is compared. Each run is one of train.py in a process of its own; as many go at once as the
-CPU has cores, with a thread each (two busy processes of two threads on two cores take ten times as long), on a GPU one.
-Ctrl-C saves all of them; the same command goes on, also elsewhere, with a copy of the folder OUT. What has ended is in
-OUT/STUDY.jsonl, or --results, and is not trained again, even when the runs' folders are gone; a run that failed is in
-the table too, and tried again.
+The study file says what to compare. Each run is a process of train.py: on a CPU as many in parallel as it has cores,
+with one thread each (two busy processes of two threads on two cores take ten times as long), on a GPU one at a time.
+Ctrl-C saves all of them, and the same command resumes them, also on another machine, with a copy of OUT. Finished runs
+are in OUT/STUDY.jsonl, or --results, and are not trained again, even when their directories are gone; failed runs are
+listed below the table, and tried again.
 
-Equal time is equal minutes of the whole machine, as steps: with N runs at once a step costs the machine 1/N of its
-seconds. These are measured first, once for a results file, all settings in turn in the same N processes.
+Equal time is equal minutes of the whole machine, converted to steps: with N parallel runs, a step costs the machine 1/N
+of its duration. Durations are measured first, once per results file, all settings in turn in the same N processes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import machine
-from benchmarks.ablation_results import Results, costly, tables
+from benchmarks.ablation_results import Results, speed_keys, tables
 from benchmarks.ablation_study import REPOSITORY, SCENES, Run, Study, changed_keys, held_out, make_images, read_study
 from unit.config import Config
 from unit.devices import configure, resolve_device, resolve_precision
@@ -56,7 +56,7 @@ from unit.translation.translator import Translator
 log = logging.getLogger(__name__)
 
 ROUNDS = 20
-"""Measurements of each kind of step, after one to warm up."""
+"""Measurements of each kind of step, after one for warm-up."""
 DIGITS = 5
 
 
@@ -83,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(tables(study, bench.runs(), results))
         return 0
     if arguments.calibrate or study.minutes is not None:
-        bench.measure_speed(anew=arguments.calibrate)
+        bench.measure_speed(again=arguments.calibrate)
     if arguments.calibrate:
         print(bench.plan())
         return 0
@@ -105,12 +105,12 @@ def _study(arguments: argparse.Namespace) -> Study:
 
 
 def default_jobs(device: torch.device) -> int:
-    """How many runs at once: a GPU is one run's, of a CPU each gets a core."""
+    """Choose the number of parallel runs: one per GPU, or one per CPU core."""
     return (os.cpu_count() or 1) if device.type == "cpu" else 1
 
 
 def steps_for(minutes: float, seconds: float) -> int:
-    """Equal time as steps."""
+    """Convert minutes to steps of so many seconds."""
     return max(1, round(60 * minutes / seconds))
 
 
@@ -119,26 +119,26 @@ class Bench:
 
     Args:
         study: what to compare.
-        out: the folder of all runs, where they are trained, so that no path of this machine gets into them.
-        results: what is known already, and where to put what is found.
-        device: to train on.
-        jobs: how many runs go at once.
+        out: the folder of all runs and their working directory, so that they contain no path of this machine.
+        results: earlier results, and where to add new ones.
+        device: where to train.
+        jobs: number of parallel runs.
     """
 
     def __init__(self, study: Study, out: Path, results: Results, device: torch.device, jobs: int) -> None:
         self.study, self.out, self.results, self.device, self.jobs = study, out, results, device, jobs
         self.threads = max(1, (os.cpu_count() or 1) // jobs)
         self._judge = Judge(out, device)
-        for setting in study.settings:  # what can't be used is to be known before hours are spent
+        for setting in study.settings:  # refuse invalid settings before hours are spent
             for run in self._runs(setting, 1000):
                 study.config(run)
 
-    # -- what is to be done --------------------------------------------------------------------------------------------
+    # -- the plan ------------------------------------------------------------------------------------------------------
 
     def runs(self) -> list[Run]:
-        """All runs, seed by seed, so that what is there early has all settings; 0 steps where they are unknown."""
-        each = [run for setting in self.study.settings for run in self._runs(setting, self._steps(setting))]
-        return sorted(each, key=lambda run: self.study.seeds.index(run.seed))
+        """List all runs, seed by seed, so that early results cover all settings; their steps are 0 while unknown."""
+        runs = [run for setting in self.study.settings for run in self._runs(setting, self._steps(setting))]
+        return sorted(runs, key=lambda run: self.study.seeds.index(run.seed))
 
     def _runs(self, setting: str, steps: int) -> Iterator[Run]:
         study = self.study
@@ -151,23 +151,23 @@ class Bench:
         return steps_for(self.study.minutes, speed["seconds"]) if speed else 0
 
     def plan(self) -> str:
-        """Settings, steps and what it all costs; nothing is measured for it."""
+        """Describe settings, steps and cost, without measuring anything."""
         study, runs = self.study, self.runs()
         waiting = [run for run in runs if not self._is_done(run)]
-        lines = [f"{study.name}: {len(runs)} runs, {len(runs) - len(waiting)} of them done; {self.jobs} at once"]
+        lines = [f"{study.name}: {len(runs)} runs, {len(runs) - len(waiting)} of them done; {self.jobs} in parallel"]
         for setting, keys in study.settings.items():
             speed, steps = self.results.speed(setting, study.size), self._steps(setting)
-            pace = f"{steps:,} steps of {speed['seconds']:.3g} s" if speed else "its steps not yet measured"
-            changes = ", ".join(f"{key} {value}" for key, value in keys.items()) or "as common"
+            pace = f"{steps:,} steps of {speed['seconds']:.3g} s" if speed else "not yet measured"
+            changes = ", ".join(f"{key} {value}" for key, value in keys.items()) or "common keys only"
             lines.append(f"  {setting} ({pace}): {changes}")
         minutes = [self._minutes(run) for run in waiting]
         cost = "unknown until the steps are measured (--calibrate)"
         if None not in minutes:
-            cost = format_duration(sum(it or 0 for it in minutes))
-        return "\n".join([*lines, f"to train: {cost} of this machine, and some seconds a run to measure the result"])
+            cost = format_duration(sum(value or 0 for value in minutes))
+        return "\n".join([*lines, f"training: {cost} of this machine, and some seconds per run to evaluate it"])
 
     def require_same(self) -> None:
-        """Raise `ConfigError` where the study's settings are no longer those that the results are of."""
+        """Raise `ConfigError` if the results were measured with other settings."""
         for run in self.runs():
             if run.steps:
                 self.results.require_same(self.study, run)
@@ -181,12 +181,12 @@ class Bench:
     def _is_done(self, run: Run) -> bool:
         return "metrics" in (self.results.of(run) or {})
 
-    # -- how long a step takes -----------------------------------------------------------------------------------------
+    # -- the duration of a step ---------------------------------------------------------------------------------------
 
-    def measure_speed(self, *, anew: bool) -> None:
-        """Measure the settings whose speed is unknown, or all."""
+    def measure_speed(self, *, again: bool) -> None:
+        """Measure the settings whose speed is unknown, or all of them again."""
         study, size = self.study, self.study.size
-        unknown = [name for name in study.settings if anew or not self.results.speed(name, size)]
+        unknown = [name for name in study.settings if again or not self.results.speed(name, size)]
         if not unknown:
             return
         log.info("measuring the steps of %d settings in %d processes", len(unknown), self.jobs)
@@ -194,34 +194,34 @@ class Bench:
         configs = {name: study.config(run, str(self.device)) for name, run in first.items()}
         with ProcessPoolExecutor(self.jobs, mp_context=get_context("spawn")) as pool:
             work = [pool.submit(seconds_a_step, configs, self.threads) for _ in range(self.jobs)]
-            measured = [each.result() for each in work]
+            measured = [future.result() for future in work]
         precision = resolve_precision(next(iter(configs.values())).train.precision, self.device)
         common = machine.facts(self.device) | {"threads": self.threads, "jobs": self.jobs, "precision": precision}
         for name in unknown:
-            seconds = statistics.median(each[name] for each in measured) / self.jobs
-            config = costly(changed_keys(configs[name]))
+            seconds = statistics.median(seconds[name] for seconds in measured) / self.jobs
+            config = speed_keys(changed_keys(configs[name]))
             line = {"kind": "speed", "setting": name, "size": size, "seconds": float(f"{seconds:.{DIGITS}g}")}
             self.results.add(line | common | {"config": config})
 
     # -- training ------------------------------------------------------------------------------------------------------
 
     def train(self) -> int:
-        """All runs that are not done, `jobs` at once, each measured when it ends; returns the exit status."""
+        """Train all unfinished runs, `jobs` in parallel, evaluate each when it ends, and return the exit status."""
         waiting = [run for run in self.runs() if not self._is_done(run)]
-        log.info("%d runs to do, %d at once", len(waiting), self.jobs)
+        log.info("%d runs to train, %d in parallel", len(waiting), self.jobs)
         torch.set_num_threads(self.threads)
         busy: dict[subprocess.Popen[bytes], Run] = {}
         with stop_on_signals() as stop:
-            told = False
+            forwarded = False
             while busy or (waiting and not stop.signal):
                 while waiting and len(busy) < self.jobs and not stop.signal:
                     run = waiting.pop(0)
                     busy[self._start(run)] = run
-                if stop.signal and not told:
-                    told = True
+                if stop.signal and not forwarded:
+                    forwarded = True
                     for process in busy:
                         process.terminate()
-                for process in [it for it in busy if it.poll() is not None]:
+                for process in [process for process in busy if process.poll() is not None]:
                     self._finish(busy.pop(process), process.returncode, bool(stop.signal))
                 time.sleep(0.1)
         if stop.signal:
@@ -229,7 +229,7 @@ class Bench:
         return 0 if all(self._is_done(run) for run in self.runs()) else 1
 
     def _start(self, run: Run) -> subprocess.Popen[bytes]:
-        """In a session of its own: Ctrl-C reaches it through us alone, for a second signal would end it at once."""
+        """Start a run in its own session, so that Ctrl-C reaches it only once: a second signal would kill it."""
         log.info("%s: %d steps", run, run.steps)
         make_images(self.study.config(run), self.out)
         folder = self.study.folder(run)
@@ -251,21 +251,21 @@ class Bench:
         return self.out / f"{self.study.folder(run)}.log"
 
     def _finish(self, run: Run, status: int, stopping: bool) -> None:
-        """Put into the results what became of a run, unless it was only stopped."""
+        """Add the result of a run, unless it was only stopped."""
         config = self.study.config(run)
         if stopping and status != 0:
-            log.info("%s: stopped; the same command goes on", run)
+            log.info("%s: stopped; the same command resumes it", run)
             return
         facts: dict[str, Any]
         try:
-            facts = self._measured(run, config) if status == 0 else {"failed": _last_words(self._log(run), status)}
+            facts = self._evaluated(run, config) if status == 0 else {"failed": _last_words(self._log(run), status)}
         except UserError as error:
             facts = {"failed": str(error)}
         log.info("%s: %s", run, facts.get("failed", "done"))
         line = {"kind": "run", **asdict(run), "minutes": self.study.minutes, "config": changed_keys(config)}
         self.results.add(line | facts)
 
-    def _measured(self, run: Run, config: Config) -> dict[str, Any]:
+    def _evaluated(self, run: Run, config: Config) -> dict[str, Any]:
         folder = self.out / self.study.folder(run)
         start = time.monotonic()
         metrics = self._judge.metrics(run, config, Translator.load(folder, str(self.device)))
@@ -279,18 +279,18 @@ class Bench:
 
 
 class Judge:
-    """Measures trained models on the scenes to choose by and on those to report on."""
+    """Evaluates trained models on validation and test scenes."""
 
     def __init__(self, out: Path, device: torch.device) -> None:
         self._out, self._device = out, device
         self._evaluators: dict[tuple[object, ...], Evaluator] = {}
 
     def metrics(self, run: Run, config: Config, translator: Translator) -> dict[str, Metrics]:
-        """For each of `SCENES`."""
+        """Evaluate on each of `SCENES`."""
         return {scenes: _rounded(self._evaluator(scenes, run, config).metrics(translator)) for scenes in SCENES}
 
     def _evaluator(self, scenes: str, run: Run, config: Config) -> Evaluator:
-        """One for all runs with the same images, of which it then knows all that doesn't depend on the model."""
+        """Return the evaluator that all runs with the same images share, so that its baselines are computed once."""
         town = run.seed if config.data.synthetic and scenes == "select" else None
         key = (scenes, town, config.data)
         if key not in self._evaluators:
@@ -300,9 +300,9 @@ class Judge:
 
 
 def seconds_a_step(configs: dict[str, Config], threads: int) -> dict[str, float]:
-    """Of each configuration, on made-up images, all measured in turn; what is not in every step counts by its share.
+    """Measure the step of each configuration on random images, all in turn.
 
-    A median of all steps would pass over a penalty that is due in every 16th.
+    Steps with and without a lazily applied penalty are weighted by their share: a median of all steps would ignore it.
     """
     torch.set_num_threads(threads)
     device = resolve_device(next(iter(configs.values())).train.device)
@@ -316,7 +316,7 @@ def seconds_a_step(configs: dict[str, Config], threads: int) -> dict[str, float]
             for is_due, step in _kinds(configs[name]).items():
                 trainer.steps_done = step
                 seconds = machine.seconds(lambda: trainer.step(_images(trainer)), device)  # noqa: B023
-                if number:  # the first of each warms up
+                if number:  # the first is warm-up
                     taken.setdefault((name, is_due), []).append(seconds)
     return {
         name: average_seconds(config, {k: taken[name, k] for k in _kinds(config)}) for name, config in configs.items()
@@ -345,7 +345,7 @@ def _images(trainer: Trainer) -> PerDomain[torch.Tensor]:
 
 
 def alarms(folder: Path) -> dict[str, int]:
-    """The alarms that a run's log has, and the step at which each began."""
+    """Read from a run's log the alarms that fired, and the first step of each."""
     found: dict[str, int] = {}
     for step, line in logged(folder / "metrics.jsonl"):
         for tag, value in json.loads(line).items():
@@ -355,19 +355,19 @@ def alarms(folder: Path) -> dict[str, int]:
 
 
 def _rounded(metrics: Metrics) -> Metrics:
-    """To so many digits, that the file stays small; what is no number as None."""
+    """Round to few digits, to keep the file small; NaN and Inf become None."""
 
     def rounded(value: float | None) -> float | None:
         return float(f"{value:.{DIGITS + 1}g}") if value is not None and math.isfinite(value) else None
 
     return {
-        direction: {guess: {name: rounded(value) for name, value in it.items()} for guess, it in groups.items()}
+        direction: {group: {name: rounded(value) for name, value in values.items()} for group, values in groups.items()}
         for direction, groups in metrics.items()
     }
 
 
 def _last_words(path: Path, status: int) -> str:
-    """The error that ended a run, or the last line that it wrote."""
+    """Return the error that ended a run, or the last line that it wrote."""
     lines: Sequence[str] = []
     with suppress(OSError):
         lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
@@ -380,19 +380,19 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__.splitlines()[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "study", type=Path, metavar="STUDY.yaml", help="what to compare; some are in benchmarks/studies"
+        "study", type=Path, metavar="STUDY.yaml", help="what to compare, e.g. one of benchmarks/studies"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="folder (default: %(default)s)")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="what is found (default: OUT/STUDY.jsonl)")
-    parser.add_argument("--minutes", type=float, help="of the machine for each run (default: the study's)")
-    parser.add_argument("--seeds", type=int, metavar="N", help="0 to N - 1 (default: the study's)")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="file of results (default: OUT/STUDY.jsonl)")
+    parser.add_argument("--minutes", type=float, help="minutes of the machine per run (default: the study's)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 (default: the study's)")
     parser.add_argument("--size", type=int, help="side of the images in pixels (default: the study's)")
-    parser.add_argument("--only", nargs="+", metavar="SETTING", help="these settings alone")
-    parser.add_argument("--jobs", type=int, help="runs at once (default: on a CPU one for each core, else 1)")
+    parser.add_argument("--only", nargs="+", metavar="SETTING", help="only these settings")
+    parser.add_argument("--jobs", type=int, help="parallel runs (default: one per CPU core, or 1 on a GPU)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    parser.add_argument("--dry_run", action="store_true", help="say what it would cost, and stop")
-    parser.add_argument("--calibrate", action="store_true", help="measure how long the steps take anew, and stop")
-    parser.add_argument("--table", action="store_true", help="only print the tables of what is found so far")
+    parser.add_argument("--dry_run", action="store_true", help="print the plan and its cost, and stop")
+    parser.add_argument("--calibrate", action="store_true", help="measure the durations of all steps again, and stop")
+    parser.add_argument("--table", action="store_true", help="print the tables of the results so far, and stop")
     return parser
 
 

@@ -1,10 +1,10 @@
-"""What an ablation has found: a file of JSON lines that outlives the runs, and the Markdown tables made of it."""
+"""The results of an ablation: a file of JSON lines that outlives the runs, and Markdown tables of it."""
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,11 +17,19 @@ from unit.files import atomic_write
 
 Key: TypeAlias = tuple[str, ...]
 
+_RENAMED = {
+    "model.average_decay": "model.ema_decay",
+    "model.equal_start": "model.same_init",
+    "model.halvings": "model.downsamples",
+    "train.accumulation": "train.grad_accum_steps",
+}
+"""Configuration keys in stored results → their names today."""
+
 
 class Results:
-    """A file of JSON lines: how long a step of each setting takes, and what became of each run.
+    """A file of JSON lines: the duration of a step of each setting, and the result of each run.
 
-    Of two lines about the same thing the later one counts, so files of several machines can be put one after another.
+    A later line about the same thing replaces an earlier one, so files of several machines can be concatenated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,34 +39,46 @@ class Results:
             self._lines[_key(line)] = line
 
     def add(self, *lines: dict[str, Any]) -> None:
-        """Put them into the file, in one stroke."""
+        """Write them to the file, atomically."""
         self._lines.update({_key(line): line for line in lines})
         atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in self._lines.values()).encode())
 
     def speed(self, setting: str, size: int) -> dict[str, Any] | None:
-        """How long a step takes, and on what it was measured; None: not yet."""
-        return self._lines.get(("speed", setting, str(size)))
+        """Return the duration of a step and where it was measured; None: not yet."""
+        return _upgraded(self._lines.get(("speed", setting, str(size))))
 
     def of(self, run: Run) -> dict[str, Any] | None:
-        """What became of a run, with "metrics" or "failed"; None: nothing yet."""
-        return self._lines.get(("run", *map(str, asdict(run).values())))
+        """Return the result of a run, with "metrics" or "failed"; None: not finished."""
+        return _upgraded(self._lines.get(("run", *map(str, asdict(run).values()))))
 
     def require_same(self, study: Study, run: Run) -> None:
-        """Raise `ConfigError` where what is known of a run, or of its speed, is of another configuration."""
+        """Raise `ConfigError` if a run, or its speed, was measured with another configuration."""
         now = changed_keys(study.config(run))
-        known = self.of(run), self.speed(run.setting, run.size)
-        for before, wanted in ((known[0], now), (known[1], costly(now))):
-            config = before["config"] if before else wanted
-            differ = sorted(key for key in config.keys() | wanted.keys() if config.get(key) != wanted.get(key))
-            if differ:
+        for line, expected in ((self.of(run), now), (self.speed(run.setting, run.size), speed_keys(now))):
+            config = line["config"] if line else expected
+            differing = sorted(key for key in config.keys() | expected.keys() if config.get(key) != expected.get(key))
+            if differing:
                 raise ConfigError(
-                    f"{escape(self.path)}: setting {run.setting} was measured with another {', '.join(differ)}; "
-                    "call what is new by another name, or give another --results"
+                    f"{escape(self.path)}: setting {run.setting} was measured with another {', '.join(differing)}; "
+                    "give the new setting another name, or another --results"
                 )
 
 
-def costly(config: dict[str, Any]) -> dict[str, Any]:
-    """The keys that a step's time depends on."""
+def _upgraded(line: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a stored line with today's names of configuration keys, metrics and the identity baseline."""
+    if line is None:
+        return None
+    line = line | {"config": {_RENAMED.get(key, key): value for key, value in line.get("config", {}).items()}}
+    if metrics := line.pop("figures", line.get("metrics")):
+        line["metrics"] = {
+            scenes: {way: {"identity": groups.get("do_nothing"), **groups} for way, groups in directions.items()}
+            for scenes, directions in metrics.items()
+        }
+    return line
+
+
+def speed_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """Select the keys that the duration of a step depends on."""
     return {key: value for key, value in config.items() if key.partition(".")[0] in ("model", "loss", "train")}
 
 
@@ -70,7 +90,7 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
             line = json.loads(text)
             _key(line)
         except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{escape(path)}: line {number} is none of this benchmark's; remove it") from error
+            raise ConfigError(f"{escape(path)}: line {number} is not a result of this benchmark; remove it") from error
         yield line
 
 
@@ -84,7 +104,7 @@ def _key(line: dict[str, Any]) -> Key:
 
 @dataclass(frozen=True)
 class _Column:
-    """Of one metric: where it lies in `Metrics`, how it is printed, and which way is better."""
+    """A metric: its name in `Metrics`, how to print it, and the direction of improvement."""
 
     label: str
     name: str
@@ -98,25 +118,25 @@ _PIXELS = _Column("pixels within 16, %", "pixel_accuracy", 100, 1)
 _COLUMNS = (_KID, _Column("PSNR, dB", "psnr", 1, 2), _Column("SSIM", "ssim", 1, 3), _PIXELS)
 _MEAN = "mean"
 Cell: TypeAlias = tuple[_Column, str]
-"""A metric and a direction, or `_MEAN` of both."""
+"""A metric and a direction, or `_MEAN` of both directions."""
 _CELLS: tuple[Cell, ...] = tuple(
-    (it, way) for it in _COLUMNS for way in ("a2b", "b2a", *([_MEAN] if it is _KID else []))
+    (column, way) for column in _COLUMNS for way in ("a2b", "b2a", *([_MEAN] if column is _KID else []))
 )
 
 
 def tables(study: Study, runs: Sequence[Run], results: Results) -> str:
-    """Markdown: for each data set a table of the runs, beside doing nothing and the ceiling, and how it was made."""
+    """Format for each data set a Markdown table of the runs, the identity baseline and the ceiling, with a caption."""
     sets = [[run for run in runs if run.data == data] for data in study.data]
-    return "\n\n".join(_table(study, some, results) for some in sets)
+    return "\n\n".join(_table(study, runs, results) for runs in sets)
 
 
 def _table(study: Study, runs: Sequence[Run], results: Results) -> str:
     records = [record for run in runs if (record := results.of(run)) and "metrics" in record]
     metrics = [record["metrics"][study.table] for record in records]
-    shared = any(it["a2b"]["real"]["psnr"] is not None for it in metrics)
-    cells = [it for it in _CELLS if any(_value(each, "translated", it) is not None for each in metrics)]
-    if shared:  # the metric of maps says little about streets
-        cells = [it for it in cells if it[0] is not _PIXELS]
+    has_ceiling = any(run_metrics["a2b"]["real"]["psnr"] is not None for run_metrics in metrics)
+    cells = [cell for cell in _CELLS if _known(metrics, "translated", cell)]
+    if has_ceiling:  # the maps' metric says little about streets
+        cells = [cell for cell in cells if cell[0] is not _PIXELS]
     rows, means = [], {}
     for setting in study.settings:
         mine = [record["metrics"][study.table] for record in records if record["setting"] == setting]
@@ -124,57 +144,57 @@ def _table(study: Study, runs: Sequence[Run], results: Results) -> str:
         speed = results.speed(setting, runs[0].size)
         means[setting] = [_mean(mine, "translated", cell) for cell in cells]
         head = [setting, f"{len(mine)}", f"{steps:,}", f"{speed['seconds']:.3g}" if speed else "–"]
-        rows.append(head + [_cell(mine, cell, shared) for cell in cells])
+        rows.append(head + [_cell(mine, cell, has_ceiling) for cell in cells])
     for cell, (column, _) in enumerate(cells):
         best = _best([(row, means[row[0]][cell]) for row in rows], column)
         if best:
             best[4 + cell] = f"**{best[4 + cell]}**"
-    for label, guess in (("do nothing", "do_nothing"), ("ceiling" if shared else "real beside real", "real")):
-        numbers = [_number(_mean(metrics, guess, cell), cell[0]) for cell in cells]
+    for label, group in (("identity", "identity"), ("ceiling" if has_ceiling else "real vs. real", "real")):
+        numbers = [_number(_mean(metrics, group, cell), cell[0]) for cell in cells]
         rows.append([f"*{label}*", "", "", "", *numbers])
     heading = ["setting", "seeds", "steps", "s/step", *(f"{column.label} {way}" for column, way in cells)]
     notes = [note for run in runs for note in _notes(run, results.of(run))]
     lines = [heading, ["---"] * len(heading), *rows]
     markdown = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return "\n\n".join(
-        filter(None, [markdown, "\n".join(f"- {it}" for it in notes), _caption(study, runs, results, shared)])
+        filter(None, [markdown, "\n".join(f"- {note}" for note in notes), _caption(study, runs, results, has_ceiling)])
     )
 
 
-def _value(metrics: Metrics, guess: str, cell: Cell) -> float | None:
+def _value(metrics: Metrics, group: str, cell: Cell) -> float | None:
     column, way = cell
     ways = [i.direction for i in Domain] if way == _MEAN else [way]
-    values = [metrics[it][guess][column.name] for it in ways]
+    values = [metrics[way][group][column.name] for way in ways]
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if len(known) == len(ways) else None
 
 
 def _share(metrics: Metrics, cell: Cell) -> float | None:
-    """How far of the way from doing nothing to the ceiling the translation has come: 0 to 1, below 0 if it is worse."""
-    translated, nothing, ceiling = (_value(metrics, guess, cell) for guess in ("translated", "do_nothing", "real"))
-    if translated is None or nothing is None or ceiling is None or ceiling == nothing:
+    """Return the share of the way from the identity baseline (0) to the ceiling (1) that the translation has come."""
+    translated, identity, ceiling = (_value(metrics, group, cell) for group in ("translated", "identity", "real"))
+    if translated is None or identity is None or ceiling is None or ceiling == identity:
         return None
-    return (translated - nothing) / (ceiling - nothing)
+    return (translated - identity) / (ceiling - identity)
 
 
-def _known(metrics: Sequence[Metrics], of: Callable[[Metrics], float | None]) -> list[float]:
-    return [value for it in metrics if (value := of(it)) is not None]
+def _known(metrics: Sequence[Metrics], group: str, cell: Cell) -> list[float]:
+    return [value for run_metrics in metrics if (value := _value(run_metrics, group, cell)) is not None]
 
 
-def _mean(metrics: Sequence[Metrics], guess: str, cell: Cell) -> float | None:
-    values = _known(metrics, lambda it: _value(it, guess, cell))
+def _mean(metrics: Sequence[Metrics], group: str, cell: Cell) -> float | None:
+    values = _known(metrics, group, cell)
     return statistics.fmean(values) if values else None
 
 
-def _cell(metrics: Sequence[Metrics], cell: Cell, shared: bool) -> str:
-    """Mean ± standard deviation over the seeds (share of the way)."""
-    values = _known(metrics, lambda it: _value(it, "translated", cell))
+def _cell(metrics: Sequence[Metrics], cell: Cell, with_share: bool) -> str:
+    """Format mean ± standard deviation over the seeds (share of the way)."""
+    values = _known(metrics, "translated", cell)
     if not values:
         return "–"
     text = _number(statistics.fmean(values), cell[0])
     if len(values) > 1:
         text += f" ± {_number(statistics.stdev(values), cell[0])}"
-    shares = _known(metrics, lambda it: _share(it, cell)) if shared else []
+    shares = [share for run_metrics in metrics if with_share and (share := _share(run_metrics, cell)) is not None]
     return text + (f" ({statistics.fmean(shares):.0%})" if shares else "")
 
 
@@ -198,15 +218,15 @@ def _notes(run: Run, record: dict[str, Any] | None) -> Iterator[str]:
             yield f"{run.setting}, seed {run.seed}: the alarm {name} from step {step:,}"
 
 
-def _caption(study: Study, runs: Sequence[Run], results: Results, shared: bool) -> str:
+def _caption(study: Study, runs: Sequence[Run], results: Results, has_ceiling: bool) -> str:
     run = runs[0]
-    what = {"select": "the scenes to choose by", "report": "scenes that nothing was chosen by"}[study.table]
-    parts = [f"{run.data} at {run.size} px, {what}", "mean ± standard deviation over the seeds"]
-    if shared:
-        parts.append("in brackets: share of the way from doing nothing to the ceiling (KID's is real beside real)")
-    on = {_machine(speed) for setting in study.settings if (speed := results.speed(setting, run.size))}
-    if study.minutes and on:
-        parts.append(f"{study.minutes:g} minutes a run of {'; '.join(sorted(on))}")
+    scenes = {"select": "validation scenes", "report": "test scenes, which nothing was chosen by"}[study.table]
+    parts = [f"{run.data} at {run.size} px, {scenes}", "mean ± standard deviation over the seeds"]
+    if has_ceiling:
+        parts.append("in brackets: share of the way from identity to the ceiling (KID's is real vs. real)")
+    machines = {_machine(speed) for setting in study.settings if (speed := results.speed(setting, run.size))}
+    if study.minutes and machines:
+        parts.append(f"{study.minutes:g} minutes per run on {'; '.join(sorted(machines))}")
     return "; ".join(parts) + "."
 
 

@@ -1,4 +1,4 @@
-"""What an ablation compares: a study file, and what each of its runs trains on and is measured with."""
+"""What an ablation compares: a study file, and the training and test images of its runs."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ DATA = {
         "data.flip": "false",
     },
 }
-"""What each set of images needs in the configuration; paths lie in the folder of all runs."""
+"""The configuration of each data set; paths are relative to the folder of all runs."""
 
 SCENES = ("select", "report")
-"""To choose a recipe by, and to report it on. Streets: the run's own test scenes, and those of a town that no run
-trains in or is chosen by. Earth: its bands "select" and "test"."""
+"""Validation scenes, to choose a recipe by, and test scenes, to report it on. Streets: the run's own test scenes, and
+those of a town that no run trains in or is chosen by. Earth: its bands "select" and "test"."""
 
 REPORT_TOWN = 1007
 """The seed of the streets to report on."""
@@ -51,10 +51,10 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "size": (int,),
     "table": (str,),
 }
-"""The keys of a study file."""
+"""The keys of a study file and their types."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.+-]*")
 _OWN = {f"train.{key}" for key in ("steps", "max_minutes", "seed", "device")} | {"data.load_size", "data.crop_size"}
-"""Keys that the benchmark sets."""
+"""Keys that the benchmark sets itself."""
 
 
 @dataclass(frozen=True)
@@ -73,31 +73,31 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """Settings × data sets × seeds; what all have in common lies in `base`, under `common`."""
+    """Settings × data sets × seeds; all runs share the configuration `base` and the keys in `common`."""
 
     name: str
     base: Path
     """a configuration, relative to the repository"""
     settings: dict[str, dict[str, str]]
-    """name → dotted key → value; "50%" for optimizer.decay_start and decay_end: of the run's steps"""
+    """name → dotted key → value; optimizer.decay_start and decay_end may be percentages of the run's steps"""
     common: dict[str, str]
     """dotted key → value"""
     data: tuple[str, ...]
     seeds: tuple[int, ...]
     minutes: float | None = None
-    """of the whole machine for each run, which its steps follow from"""
+    """minutes of the whole machine per run, converted to steps"""
     steps: int | None = None
-    """of each run, instead of minutes"""
+    """steps per run, instead of minutes"""
     size: int = 64
     """side of the images in pixels"""
     table: str = "report"
-    """the scenes that the table is of"""
+    """which of `SCENES` the table shows"""
 
     def __post_init__(self) -> None:
         for name in self.settings:
-            _require(_NAME.fullmatch(name), f"settings.{name}: use a to z, digits, _ . + and - alone")
+            _require(_NAME.fullmatch(name), f"settings.{name}: use only a to z, digits, _ . + and -")
         for name in self.data:
-            _require(name in DATA, f"data: no set is called {name!r}; there are {', '.join(DATA)}")
+            _require(name in DATA, f"data: no data set is called {name!r}; there are {', '.join(DATA)}")
         _require(self.settings and self.data and self.seeds, "needs at least one of settings, data and seeds")
         _require((self.minutes is None) != (self.steps is None), "give either minutes or steps")
         _require((self.minutes or self.steps or 0) > 0, "minutes or steps: must be above 0")
@@ -107,41 +107,44 @@ class Study:
             _require(False, f"{key}: is the benchmark's own; leave it out")
 
     def arguments(self, run: Run, device: str = "auto") -> list[str]:
-        """What train.py is to be told, but for --out."""
+        """Return the arguments of train.py, except --out."""
         keys = self.common | DATA[run.data] | self.settings[run.setting]
         keys |= {"data.load_size": str(run.size), "data.crop_size": str(run.size)}
         keys |= {"train.steps": str(run.steps), "train.max_minutes": "null", "train.seed": str(run.seed)}
-        often = str(max(1, run.steps // 10))
-        keys |= {"train.sample_every": often, "train.checkpoint_every": often, "train.keep_last": "1"}
+        interval = str(max(1, run.steps // 10))
+        keys |= {"train.sample_every": interval, "train.checkpoint_every": interval, "train.keep_last": "1"}
         keys |= {"train.validate_every": str(10**9), "train.device": device}
         flags = [f"--{key}={_resolved(value, run)}" for key, value in keys.items()]
         return ["--config", str(REPOSITORY / self.base), *flags]
 
     def config(self, run: Run, device: str = "auto") -> Config:
-        """What it means; raises `ConfigError` for a key or value that can't be used."""
+        """Return the resolved configuration; raises `ConfigError` for an invalid key or value."""
         try:
             return parse_train_arguments(self.arguments(run, device), lambda _: REPOSITORY / self.base).config
         except ConfigError as error:
             raise ConfigError(f"{self.name}, setting {run.setting}: {error}") from error
 
     def folder(self, run: Run) -> Path:
-        """Where it lies below the folder of all runs; one whose rates end with it can't be made longer."""
+        """Return the run directory below the folder of all runs.
+
+        A run whose learning rate depends on its length can't be extended, so its steps are in the name.
+        """
         keys = self.common | self.settings[run.setting]
         ends = f"-{run.steps}" if any(value.endswith("%") for value in keys.values()) else ""
         return Path(self.name, f"{run.data}-{run.size}", f"{run.setting}-seed{run.seed}{ends}")
 
     def only(self, names: Iterable[str]) -> Study:
-        """With these settings alone, in the order of the file."""
+        """Restrict the study to these settings, in the order of the file."""
         for name in names:
             _require(name in self.settings, f"--only {name}: no such setting; there are {', '.join(self.settings)}")
         return replace(self, settings={name: keys for name, keys in self.settings.items() if name in set(names)})
 
 
 def read_study(path: Path) -> Study:
-    """Read a YAML file with the fields of `Study`, of which only base, data, settings and minutes or steps must be.
+    """Read a YAML file with the fields of `Study`; base, data, settings, and minutes or steps are required.
 
     Raises:
-        ConfigError: it can't be used, in one line.
+        ConfigError: the file is invalid, in one line.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -190,28 +193,28 @@ def _resolved(value: str, run: Run) -> str:
 
 
 def changed_keys(config: Config) -> dict[str, Any]:
-    """What a run's result depends on, as far as it is no default; not its place, its seed or its size."""
-    apart = CHANGEABLE_ON_RESUME - {"train.batch_size", "train.grad_accum_steps"}
-    apart |= {"data.root", "train.seed", "data.load_size", "data.crop_size"}
-    defaults = Config().to_flat_dict()
-    return {key: it for key, it in config.to_flat_dict().items() if key not in apart and it != defaults[key]}
+    """Return the non-default keys that a run's result depends on, except its folders, seed and size."""
+    ignored = CHANGEABLE_ON_RESUME - {"train.batch_size", "train.grad_accum_steps"}
+    ignored |= {"data.root", "train.seed", "data.load_size", "data.crop_size"}
+    values, defaults = config.to_flat_dict(), Config().to_flat_dict()
+    return {key: value for key, value in values.items() if key not in ignored and value != defaults[key]}
 
 
 def make_images(config: Config, out: Path) -> None:
-    """Write the tiles of the earth where they are missing; the streets draw themselves."""
+    """Write the tiles of the earth if they are missing; streets need no files."""
     if config.data.root is None:
         return
-    root, half_made = out / config.data.root, out / f"{config.data.root}.partial"
+    root, partial = out / config.data.root, out / f"{config.data.root}.partial"
     if not root.exists():
         with wrap_os_errors(root):
             root.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(half_made, ignore_errors=True)
-            write_earth(half_made, config.data.crop_size)
-            half_made.rename(root)
+            shutil.rmtree(partial, ignore_errors=True)
+            write_earth(partial, config.data.crop_size)
+            partial.rename(root)
 
 
 def held_out(scenes: str, config: Config, out: Path) -> HeldOut:
-    """The test images of a run, to choose by or to report on; all are aligned pairs."""
+    """Open the validation or test images of a run, all aligned pairs."""
     if config.data.root is None:
         return open_datasets(config.data, REPORT_TOWN if scenes == "report" else config.train.seed).test
     folders = {"select": "select", "report": "test"}

@@ -1,11 +1,11 @@
-"""How many photos a second `translate.py` makes, beside what its network alone would: decoding, encoding, disk and all.
+"""Photos per second of `translate.py`, with decoding, encoding and disk, against its network alone.
 
     python benchmarks/translate.py --config configs/photos.yaml --count 40
 
-The photos are those of benchmarks/data.py, JPEG of 1280x720. The command runs as users run it, in a process of its own;
-`start_seconds` is how long it takes until the first image lies there (imports, the model, one image), and
-`images_per_second` counts the images after that. In between, the same network translates an image that is there
-already, again and again, in this process. Medians of all rounds. Without a model its weights are those before training.
+The photos are those of benchmarks/data.py, JPEG of 1280x720. The command runs as users run it, in a process of its own:
+`start_seconds` is the time until the first output (imports, the model, one image), and `images_per_second` counts the
+images after that. In alternation, the same network translates one image repeatedly in this process. The figures are
+medians over all rounds. Without --model, the weights are untrained.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, object]:
-    """The metrics by name."""
+    """Measure, and return the results by name."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         model = arguments.model or _untrained(arguments.config, root / "model.safetensors")
@@ -48,13 +48,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         size = arguments.size or translator.config.data.load_size
         photos = make_photos(root, arguments.count)
         command = _command(arguments, model, size, photos, root / "out")
-        starts, alls, rates, network_rates = [], [], [], []
+        starts, totals, rates, network_rates = [], [], [], []
         for _ in range(arguments.rounds):
-            times = _times(command)
+            times = _output_times(command)
             assert len(times) == arguments.count + 1
             starts.append(times[0])
             rates.append((arguments.count - 1) / (times[-2] - times[0]))
-            alls.append(times[-1])
+            totals.append(times[-1])
             network_rates.append(_network_rate(translator, photos.a / "0.jpg", size, arguments.count))
     rate, network_rate = statistics.median(rates), statistics.median(network_rates)
     return {
@@ -62,7 +62,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         "network_images_per_second": network_rate,
         "network_ratio": rate / network_rate,
         "start_seconds": statistics.median(starts),
-        "command_seconds": statistics.median(alls),
+        "command_seconds": statistics.median(totals),
         "photos": arguments.count,
         "size": size,
         "format": arguments.format,
@@ -75,7 +75,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def _untrained(config_file: Path, path: Path) -> Path:
-    """A model with the configuration's networks."""
+    """Write a model with untrained weights."""
     torch.manual_seed(0)
     config = read_config(config_file)
     Translator(build_autoencoders(config.model), config, PerDomain("a", "b"), 0, "cpu").save(path)
@@ -89,8 +89,8 @@ def _command(arguments: argparse.Namespace, model: Path, size: int, photos: PerD
     return [sys.executable, str(ROOT / "translate.py"), *map(str, words), "--overwrite", "--json"]
 
 
-def _times(command: list[str]) -> list[float]:
-    """Seconds from the start to each image, and to the end of the process."""
+def _output_times(command: list[str]) -> list[float]:
+    """Return the seconds from the start to each output, and to the end of the process."""
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout
@@ -99,7 +99,7 @@ def _times(command: list[str]) -> list[float]:
 
 
 def _network_rate(translator: Translator, photo: Path, size: int, count: int) -> float:
-    """Images a second through the network alone."""
+    """Measure images per second through the network alone."""
     x = to_tensor(resize_short_side(read_image(photo), size))[None].to(translator.device)
     translator.translate(x, Domain.A)
 
@@ -114,13 +114,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--config", type=Path, default=ROOT / "configs" / "photos.yaml", help="default: photos")
-    which.add_argument("--model", type=Path, help="a run's folder or .safetensors file, instead of an untrained one")
+    which.add_argument("--model", type=Path, help="a run directory or .safetensors file, instead of an untrained model")
     parser.add_argument("--size", type=int, help="short side the network works at (default: the model's load_size)")
     parser.add_argument("--format", default="png", choices=("png", "jpg", "webp"))
     parser.add_argument("--count", type=int, default=40, help="photos, an even number (default: %(default)s)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
-    parser.add_argument("--rounds", type=int, default=3, help="of command and network (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="repetitions of command and network (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 

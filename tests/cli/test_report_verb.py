@@ -19,14 +19,14 @@ def test_the_report_of_a_run_is_printed_by_its_path(tmp_path: Path, capsys: pyte
     assert main(["report", str(tmp_path / "run"), "--device", "cpu", "--precision", "fp32"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'run' / 'report.html'}\n"
     content = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "Not to be had" not in content
+    assert "unavailable" not in content
     assert ">3</strong> of 3 steps" in content
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["/nowhere"], "/nowhere: is no run's folder"),
+        (["/nowhere"], "/nowhere: not a run directory"),
         ([""], "is empty"),
         ([], "RUN"),
         ([".", "--device", "quantum"], "quantum"),

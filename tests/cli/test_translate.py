@@ -1,4 +1,4 @@
-"""The command: its options reach the translation, results go to stdout, and every mistake is one line and a status."""
+"""The command: options reach the translation, results go to stdout, and every mistake is one line and a status."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Command = Callable[..., Result]
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    """Runs `translate` with these words."""
+    """Run `translate` with these arguments."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
 
@@ -56,7 +56,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
 
 @pytest.fixture
 def refusal(command: Command) -> Callable[..., str]:
-    """The one line that a command line is refused with."""
+    """Run a command that is refused, and return the one line that says why."""
 
     def run(*words: str | Path) -> str:
         result = command(*words)
@@ -75,7 +75,7 @@ def translator() -> Translator:
 
 @pytest.fixture
 def here(tmp_path: Path, translator: Translator, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to stand in, with a run and two images."""
+    """The current folder, with a run and two images."""
     monkeypatch.chdir(tmp_path)
     translator.save(tmp_path / "run" / MODEL_FILE)
     put(tmp_path / "in/x.png", 17, 13)
@@ -100,7 +100,7 @@ A2B = ("run", "--direction", "a2b", *FP32)
 # Results
 
 
-def test_a_folder_goes_through(here: Path, command: Command, translator: Translator) -> None:
+def test_a_folder_is_translated(here: Path, command: Command, translator: Translator) -> None:
     result = command(*A2B, "in", "--out", "out")
     assert (result.status, result.out) == (0, "")
     assert result.lines == ["out: 2 translated, 0 skipped, 0 failed"]
@@ -119,7 +119,7 @@ def test_directions(here: Path, command: Command, translator: Translator, given:
         assert not np.array_equal(pixels("x.png"), np.asarray(translator(image, other)))
 
 
-def test_bad_images_are_named_and_the_others_done(here: Path, command: Command) -> None:
+def test_bad_images_are_reported_by_name_and_the_others_are_done(here: Path, command: Command) -> None:
     (here / "in/bad\n.jpg").write_text("no image")
     result = command(*A2B, "missing*.png", "in", "nowhere", "--out", "out", "--batch_size", "2")
     assert (result.status, result.out) == (1, "")
@@ -142,14 +142,14 @@ def test_existing_outputs_are_left_alone_without_overwrite(here: Path, command: 
     before = (here / "out/x.png").stat()
     result = command(*A2B, "in", "--out", "out")
     assert result.status == 0
-    assert "out/x.png: exists already; --overwrite does it again" in result.lines
+    assert "out/x.png: exists already; --overwrite replaces it" in result.lines
     assert result.lines[-1] == "out: 0 translated, 2 skipped, 0 failed"
     assert (here / "out/x.png").stat() == before
     assert command(*A2B, "in", "--out", "out", "--overwrite").lines == ["out: 2 translated, 0 skipped, 0 failed"]
     assert (here / "out/x.png").stat() != before
 
 
-def test_the_same_again_into_a_folder_below(here: Path, command: Command) -> None:
+def test_the_same_command_again_with_out_below_the_input(here: Path, command: Command) -> None:
     for _ in range(2):
         assert command(*A2B, "in", "--out", "in/out").status == 0
     assert sorted(path.as_posix() for path in Path("in").rglob("*.*")) == [
@@ -168,7 +168,7 @@ def test_inputs_are_never_overwritten(here: Path, command: Command) -> None:
     assert (here / "in/x.png").read_bytes() == before
 
 
-def test_json_is_one_record_a_image_and_nothing_else(here: Path, command: Command) -> None:
+def test_json_is_one_record_per_image_and_nothing_else(here: Path, command: Command) -> None:
     os.rename(put(here / "in/☂\n.png"), os.fsencode(here / "in") + b"/\xff\n.png")  # noqa: PTH104
     (here / "in/bad.png").touch()
     put(here / "out/x.png")
@@ -218,7 +218,7 @@ def test_large_images_are_warned_of_once(here: Path, command: Command) -> None:
         put(here / f"in/{name}.png", 50, 41)
     result = command(*A2B, "in", "--out", "out", "--json")
     assert [line for line in result.lines if "--size" in line] == [
-        "in/large1.png: 50x41, but the model was trained at 20, and knows things at no other scale; try --size 20"
+        "in/large1.png: 50x41, but the model was trained at 20, and knows no other scale; try --size 20"
     ]
     assert "--size" not in result.out
     sized = command(*A2B, "in", "--out", "sized", "--size", "20")
@@ -226,22 +226,22 @@ def test_large_images_are_warned_of_once(here: Path, command: Command) -> None:
     assert not np.array_equal(pixels("sized/large1.png"), pixels("out/large1.png"))
 
 
-def test_too_large_for_the_memory(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1_000_000}))
     put(here / "in/x.png", 560, 38)
     put(here / "in/sub/y.jpg", 8, 8)
     put(here / "in/x1.png", 8, 8)
     result = command(*A2B, "in", "--out", "out")
     assert result.status == 1
-    assert "in/x.png: 560x38 pixels are too many for the memory of cpu; give --size N" in result.lines[0]
+    assert "in/x.png: out of memory on cpu for 560x38 pixels; give --size N" in result.lines[0]
     assert result.lines[1:] == ["out: 2 translated, 0 skipped, 1 failed"]
 
 
-def test_no_bar_where_stderr_is_no_terminal(here: Path, command: Command) -> None:
+def test_no_progress_bar_without_a_terminal(here: Path, command: Command) -> None:
     assert len(command(*A2B, "in", "--out", "out").lines) == 1
 
 
-def test_a_bar_where_it_is_one(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_progress_bar_on_a_terminal(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     result = command(*A2B, "in", "--out", "out", "--json")
     assert any("image" in line for line in result.lines)
@@ -260,7 +260,7 @@ def test_a_bar_where_it_is_one(here: Path, command: Command, monkeypatch: pytest
         ("--direction", "a2b", "--out", "out", "--", "run", "in"),
     ],
 )
-def test_words_may_stand_in_any_order(here: Path, command: Command, words: tuple[str, ...]) -> None:
+def test_arguments_may_be_in_any_order(here: Path, command: Command, words: tuple[str, ...]) -> None:
     assert command(*FP32, *words).lines == ["out: 2 translated, 0 skipped, 0 failed"]
 
 
@@ -271,7 +271,7 @@ def test_a_leading_dash(here: Path, command: Command) -> None:
     assert Path("other/-x.png").read_bytes() == Path("out/-x.png").read_bytes()
 
 
-def test_nothing_given(refusal: Callable[..., str]) -> None:
+def test_missing_arguments(refusal: Callable[..., str]) -> None:
     assert "--direction, --out; translate.py --help says more" in refusal()
     assert "INPUT" in refusal("run", "--direction", "a2b", "--out", "out")
     assert "MODEL" in refusal("--direction", "a2b", "--out", "out")
@@ -307,16 +307,16 @@ def test_nothing_given(refusal: Callable[..., str]) -> None:
         (("--direction", "sunny2snowy"), "sunny2rainy"),
         (("--direction", "x\ny"), r"x\ny"),
         (("--out", ""), "--out"),
-        (("--out", "run/model.safetensors"), "no folder"),
+        (("--out", "run/model.safetensors"), "not a folder"),
         (("--out", "x.png"), "one file can't take several images"),
     ],
 )
-def test_wrong_words(here: Path, refusal: Callable[..., str], words: tuple[str, ...], named: str) -> None:
+def test_invalid_arguments(here: Path, refusal: Callable[..., str], words: tuple[str, ...], named: str) -> None:
     assert named in refusal(*A2B, "in", "--out", "out", *words)
     assert not (here / "out").exists()
 
 
-def test_wrong_models(here: Path, refusal: Callable[..., str]) -> None:
+def test_invalid_models(here: Path, refusal: Callable[..., str]) -> None:
     (here / "pickle.pt").write_bytes(b"\x80\x04N.")
     for model, words in {
         "nowhere": "no such file",
@@ -329,7 +329,7 @@ def test_wrong_models(here: Path, refusal: Callable[..., str]) -> None:
         assert model in message
 
 
-def test_one_name_from_two_folders(here: Path, refusal: Callable[..., str]) -> None:
+def test_the_same_name_from_two_folders(here: Path, refusal: Callable[..., str]) -> None:
     put(here / "other/x.png")
     message = refusal(*A2B, "in/x.png", "other/x.png", "--out", "out")
     assert "in/x.png and other/x.png" in message
@@ -344,7 +344,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_script_itself(tmp_path: Path) -> None:
-    """In a process of its own: the status, and where the words go."""
+    """In a process of its own: the exit status, and what goes to which stream."""
     config = tiny(data={"name_a": "x", "name_b": "y"})
     Translator(build_autoencoders(config.model), config, PerDomain("x", "y"), 1, "cpu").save(tmp_path / "m.safetensors")
     put(tmp_path / "in.png")
@@ -353,5 +353,5 @@ def test_the_script_itself(tmp_path: Path) -> None:
     words = [script, "m.safetensors", "--direction", "x2y", "in.png", b"bad\xff\n.png", "--out", "out", "--json"]
     done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, timeout=100, check=False)
     assert done.returncode == 1
-    assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["failed", "done"]
+    assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["done", "failed"]
     assert done.stderr.decode().splitlines() == ["out: 1 translated, 0 skipped, 1 failed"]

@@ -105,9 +105,10 @@ def test_evaluate_prints_a_table_and_json_and_a_sheet(
     assert metrics.keys() == {"a2b", "b2a", "features"}
     assert metrics.pop("features") == "Lite0"
     for groups in metrics.values():
-        assert groups.keys() == {"translated", "do_nothing", "real"}
+        assert groups.keys() == {"translated", "identity", "do_nothing", "real"}
+        assert groups["do_nothing"] == groups["identity"]  # its old name
         assert all(values.keys() == set(NAMES) for values in groups.values())
-    a2b, b2a = (metrics[direction]["do_nothing"] for direction in ("a2b", "b2a"))
+    a2b, b2a = (metrics[direction]["identity"] for direction in ("a2b", "b2a"))
     assert (a2b["psnr"], a2b["ssim"]) == (b2a["psnr"], b2a["ssim"])  # the same pairs, either way round
     assert read_image(tmp_path / "sheet.png").size == (2 * (3 * 16 + 2 * 2) + 12, 3 * 16 + 2 * 2)
 
@@ -176,7 +177,7 @@ def test_training_prints_only_the_result_on_standard_output(tmp_path: Path, caps
     assert status == 0
     first, *_, last = out.splitlines()
     assert first == f"{tmp_path / 'run'}: ended at step 6"
-    assert "input left as it is" in out
+    assert "identity: the input, unchanged" in out
     assert "--direction sunny2rainy" in out
     assert last == f"TensorBoard: tensorboard --logdir {tmp_path / 'run'}"
 

@@ -36,7 +36,7 @@ class Corners:
 
 @dataclass
 class Source(ImageSource):
-    """Some of another source's images, of which `bad` can't be read."""
+    """The first images of another source; those in `bad` can't be read."""
 
     source: ImageSource
     count: int
@@ -71,85 +71,97 @@ def translator() -> Translator:
     return make_translator()
 
 
-def of_pairs(guess: Tensor, target: Tensor) -> dict[str, float]:
+def paired_metrics(images: Tensor, target: Tensor) -> dict[str, float]:
     features = Corners()
-    return {
-        "psnr": metrics.psnr(guess, target),
-        "ssim": metrics.ssim(guess, target),
-        "pixel_accuracy": metrics.pixel_accuracy(guess, target),
-        "feature_distance": metrics.feature_distance(features(metrics.written(guess)), features(target)),
+    values = {
+        "psnr": metrics.psnr(images, target),
+        "ssim": metrics.ssim(images, target),
+        "pixel_accuracy": metrics.pixel_accuracy(images, target),
+        "feature_distance": metrics.feature_distance(features(metrics.quantize(images)), features(target)),
     }
+    return {name: float(value.mean()) for name, value in values.items()}
 
 
-def chosen(metrics: dict[str, float | None], names: tuple[str, ...]) -> dict[str, float | None]:
-    return {name: metrics[name] for name in names}
+def select(values: dict[str, float | None], names: tuple[str, ...]) -> dict[str, float | None]:
+    return {name: values[name] for name in names}
 
 
-def test_the_figures_of_pairs_in_batches_are_those_of_all_at_once(translator: Translator) -> None:
+def test_paired_metrics_in_batches_are_those_of_all_at_once(translator: Translator) -> None:
     results = evaluate(translator, STREETS, Corners())
     images = load_held_out(STREETS.images, range(19), CONFIG.data)
     assert STREETS.redrawn is not None
     redrawn = load_held_out(STREETS.redrawn, range(19), CONFIG.data)
     for i in Domain:
-        guesses = {"translated": translator.translate(images[i], i), "do_nothing": images[i], "real": redrawn[i.other]}
-        for what, guess in guesses.items():
-            assert results[i.direction][what].keys() == set(NAMES)
-            expected = of_pairs(guess, images[i.other])
-            assert chosen(results[i.direction][what], PAIRED) == pytest.approx(expected, rel=1e-4)
+        candidates = {"translated": translator.translate(images[i], i), "identity": images[i], "real": redrawn[i.other]}
+        for group, candidate in candidates.items():
+            assert results[i.direction][group].keys() == set(NAMES)
+            expected = paired_metrics(candidate, images[i.other])
+            assert select(results[i.direction][group], PAIRED) == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_figures_beside_the_input_are_those_of_all_at_once(translator: Translator) -> None:
+def test_metrics_against_the_input_are_those_of_all_at_once(translator: Translator) -> None:
     results = evaluate(translator, STREETS, Corners())
     images = load_held_out(STREETS.images, range(19), CONFIG.data)
-    names = ("colour_correlation", "identity_distance", "spread")
+    by_name = {
+        "colour_correlation": metrics.color_correlation,
+        "identity_distance": metrics.identity_distance,
+        "spread": metrics.diversity,
+    }
     for i in Domain:
         translation = translator.translate(images[i], i)
-        guesses = {"translated": translation, "do_nothing": images[i], "real": images[i.other]}
-        for what, guess in guesses.items():
-            expected = {name: getattr(metrics, name)(metrics.written(guess), images[i]) for name in names}
-            assert chosen(results[i.direction][what], names) == pytest.approx(expected, rel=1e-4)
-        assert results[i.direction]["do_nothing"]["identity_distance"] == 0
+        candidates = {"translated": translation, "identity": images[i], "real": images[i.other]}
+        for group, candidate in candidates.items():
+            candidate = metrics.quantize(candidate)
+            expected = {name: float(torch.as_tensor(by_name[name](candidate, images[i])).mean()) for name in by_name}
+            assert select(results[i.direction][group], tuple(by_name)) == pytest.approx(expected, rel=1e-4)
+        assert results[i.direction]["identity"]["identity_distance"] == 0
         backs = {
-            "cycle_psnr": metrics.psnr(translator.translate(translation, i.other), images[i]),
-            "reconstruction_psnr": metrics.psnr(translator.reconstruct(images[i], i), images[i]),
+            "cycle_psnr": float(metrics.psnr(translator.translate(translation, i.other), images[i]).mean()),
+            "reconstruction_psnr": float(metrics.psnr(translator.reconstruct(images[i], i), images[i]).mean()),
         }
-        assert chosen(results[i.direction]["translated"], tuple(backs)) == pytest.approx(backs, rel=1e-4)
-        assert chosen(results[i.direction]["real"], tuple(backs)) == dict.fromkeys(backs)
+        assert select(results[i.direction]["translated"], tuple(backs)) == pytest.approx(backs, rel=1e-4)
+        assert select(results[i.direction]["real"], tuple(backs)) == dict.fromkeys(backs)
 
 
 @pytest.mark.parametrize("test", [STREETS, unpaired(18, 5), unpaired(3, 19)], ids=["pairs", "18-5", "3-19"])
-def test_kid_is_beside_the_held_out_images_of_the_other_domain(translator: Translator, test: HeldOut) -> None:
+def test_kid_compares_with_the_held_out_candidateof_the_other_domain(translator: Translator, test: HeldOut) -> None:
     features = Corners()
     results = evaluate(translator, test, features)
     images = load_held_out(test.images, range(19), CONFIG.data)
     for i in Domain:
         real = features(images[i.other])
         sets = {
-            "translated": (features(metrics.written(translator.translate(images[i], i))), real),
-            "do_nothing": (features(images[i]), real),
+            "translated": (features(metrics.quantize(translator.translate(images[i], i))), real),
+            "identity": (features(images[i]), real),
             "real": (real[::2], real[1::2]),
         }
-        for what, (guess, reference) in sets.items():
-            found = results[i.direction][what]
-            assert (found["images"], found["reference_images"]) == (len(guess), len(reference))
-            if min(len(guess), len(reference)) < 2:
-                assert chosen(found, KID) == dict.fromkeys(KID)
+        for group, (candidate, reference) in sets.items():
+            values = results[i.direction][group]
+            assert (values["images"], values["reference_images"]) == (len(candidate), len(reference))
+            if min(len(candidate), len(reference)) < 2:
+                assert select(values, KID) == dict.fromkeys(KID)
             else:
-                expected = (metrics.kid(guess, reference), *metrics.kid_interval(guess, reference))
-                assert tuple(chosen(found, KID).values()) == pytest.approx(expected, rel=1e-4)
+                expected = (metrics.kid(candidate, reference), *metrics.kid_interval(candidate, reference))
+                assert tuple(select(values, KID).values()) == pytest.approx(expected, rel=1e-4)
 
 
-def test_of_unpaired_images_nothing_is_told_that_needs_pairs(translator: Translator) -> None:
+def test_the_identity_baseline_keeps_its_old_name_beside_the_new_one(translator: Translator) -> None:
+    for groups in evaluate(translator, unpaired(3, 2), Corners()).values():
+        assert groups.keys() == {"translated", "identity", "do_nothing", "real"}
+        assert groups["do_nothing"] == groups["identity"]
+
+
+def test_unpaired_candidatehave_no_paired_metrics(translator: Translator) -> None:
     results = evaluate(translator, unpaired(18, 5), Corners())
     for groups in results.values():
         for values in groups.values():
-            assert chosen(values, PAIRED) == dict.fromkeys(PAIRED)
+            assert select(values, PAIRED) == dict.fromkeys(PAIRED)
             assert values["spread"] is not None
         assert groups["real"]["identity_distance"] is None
         assert groups["translated"]["cycle_psnr"] is not None
 
 
-def test_pairs_of_folders_have_no_ceiling_but_true_counterparts(translator: Translator) -> None:
+def test_pairs_in_folders_have_true_counterparts_but_no_upper_bound(translator: Translator) -> None:
     results = evaluate(translator, replace(STREETS, redrawn=None), Corners())
     complete = evaluate(translator, STREETS, Corners())
     for direction, groups in results.items():
@@ -159,16 +171,16 @@ def test_pairs_of_folders_have_no_ceiling_but_true_counterparts(translator: Tran
         }
 
 
-def test_without_features_the_rest_is_told(translator: Translator) -> None:
+def test_without_features_the_other_metrics_remain(translator: Translator) -> None:
     results, complete = evaluate(translator, STREETS), evaluate(translator, STREETS, Corners())
     gone = (*KID, "fid", "feature_distance")
     for direction, groups in results.items():
-        for what, values in groups.items():
-            assert values == complete[direction][what] | dict.fromkeys(gone)
+        for group, values in groups.items():
+            assert values == complete[direction][group] | dict.fromkeys(gone)
 
 
 @pytest.mark.parametrize(("dimension", "known"), [(9, True), (10, False)])
-def test_fid_is_told_from_twice_as_many_images_as_features(translator: Translator, dimension: int, known: bool) -> None:
+def test_fid_needs_twice_as_many_candidateas_features(translator: Translator, dimension: int, known: bool) -> None:
     class Few(Corners):
         def __call__(self, images: Tensor) -> Tensor:
             return super().__call__(images)[:, :dimension]
@@ -176,11 +188,11 @@ def test_fid_is_told_from_twice_as_many_images_as_features(translator: Translato
     results = evaluate(translator, STREETS, Few())  # 19 images
     for groups in results.values():
         assert (groups["translated"]["fid"] is not None) == known
-        assert (groups["do_nothing"]["fid"] is not None) == known
+        assert (groups["identity"]["fid"] is not None) == known
         assert groups["real"]["fid"] is None
 
 
-def test_another_translator_on_the_same_images_reads_only_what_it_translates() -> None:
+def test_a_second_translator_extracts_features_of_its_translations_alone() -> None:
     features, test = Corners(), unpaired(18, 5)
     evaluator = Evaluator(test, CONFIG.data, features)
     first = evaluator.metrics(make_translator(1))
@@ -193,14 +205,14 @@ def test_another_translator_on_the_same_images_reads_only_what_it_translates() -
     assert evaluator.metrics(make_translator(1)) == first
 
 
-def test_redrawn_images_are_drawn_once(translator: Translator) -> None:
+def test_redrawn_candidateare_drawn_once(translator: Translator) -> None:
     again = PerDomain.of(lambda i: Source(STREETS.images[i], 19))
     evaluator = Evaluator(replace(STREETS, redrawn=PerDomain(again.a, again.b)), CONFIG.data, Corners())
     assert evaluator.metrics(translator) == evaluator.metrics(translator)
     assert again.a.read == again.b.read == list(range(19))
 
 
-def test_of_long_lists_a_part_is_taken_evenly(translator: Translator) -> None:
+def test_long_lists_are_subsampled_evenly(translator: Translator) -> None:
     test = unpaired(18, 5)
     results = Evaluator(test, CONFIG.data, at_most=6).metrics(translator)
     assert (results["a2b"]["translated"]["images"], results["a2b"]["translated"]["reference_images"]) == (6, 5)
@@ -208,16 +220,16 @@ def test_of_long_lists_a_part_is_taken_evenly(translator: Translator) -> None:
     assert test.images.a.read == [0, 3, 6, 9, 12, 15]
 
 
-def test_images_that_cannot_be_read_are_passed_over_on_wish(translator: Translator) -> None:
+def test_unreadable_candidateare_skipped_where_the_configuration_says_so(translator: Translator) -> None:
     skipping = replace(CONFIG.data, on_bad_image="skip")
     damaged = Source(STREETS.images.a, 19, {0, 17})
     test = replace(STREETS, images=PerDomain(damaged, STREETS.images.b))
     evaluator = Evaluator(test, skipping, Corners())
-    found = evaluator.metrics(translator)
+    values = evaluator.metrics(translator)
     good = [k for k in range(19) if k not in damaged.bad]
     images = load_held_out(STREETS.images, range(19), CONFIG.data).map(lambda images: images[good])
-    assert found["a2b"]["translated"]["images"] == 17
-    assert found["a2b"]["do_nothing"]["psnr"] == pytest.approx(metrics.psnr(images.a, images.b), rel=1e-5)
+    assert values["a2b"]["translated"]["images"] == 17
+    assert values["a2b"]["identity"]["psnr"] == pytest.approx(float(metrics.psnr(images.a, images.b).mean()), rel=1e-5)
     damaged.bad.add(3)
     assert evaluator.metrics(translator) == evaluate_with(translator, test)
     with pytest.raises(ImageError, match="image 0 is damaged"):
@@ -228,7 +240,7 @@ def evaluate_with(translator: Translator, test: HeldOut) -> object:
     return Evaluator(test, replace(CONFIG.data, on_bad_image="skip"), Corners()).metrics(translator)
 
 
-def test_a_domain_without_a_readable_image_stops_it(translator: Translator) -> None:
+def test_a_domain_without_a_readable_image_is_an_error(translator: Translator) -> None:
     with pytest.raises(ImageError, match="image 2 is damaged"):
         evaluate_with(translator, unpaired(3, 19, {0, 1, 2}))
     # later batches have none of A either, and nothing is wrong with that
@@ -236,15 +248,15 @@ def test_a_domain_without_a_readable_image_stops_it(translator: Translator) -> N
 
 
 @pytest.mark.parametrize("size", [8, 12])
-def test_ssim_is_left_out_of_images_smaller_than_its_window(size: int) -> None:
+def test_candidatesmaller_than_its_window_have_no_ssim(size: int) -> None:
     config = tiny(data={"streets_test": 2, "load_size": size, "crop_size": size})
     networks = build_autoencoders(config.model).requires_grad_(False)
     small = Translator(networks, config, PerDomain("sunny", "rainy"), 0, "cpu", "fp32")
-    found = evaluate(small, open_datasets(config.data).test)["a2b"]["translated"]
-    assert (found["ssim"] is None) == (size < 11)
-    assert found["psnr"] is not None
+    values = evaluate(small, open_datasets(config.data).test)["a2b"]["translated"]
+    assert (values["ssim"] is None) == (size < 11)
+    assert values["psnr"] is not None
 
 
-def test_one_image_each_is_enough_for_what_does_not_compare_images(translator: Translator) -> None:
-    found = evaluate(translator, unpaired(1, 1), Corners())["a2b"]["translated"]
-    assert {name for name, value in found.items() if value is None} == {*KID, "fid", "spread", *PAIRED}
+def test_one_image_each_is_enough_for_metrics_that_do_not_compare_images(translator: Translator) -> None:
+    values = evaluate(translator, unpaired(1, 1), Corners())["a2b"]["translated"]
+    assert {name for name, value in values.items() if value is None} == {*KID, "fid", "spread", *PAIRED}

@@ -1,17 +1,83 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
-from unit.evaluation.grids import in_column, in_row, sample_grid
+from tests.tiny import tiny
+from unit.data.datasets import open_datasets
+from unit.domains import Domain, PerDomain
+from unit.evaluation.grids import contact_sheet, in_column, sample_grids
+from unit.evaluation.held_out import load_held_out
+from unit.model.networks import build_autoencoders
+from unit.translation.translator import Translator
+
+CONFIG = tiny(data={"streets_test": 3})
+TEST = open_datasets(CONFIG.data).test
+SIDE, GAP, WIDE_GAP = 16, 2, 12
 
 
-def test_a_row_and_a_column_by_hand() -> None:
-    small, large = torch.zeros(3, 1, 1), torch.full((3, 2, 1), -1.0)
-    assert in_row([small, large], gap=1)[0].tolist() == [[0, 1, -1], [1, 1, -1]]
-    assert in_column([small, large], gap=1)[0].tolist() == [[0], [1], [-1], [-1]]
+@pytest.fixture(scope="module")
+def translator() -> Translator:
+    networks = build_autoencoders(CONFIG.model).requires_grad_(False)
+    return Translator(networks, CONFIG, PerDomain("sunny", "rainy"), 0, "cpu", "fp32")
 
 
-def test_a_grid_has_its_rows_in_blocks() -> None:
-    inputs = torch.arange(3.0)[:, None, None, None].expand(3, 3, 1, 1) / 10
-    grid = sample_grid([inputs, -inputs], blocks=2, gap=1)
-    white = 1.0
-    expected = [[0.0, white, 0.0, *[white] * 4, 0.2, white, -0.2], [white] * 10, [0.1, white, -0.1, *[white] * 7]]
-    torch.testing.assert_close(grid[0], torch.tensor(expected))
+def span(count: int, gap: int = GAP, side: int = SIDE) -> int:
+    """Pixels of a row of images with gaps in between."""
+    return count * side + (count - 1) * gap
+
+
+def cell(grid: torch.Tensor, row: int, column: int, left: int = 0) -> torch.Tensor:
+    """The image at a place in the block that begins at `left`."""
+    top, left = row * (SIDE + GAP), left + column * (SIDE + GAP)
+    return grid[:, top : top + SIDE, left : left + SIDE]
+
+
+def test_a_contact_sheet_has_a_block_per_direction(translator: Translator) -> None:
+    sheet = contact_sheet(translator, TEST, rows=2)
+    assert sheet.shape == (3, span(2), span(2, WIDE_GAP, side=span(3)))
+    images = load_held_out(TEST.images, range(2), CONFIG.data)
+    for row in range(2):
+        assert torch.equal(cell(sheet, row, 0), images.a[row])
+        assert torch.equal(cell(sheet, row, 2), images.b[row])
+        assert torch.equal(cell(sheet, row, 0, span(3) + WIDE_GAP), images.b[row])
+    assert sheet[:, :, span(3) : span(3) + WIDE_GAP].min() == 1  # white
+
+
+def test_the_sheet_of_unpaired_images_shows_inputs_and_translations_alone(translator: Translator) -> None:
+    sheet = contact_sheet(translator, replace(TEST, paired=False, redrawn=None), rows=2)
+    assert sheet.shape == (3, span(2), span(2, WIDE_GAP, side=span(2)))
+    images = load_held_out(TEST.images, range(1), CONFIG.data)
+    assert torch.equal(cell(sheet, 0, 0), images.a[0])
+    assert torch.equal(cell(sheet, 0, 0, span(2) + WIDE_GAP), images.b[0])
+
+
+def test_sample_grids_show_input_translation_cycle_reconstruction(translator: Translator) -> None:
+    grids = sample_grids(translator, TEST)
+    images = load_held_out(TEST.images, range(3), CONFIG.data)
+    second = span(4) + 4 * GAP
+    for i in Domain:
+        assert grids[i].shape == (3, span(2), span(2, 4 * GAP, side=span(4)))
+        translation = translator.translate(images[i], i)
+        cycle, reconstruction = translator.translate(translation, i.other), translator.reconstruct(images[i], i)
+        for column, expected in enumerate((images[i], translation, cycle, reconstruction)):
+            assert torch.equal(cell(grids[i], 0, column), expected[0])
+            assert torch.equal(cell(grids[i], 1, column), expected[1])
+            assert torch.equal(cell(grids[i], 0, column, second), expected[2])
+            assert cell(grids[i], 1, column, second).min() == 1  # three images: white
+
+
+def test_both_grids_have_one_size_however_many_images_a_domain_has(translator: Translator) -> None:
+    few = open_datasets(tiny(data={"streets_test": 1}).data).test
+    test = replace(TEST, images=PerDomain(few.images.a, TEST.images.b), paired=False)
+    grids = sample_grids(translator, test)
+    assert grids.a.shape == grids.b.shape
+    column = in_column(list(grids), gap=3)
+    height = grids.a.shape[1]
+    assert torch.equal(column[:, :height], grids.a)
+    assert column[:, height : height + 3].min() == 1
+    assert torch.equal(column[:, height + 3 :], grids.b)
+
+
+def test_a_single_image_is_a_grid_without_gaps() -> None:
+    assert torch.equal(in_column([torch.zeros(3, 2, 2)]), torch.zeros(3, 2, 2))

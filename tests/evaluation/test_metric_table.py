@@ -1,30 +1,27 @@
 import pytest
 
 from unit.domains import Domain, PerDomain
-from unit.evaluation.metric_table import NAMES, PAIRED, Metrics, table
+from unit.evaluation.metric_table import GROUPS, NAMES, PAIRED, Metrics, table
 
 SUNNY_RAINY = PerDomain("sunny", "rainy")
 
 
 def metrics(**changes: float | None) -> Metrics:
-    """A different number at each place."""
+    """A different number in each cell."""
     numbers = iter(range(1, 1000))
     return {
-        i.direction: {
-            guess: {name: next(numbers) + 0.25 for name in NAMES} | changes
-            for guess in ("translated", "do_nothing", "real")
-        }
+        i.direction: {group: {name: next(numbers) + 0.25 for name in NAMES} | changes for group in GROUPS}
         for i in Domain
     }
 
 
-def test_the_table_has_every_figure_in_its_place() -> None:
-    every = metrics(images=1200, reference_images=34)
-    lines = table(every, SUNNY_RAINY).splitlines()
-    blocks = {heading: k for k, heading in enumerate(lines) if " to " in heading and "beside" in heading}
-    assert list(blocks) == [f"{way}, 1,200 images beside 34 real" for way in ("sunny to rainy", "rainy to sunny")]
-    for groups, start in zip(every.values(), blocks.values(), strict=True):
-        assert lines[start + 1].split() == ["better", "translated", "do", "nothing", "real"]
+def test_the_table_has_every_metric_in_its_cell() -> None:
+    given = metrics(images=1200, reference_images=34)
+    lines = table(given, SUNNY_RAINY).splitlines()
+    blocks = {heading: k for k, heading in enumerate(lines) if " to " in heading and " vs. " in heading}
+    assert list(blocks) == [f"{way}, 1,200 images vs. 34 real" for way in ("sunny to rainy", "rainy to sunny")]
+    for groups, start in zip(given.values(), blocks.values(), strict=True):
+        assert lines[start + 1].split() == ["better", "translated", "identity", "real"]
         cells = [line[45:].replace(" to ", "-").split() for line in lines[start + 2 : start + 14]]
         numbers = [[float(cell) for cell in row] for k, row in enumerate(cells) if k != 1]
         shown = [name for name in NAMES if not name.startswith(("kid_", "images", "reference"))]
@@ -44,7 +41,7 @@ def test_the_table_names_the_features() -> None:
     ("gone", "words"),
     [(PAIRED, ("PSNR", "SSIM", "pixels")), (("kid", "kid_low", "kid_high", "fid"), ("KID", "FID", "95 %"))],
 )
-def test_figures_that_there_are_not_have_no_rows(gone: tuple[str, ...], words: tuple[str, ...]) -> None:
+def test_metrics_without_values_have_no_rows(gone: tuple[str, ...], words: tuple[str, ...]) -> None:
     def starts(text: str, word: str) -> int:
         return sum(line.strip().startswith(word) for line in text.splitlines())
 
@@ -54,9 +51,9 @@ def test_figures_that_there_are_not_have_no_rows(gone: tuple[str, ...], words: t
         assert starts(without, word) == 0
 
 
-def test_a_figure_without_meaning_leaves_its_cell_empty() -> None:
-    some = metrics()
-    some["a2b"]["do_nothing"]["cycle_psnr"] = None
-    some["a2b"]["real"]["cycle_psnr"] = None
-    (row, _) = [line for line in table(some, SUNNY_RAINY).splitlines() if "there and back" in line]
+def test_a_value_without_meaning_leaves_its_cell_empty() -> None:
+    values = metrics()
+    values["a2b"]["identity"]["cycle_psnr"] = None
+    values["a2b"]["real"]["cycle_psnr"] = None
+    (row, _) = [line for line in table(values, SUNNY_RAINY).splitlines() if "cycle PSNR" in line]
     assert len(row[43:].split()) == 1

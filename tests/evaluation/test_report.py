@@ -18,14 +18,12 @@ from unit.config import Config
 from unit.config_file import write_config
 from unit.domains import Domain, PerDomain
 from unit.errors import ConfigError
-from unit.evaluation import metric_table
+from unit.evaluation import metric_table, metrics
 from unit.evaluation.held_out import load_held_out
-from unit.evaluation.report.curves import Chart, Curve, charts, rough, smoothed, thinned
-from unit.evaluation.report.drawing import drawn
-from unit.evaluation.report.images import Rated, evenly, rated, worst_and_best
-from unit.evaluation.report.page import element, text
+from unit.evaluation.report.charts import Chart, Curve, charts, draw
+from unit.evaluation.report.images import Embedded, Rated, evenly_spaced, rate, worst_and_best
 from unit.evaluation.report.run import Run
-from unit.evaluation.report.write import report_unless_it_fails, write_report
+from unit.evaluation.report.write import macros, report_unless_it_fails, text, write_report
 from unit.model.networks import build_autoencoders
 from unit.translation.translator import Translator
 
@@ -47,7 +45,7 @@ def _quick_features(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_run(run: Path, config: Config, names: PerDomain[str] = NAMES, step: int = 12) -> Path:
-    """A run's folder as training leaves it, of random networks; one line of the log is cut short."""
+    """A run directory as training leaves it, of random networks; the log's last line is cut short."""
     torch.manual_seed(0)
     networks = build_autoencoders(config.model).requires_grad_(False)
     Translator(networks, config, names, step, "cpu", "fp32").save(run / "model.safetensors")
@@ -69,7 +67,7 @@ def make_run(run: Path, config: Config, names: PerDomain[str] = NAMES, step: int
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four folders of a few images, with names of all kinds, in a place with a hostile name."""
+    """Four folders of a few images with all kinds of names, below a folder with a hostile name."""
     root, random = tmp_path_factory.mktemp("photos") / "<script>hacked=1;'&", np.random.default_rng(0)
     for k, folder in enumerate(("trainA", "trainB", "testA", "testB")):
         (root / folder).mkdir(parents=True)
@@ -109,8 +107,8 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-def opened(browser: Browser, path: Path) -> tuple[Page, list[str], list[str]]:
-    """The page, what it complained about, and what it asked for from elsewhere."""
+def open_report(browser: Browser, path: Path) -> tuple[Page, list[str], list[str]]:
+    """Open the report: the page, its complaints, and its requests to elsewhere."""
     page, complaints, requests = browser.new_page(viewport={"width": 400, "height": 800}), list[str](), list[str]()
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -124,11 +122,11 @@ def opened(browser: Browser, path: Path) -> tuple[Page, list[str], list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["unpaired", "streets"])
-def test_in_a_browser_images_load_and_nothing_is_asked_for(
+def test_in_a_browser_images_load_and_nothing_is_requested(
     kind: str, browser: Browser, request: pytest.FixtureRequest
 ) -> None:
     run: Path = request.getfixturevalue(kind)
-    page, complaints, requests = opened(browser, write_report(run, "cpu", "fp32"))
+    page, complaints, requests = open_report(browser, write_report(run, "cpu", "fp32"))
     widths = page.evaluate("Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth)))")
     shown = {"unpaired": 2 * (4 + 5 + 4 + 4), "streets": 3 * 2 * (5 + 2 + 2)}[kind]
     assert len(widths) == shown + len(STEPS)
@@ -139,8 +137,8 @@ def test_in_a_browser_images_load_and_nothing_is_asked_for(
 
 
 @pytest.mark.slow
-def test_the_slider_shows_the_step_it_stands_at(streets: Path, browser: Browser) -> None:
-    page, complaints, _ = opened(browser, write_report(streets, "cpu", "fp32"))
+def test_the_slider_shows_its_step(streets: Path, browser: Browser) -> None:
+    page, complaints, _ = open_report(browser, write_report(streets, "cpu", "fp32"))
     slider, label = page.get_by_role("slider"), page.locator(".controls output")
 
     def visible() -> list[str]:
@@ -169,8 +167,8 @@ def test_the_slider_shows_the_step_it_stands_at(streets: Path, browser: Browser)
 
 
 @pytest.mark.slow
-def test_the_legend_has_the_values_under_the_pointer(streets: Path, browser: Browser) -> None:
-    page, complaints, _ = opened(browser, write_report(streets, "cpu", "fp32"))
+def test_the_legend_shows_the_values_under_the_pointer(streets: Path, browser: Browser) -> None:
+    page, complaints, _ = open_report(browser, write_report(streets, "cpu", "fp32"))
     for title, last, middle in (("KL losses", ["0.00694"] * 2, 1 / 36), ("Images per second", ["4"], 4)):
         chart = page.locator(".chart").filter(has_text=title)
         assert chart.locator("b").all_inner_texts() == last
@@ -188,8 +186,8 @@ def test_the_legend_has_the_values_under_the_pointer(streets: Path, browser: Bro
 
 
 @pytest.mark.slow
-def test_what_users_named_stays_text(unpaired: Path, browser: Browser) -> None:
-    page, complaints, requests = opened(browser, write_report(unpaired, "cpu", "fp32"))
+def test_names_given_by_users_stay_text(unpaired: Path, browser: Browser) -> None:
+    page, complaints, requests = open_report(browser, write_report(unpaired, "cpu", "fp32"))
     assert page.evaluate("[typeof hacked, document.scripts.length, document.querySelectorAll('main b b').length]") == [
         *("undefined", 1),
         0,
@@ -216,7 +214,7 @@ def test_the_same_run_gives_the_same_bytes_and_nothing_else_is_touched(unpaired:
     assert after == before
 
 
-def test_the_first_sentence_says_what_the_run_is(streets: Path) -> None:
+def test_the_first_sentence_summarizes_the_run(streets: Path) -> None:
     introduction = report(streets).partition("<nav>")[0]
     words = re.sub("<[^>]*>", "", introduction.partition("<header>")[2])
     assert "Run streets: 12 of 6 steps in less than a minute on cpu, fp32; finished." in words
@@ -225,7 +223,7 @@ def test_the_first_sentence_says_what_the_run_is(streets: Path) -> None:
 
 @pytest.mark.parametrize(
     ("steps", "written", "ending"),
-    [(12, 12, "finished"), (20, 12, "stopped there"), (20, 8, "still training, or broken off")],
+    [(12, 12, "finished"), (20, 12, "stopped there"), (20, 8, "still training, or interrupted")],
 )
 def test_how_a_run_ended_follows_from_its_steps(tmp_path: Path, steps: int, written: int, ending: str) -> None:
     run = make_run(tmp_path / "run", tiny(train={"steps": steps}), step=written)
@@ -244,60 +242,58 @@ def test_how_a_run_ended_follows_from_its_steps(tmp_path: Path, steps: int, writ
         (["metrics.jsonl", "samples", "environment.json", "config.yaml"], {"curves", "steps", "environment"}),
     ],
 )
-def test_of_a_part_that_is_missing_it_says_so(streets: Path, gone: list[str], missing: set[str]) -> None:
+def test_a_missing_part_is_named_in_its_section(streets: Path, gone: list[str], missing: set[str]) -> None:
     for name in gone:
         path = streets / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    found = sections(report(streets))
-    assert len(found) == 8
-    assert {key for key, content in found.items() if "Not to be had" in content} == missing
+    content = sections(report(streets))
+    assert len(content) == 8
+    assert {key for key, section in content.items() if "unavailable" in section} == missing
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "metrics.jsonl", "environment.json", "config.yaml"])
 @pytest.mark.parametrize("content", [b"\xff<script>", b"[[[", b'{"step": 1e999}\n[1]\n{"step": 5, "x": [1]}'])
-def test_a_damaged_part_leaves_the_others(streets: Path, name: str, content: bytes) -> None:
+def test_a_damaged_part_leaves_the_others_intact(streets: Path, name: str, content: bytes) -> None:
     (streets / name).write_bytes(content)
-    assert "Not to be had" not in sections(report(streets))["steps"]
+    assert "unavailable" not in sections(report(streets))["steps"]
 
 
-def test_without_the_folders_it_says_where_they_were(unpaired: Path, photos: Path) -> None:
+def test_without_the_image_folders_it_names_them(unpaired: Path, photos: Path) -> None:
     write_config(tiny(data={"root": str(photos / "moved")}), unpaired / "config.yaml")
-    found = sections(report(unpaired))
-    assert {key for key, content in found.items() if "Not to be had" in content} == {"images", "metrics", "extremes"}
-    assert text(photos / "moved") in found["images"]
-    assert text(photos / "moved") in found["data"]
+    content = sections(report(unpaired))
+    assert {key for key, section in content.items() if "unavailable" in section} == {"images", "metrics", "extremes"}
+    assert text(photos / "moved") in content["images"]
+    assert text(photos / "moved") in content["data"]
 
 
-def test_a_image_that_cannot_be_read_is_passed_over(tmp_path: Path, photos: Path) -> None:
+def test_an_unreadable_image_is_skipped(tmp_path: Path, photos: Path) -> None:
     shutil.copytree(photos, tmp_path / "photos")
     damaged = tmp_path / "photos" / "testA" / HOSTILE[0]
     damaged.write_bytes(b"none")
     (tmp_path / "photos" / "trainA" / HOSTILE[1]).write_bytes(b"none")
-    found = sections(report(make_run(tmp_path / "run", tiny(data={"root": str(tmp_path / "photos")}))))
-    assert not any("Not to be had" in content for content in found.values())
-    assert text(HOSTILE[0]) not in found["images"].partition("rainy")[0]
-    assert "3 images beside 4 real" in found["metrics"]
+    content = sections(report(make_run(tmp_path / "run", tiny(data={"root": str(tmp_path / "photos")}))))
+    assert not any("unavailable" in section for section in content.values())
+    assert text(HOSTILE[0]) not in content["images"].partition("rainy")[0]
+    assert "3 images vs. 4 real" in content["metrics"]
 
 
-def test_the_figures_are_those_that_are_given(streets: Path) -> None:
+def test_given_metrics_are_displayed(streets: Path) -> None:
     group: dict[str, float | None] = dict.fromkeys(metric_table.NAMES)
     given = {
-        i.direction: {
-            guess: {**group, "kid": 100 * k + n} for n, guess in enumerate(("translated", "do_nothing", "real"))
-        }
+        i.direction: {name: {**group, "kid": 100 * k + n} for n, name in enumerate(metric_table.GROUPS)}
         for k, i in enumerate(Domain, 1)
     }
-    found = sections(report(streets, metrics=given, features="Corners"))["metrics"]
-    rows = [re.sub("<[^>]*>", " ", row).split() for row in re.findall("<tr>(.*?)</tr>", found)]
+    content = sections(report(streets, metrics=given, features="Corners"))["metrics"]
+    rows = [re.sub("<[^>]*>", " ", row).split() for row in re.findall("<tr>(.*?)</tr>", content)]
     wanted = [["KID", "x", "1000,", "Corners", "lower", *(f"{100 * k + n}.0" for n in range(3))] for k in (1, 2)]
     assert [row for row in rows if row[0] == "KID"] == wanted
 
 
-def test_only_what_differs_from_the_defaults_stands_before_the_whole_configuration(streets: Path) -> None:
-    first, _, whole = sections(report(streets))["configuration"].partition("<details>")
+def test_changed_keys_come_before_the_complete_configuration(streets: Path) -> None:
+    first, _, complete = sections(report(streets))["configuration"].partition("<details>")
     changed = {key for key, value in TINY.to_flat_dict().items() if value != Config().to_flat_dict()[key]}
     assert set(re.findall(r'<th scope="row">([\w.]+)', first)) == changed | {"data.streets_test"}
-    assert "weight_decay: 0.0001" in whole
+    assert "weight_decay: 0.0001" in complete
 
 
 def test_a_report_of_many_large_samples_stays_below_ten_megabytes(streets: Path) -> None:
@@ -312,13 +308,13 @@ def test_a_report_of_many_large_samples_stays_below_ten_megabytes(streets: Path)
     assert (streets / "report.html").stat().st_size < 10e6
 
 
-def test_a_folder_that_is_no_run_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is no run's folder"):
+def test_a_folder_that_is_not_a_run_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a run directory"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_at_a_runs_end_a_failure_is_one_line(
+def test_at_the_end_of_a_run_a_failure_is_one_line(
     streets: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert report_unless_it_fails(streets, "cpu", "fp32") == streets / "report.html"
@@ -332,30 +328,32 @@ def test_at_a_runs_end_a_failure_is_one_line(
 # Images
 
 
-def test_pairs_are_rated_by_the_real_image_and_others_by_what_comes_back(streets: Path, unpaired: Path) -> None:
+def test_pairs_are_rated_against_the_target_and_others_by_their_cycle(streets: Path, unpaired: Path) -> None:
     for run in (Run(streets, "cpu", "fp32"), Run(unpaired, "cpu", "fp32")):
         test, translator = run.datasets.test, run.translator
         images = load_held_out(test.images, range(5), run.data)
-        for i, ratings in zip(Domain, rated(run), strict=True):
+        for i, ratings in zip(Domain, rate(run), strict=True):
             assert [rating.index for rating in ratings] == list(range(len(test.images[i])))
             translations = translator.translate(images[i], i)
             for k, rating in enumerate(ratings):
                 if test.paired:
-                    expected = metrics.ssim(translations[k][None], images[i.other][k][None])
+                    expected = float(metrics.ssim(translations[k][None], images[i.other][k][None]))
                 else:
-                    expected = metrics.psnr(translator.translate(translations, i.other)[k][None], images[i][k][None])
+                    expected = float(
+                        metrics.psnr(translator.translate(translations, i.other)[k][None], images[i][k][None])
+                    )
                 assert rating.score == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
-def test_of_many_held_out_images_some_are_rated(streets: Path) -> None:
+def test_long_lists_are_rated_in_part(streets: Path) -> None:
     write_config(tiny(data={"streets_test": 5}), streets / "config.yaml")
     run = Run(streets, "cpu", "fp32")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unit.evaluation.report.images._MOST_RATED", 2)
-        assert [rating.index for rating in rated(run).a] == [0, 3]
+        patch.setattr("unit.evaluation.report.images._MAX_RATED", 2)
+        assert [rating.index for rating in rate(run).a] == [0, 3]
 
 
-def test_the_worst_come_first_and_no_image_is_both() -> None:
+def test_the_worst_come_first_and_no_image_is_both_worst_and_best() -> None:
     ratings = [Rated(k, score) for k, score in enumerate((0.5, 0.1, 0.9, 0.3, 0.7))]
     worst, best = worst_and_best(ratings, 12)
     assert [rating.index for rating in worst] == [1, 3]
@@ -365,44 +363,48 @@ def test_the_worst_come_first_and_no_image_is_both() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 40])
-def test_some_of_many_sheets_are_the_first_the_last_and_evenly_between(count: int) -> None:
+def test_evenly_spaced_keeps_the_first_and_the_last(count: int) -> None:
     items = [(k, Path()) for k in range(100)]
-    chosen = [k for k, _ in evenly(items, count)]
+    chosen = [k for k, _ in evenly_spaced(items, count)]
     assert len(chosen) == count
     assert (chosen[0], chosen[-1]) == (0, 99)
     gaps = {b - a for a, b in pairwise(chosen)}
     assert max(gaps) - min(gaps) <= 1
-    assert evenly(items[:count], count) == items[:count]
+    assert evenly_spaced(items[:count], count) == items[:count]
 
 
 # Curves
 
 
+def curve(values: object, stride: int = 1) -> Curve:
+    array = np.asarray(values, dtype=float)
+    return Curve("curve", stride * np.arange(len(array)), array)
+
+
 def test_thinning_keeps_every_peak() -> None:
     values = np.random.default_rng(0).normal(size=12_345)
     values[7000], values[7001] = 50, -60
-    points = [(7 * k, float(value)) for k, value in enumerate(values)]
-    thin = thinned(points)
-    assert len(thin) <= 500
-    assert set(thin) <= set(points)
-    assert thin == sorted(thin)
-    assert {(49_000, 50.0), (49_007, -60.0)} <= set(thin)
-    assert thinned(points[:500]) == points[:500]
+    points = curve(values, stride=7)
+    thin = points.thinned()
+    assert len(thin.steps) <= 500
+    assert np.array_equal(thin.values, values[thin.steps // 7])
+    assert (np.diff(thin.steps) > 0).all()
+    assert {50.0, -60.0} <= set(thin.values)
+    assert curve(values[:500]).thinned().values.tolist() == values[:500].tolist()
 
 
-def test_the_mean_follows_a_line_and_halves_noise() -> None:
-    line = [(k, 3.0 * k) for k in range(400)]
-    assert np.allclose(smoothed(line), line)
-    zigzag = [(k, float((-1) ** k)) for k in range(400)]
-    assert max(abs(value) for _, value in smoothed(zigzag)[4:-4]) < 0.15
-    assert (rough(line), rough(zigzag), rough(zigzag[:20])) == (False, True, False)
+def test_smoothing_keeps_a_line_and_reduces_noise() -> None:
+    line, zigzag = curve(3.0 * np.arange(400)), curve((-1.0) ** np.arange(400))
+    assert np.allclose(line.smoothed().values, line.values)
+    assert np.abs(zigzag.smoothed().values[4:-4]).max() < 0.15
+    assert (line.noisy, zigzag.noisy, curve(zigzag.values[:20]).noisy) == (False, True, False)
 
 
-def test_losses_of_a_kind_share_axes_and_alarms_are_no_curves() -> None:
+def test_related_losses_share_axes_and_alarms_are_not_curves() -> None:
     tags = [f"loss/{term}_{i}" for i in Domain for term in ("cycle", "reconstruction", "kl", "cycle_kl", "brand_new")]
     tags += ["alarm/collapse", "optimizer/learning_rate_generator", "val/psnr_a2b", "perf/gpu_memory_gb"]
-    found = charts({tag: {1: 2.0} for tag in tags} | {"val/empty": {}}, PerDomain("sun", "rain"))
-    labels = {chart.title: [curve.label for curve in chart.curves] for chart in found}
+    drawn = charts({tag: {1: 2.0} for tag in tags} | {"val/empty": {}}, PerDomain("sun", "rain"))
+    labels = {chart.title: [curve.label for curve in chart.curves] for chart in drawn}
     assert labels == {
         "Reconstruction and cycle losses": ["reconstruction, sun", "reconstruction, rain", "cycle, sun", "cycle, rain"],
         "KL losses": ["KL, sun", "KL, rain", "cycle KL, sun", "cycle KL, rain"],
@@ -418,7 +420,7 @@ def test_losses_of_a_kind_share_axes_and_alarms_are_no_curves() -> None:
     [[5.0], [0.0, 0.0], [1e-9, 1e9], [-3.0, 4.0], [1e30, -1e30], [0.001] * 9, [0.0, 1e-30], [7.0, 8.0, 160.0]],
 )
 def test_curves_of_all_ranges_lie_inside_their_axes(values: list[float]) -> None:
-    svg = drawn(Chart("any", [Curve("<x>", list(enumerate(values, 10**6)))]))
+    svg = macros().chart(draw(Chart("any", [Curve("<x>", np.arange(len(values)) + 10**6, np.array(values))])))
     spots = re.findall(r"([-\d.]+),([-\d.]+)", "".join(re.findall('points="(.*?)"', svg)))
     spots += re.findall(r'cx="(.*?)" cy="(.*?)"', svg)
     assert len(spots) >= len(values)
@@ -426,8 +428,8 @@ def test_curves_of_all_ranges_lie_inside_their_axes(values: list[float]) -> None
     assert "<x>" not in svg
 
 
-def test_the_greatest_value_is_at_the_top_and_the_last_step_on_the_right() -> None:
-    svg = drawn(Chart("any", [Curve("x", [(0, 1.0), (5, 3.0), (10, 2.0)])]))
+def test_the_largest_value_is_at_the_top_and_the_last_step_on_the_right() -> None:
+    svg = macros().chart(draw(Chart("any", [Curve("x", np.array([0, 5, 10]), np.array([1.0, 3.0, 2.0]))])))
     (points,) = re.findall('class="line c0" points="(.*?)"', svg)
     (x0, y0), (x1, y1), (x2, y2) = (map(float, point.split(",")) for point in points.split())
     assert (x0, x1, x2) == (52, 242, 432)
@@ -437,8 +439,7 @@ def test_the_greatest_value_is_at_the_top_and_the_last_step_on_the_right() -> No
 
 def test_attributes_and_text_are_never_markup() -> None:
     nasty = "\"'<>&\n\udcff"
-    assert text(nasty) == "&quot;&#x27;&lt;&gt;&amp;\\n\\udcff"
-    assert (
-        element("img", alt=nasty, class_="a", hidden=True, data_x=False)
-        == f'<img alt="{text(nasty)}" class="a" hidden>'
-    )
+    assert text(nasty) == "&#34;&#39;&lt;&gt;&amp;\\n\\udcff"
+    image = macros().image(Embedded("data:,", nasty, 1, 2, title=nasty))
+    assert image.strip() == f'<img src="data:," alt="{text(nasty)}" width="1" height="2" title="{text(nasty)}">'
+    assert text(nasty) in macros().table([], [[nasty, nasty]])

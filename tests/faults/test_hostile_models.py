@@ -1,7 +1,7 @@
-"""What is given as a model loads, or is one line and status 2; soon, in little memory, and none of its code runs.
+"""A file given as a model loads, or is refused in one line with status 2: soon, in little memory, its code not run.
 
-What single pieces of metadata and weights may be wrong is in tests/translation/test_translator.py; here it goes through
-the command, in number, and where a file may do harm by its mere size.
+Single faults of metadata and weights are in tests/translation/test_translator.py; here, files go through the command,
+in large numbers, and of sizes that do harm by themselves.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.faults.test_names import Result, put, run
 from tests.tiny import TINY
 from unit.domains import PerDomain
 from unit.model.networks import build_autoencoders
-from unit.translation import translator as module
+from unit.translation import model_file as module
 from unit.translation.translator import MODEL_FILE, Translator
 
 Command = Callable[[str | Path], Result]
@@ -61,17 +61,17 @@ def refusal(result: Result) -> str:
 
 
 def model_of(header: object, data: bytes = b"", length: int | None = None) -> bytes:
-    """A safetensors file with any header: JSON, or bytes as they are."""
+    """A safetensors file with any header: an object for JSON, or raw bytes."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text) if length is None else length) + text + data
 
 
-def taken_apart(content: bytes) -> tuple[dict[str, Any], bytes]:
+def split(content: bytes) -> tuple[dict[str, Any], bytes]:
     size = struct.unpack("<Q", content[:8])[0]
     return json.loads(content[8 : 8 + size]), content[8 + size :]
 
 
-# Harmful by what they run
+# Files with code
 
 
 class Hostile:
@@ -105,10 +105,10 @@ def test_code_is_not_run(tmp_path: Path, translate: Command, kind: str, name: st
     assert kind == "numpy" or "pickle, refused because opening one can run code" in line
 
 
-# Harmful by where they are
+# Unusual paths and sizes
 
 
-def test_what_is_no_file(tmp_path: Path, translate: Command) -> None:
+def test_paths_that_are_not_regular_files(tmp_path: Path, translate: Command) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "endless").symlink_to("/dev/zero")
@@ -123,16 +123,16 @@ def test_what_is_no_file(tmp_path: Path, translate: Command) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs files with holes")
-@pytest.mark.parametrize("kind", ["zeros", "one tensor", "whole model and a tensor", "named as a weight"])
+@pytest.mark.parametrize("kind", ["zeros", "one tensor", "complete model and a tensor", "named as a weight"])
 def test_a_terabyte_of_holes(tmp_path: Path, translate: Command, content: bytes, kind: str) -> None:
-    """A few bytes on the disk."""
-    header, data = taken_apart(content)
+    """Sparse files that take a few bytes on the disk."""
+    header, data = split(content)
     size, first = 10**12, next(name for name in header if name != "__metadata__")
     hole = {"dtype": "F32", "shape": [size // 4], "data_offsets": [len(data), len(data) + size]}
     files: dict[str, Callable[[], bytes]] = {
         "zeros": lambda: b"",
         "one tensor": lambda: model_of({"x": hole | {"data_offsets": [0, size]}}),
-        "whole model and a tensor": lambda: model_of(header | {"zzz": hole}, data),
+        "complete model and a tensor": lambda: model_of(header | {"zzz": hole}, data),
         "named as a weight": lambda: model_of({first: hole | {"data_offsets": [0, size]}}),
     }
     path = tmp_path / "x.safetensors"
@@ -151,9 +151,9 @@ def test_a_large_model_is_refused_by_its_size_alone(
     assert "0.0 GB of memory are free" in refusal(translate(tmp_path / "x.safetensors"))
 
 
-def test_a_tensor_that_nobody_asked_for_is_not_read(tmp_path: Path, translate: Command, content: bytes) -> None:
-    """Also one that would fit."""
-    header, data = taken_apart(content)
+def test_an_unexpected_tensor_is_not_read(tmp_path: Path, translate: Command, content: bytes) -> None:
+    """Not even one that would fit into memory."""
+    header, data = split(content)
     size = 4 * 10**8
     hole = {"dtype": "F32", "shape": [size // 4], "data_offsets": [len(data), len(data) + size]}
     path = tmp_path / "x.safetensors"
@@ -164,7 +164,7 @@ def test_a_tensor_that_nobody_asked_for_is_not_read(tmp_path: Path, translate: C
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 200_000
 
 
-# Harmful by what they say
+# Hostile metadata
 
 
 def nested(key: str, depth: int) -> str:
@@ -188,8 +188,8 @@ CONFIGS: dict[str, str] = {
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_a_config_that_is_a_bomb(tmp_path: Path, translate: Command, content: bytes, kind: str) -> None:
-    header, data = taken_apart(content)
+def test_config_bombs(tmp_path: Path, translate: Command, content: bytes, kind: str) -> None:
+    header, data = split(content)
     header["__metadata__"]["config"] = CONFIGS[kind]
     path = tmp_path / "x.safetensors"
     path.write_bytes(model_of(json.dumps(header).encode(), data))
@@ -217,7 +217,7 @@ METADATA: dict[str, dict[str, str | None]] = {
 
 @pytest.mark.parametrize("kind", METADATA)
 def test_metadata(tmp_path: Path, translate: Command, content: bytes, kind: str) -> None:
-    header, data = taken_apart(content)
+    header, data = split(content)
     changed = {key: value for key, value in (header["__metadata__"] | METADATA[kind]).items() if value is not None}
     path = tmp_path / "x.safetensors"
     path.write_bytes(model_of(header | {"__metadata__": changed}, data))
@@ -225,7 +225,7 @@ def test_metadata(tmp_path: Path, translate: Command, content: bytes, kind: str)
     assert ("update it" in line) == ("newer" in kind)
 
 
-def one(**changes: object) -> dict[str, Any]:
+def header(**changes: object) -> dict[str, Any]:
     return {"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} | changes}
 
 
@@ -233,31 +233,33 @@ HEADERS: dict[str, bytes] = {
     "empty": b"",
     "short": b"\0" * 7,
     "length of nothing": model_of(b"", length=0),
-    "length of all there is": model_of(one(), bytes(8), length=2**64 - 1),
-    "length below zero": model_of(one(), bytes(8), length=2**63),
-    "length of a terabyte": model_of(one(), bytes(8), length=10**12),
-    "length just over": model_of(one(), length=len(json.dumps(one())) + 1),
-    "length just under": model_of(one(), bytes(8), length=len(json.dumps(one())) - 1),
+    "length of all there is": model_of(header(), bytes(8), length=2**64 - 1),
+    "length below zero": model_of(header(), bytes(8), length=2**63),
+    "length of a terabyte": model_of(header(), bytes(8), length=10**12),
+    "length just over": model_of(header(), length=len(json.dumps(header())) + 1),
+    "length just under": model_of(header(), bytes(8), length=len(json.dumps(header())) - 1),
     "spaces": model_of(b" " * 1_000_000),
     "not UTF-8": model_of(b'{"\xff": 1}'),
     "not JSON": model_of(b"{x}"),
     "a list": model_of([]),
     "a number": model_of(1),
     "deep": model_of(nested("x", 100_000).encode()),
-    "twice": model_of(json.dumps(one())[:-1].encode() + b"," + json.dumps(one(shape=[1, 2]))[1:].encode(), bytes(8)),
+    "twice": model_of(
+        json.dumps(header())[:-1].encode() + b"," + json.dumps(header(shape=[1, 2]))[1:].encode(), bytes(8)
+    ),
     "metadata twice": model_of(b'{"__metadata__":{"format_version":"1"},"__metadata__":{"format_version":"2"}}'),
     "metadata of numbers": model_of({"__metadata__": {"format_version": 1}}),
     "metadata of lists": model_of({"__metadata__": []}),
-    "overlap": model_of(one() | {"y": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}}, bytes(12)),
-    "gap": model_of(one(data_offsets=[8, 16]), bytes(16)),
-    "backwards": model_of(one(data_offsets=[8, 0]), bytes(8)),
-    "beyond": model_of(one(data_offsets=[0, 10**15], shape=[10**15 // 4]), bytes(8)),
-    "wrong size": model_of(one(shape=[3]), bytes(8)),
-    "product beyond all numbers": model_of(one(shape=[2**63, 2**63]), bytes(8)),
-    "below zero": model_of(one(shape=[-2]), bytes(8)),
-    "of fractions": model_of(one(shape=[2.0]), bytes(8)),
-    "another type": model_of(one(dtype="F33"), bytes(8)),
-    "many dimensions": model_of(one(shape=[1] * 100_000 + [2]), bytes(8)),
+    "overlap": model_of(header() | {"y": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}}, bytes(12)),
+    "gap": model_of(header(data_offsets=[8, 16]), bytes(16)),
+    "backwards": model_of(header(data_offsets=[8, 0]), bytes(8)),
+    "beyond": model_of(header(data_offsets=[0, 10**15], shape=[10**15 // 4]), bytes(8)),
+    "wrong size": model_of(header(shape=[3]), bytes(8)),
+    "product beyond all numbers": model_of(header(shape=[2**63, 2**63]), bytes(8)),
+    "below zero": model_of(header(shape=[-2]), bytes(8)),
+    "of fractions": model_of(header(shape=[2.0]), bytes(8)),
+    "another type": model_of(header(dtype="F33"), bytes(8)),
+    "many dimensions": model_of(header(shape=[1] * 100_000 + [2]), bytes(8)),
     "many tensors": model_of({str(n): {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for n in range(20_000)}),
     "no weights": model_of({"__metadata__": {"format_version": "1"}}),
 }
@@ -273,36 +275,36 @@ def test_headers(tmp_path: Path, translate: Command, kind: str) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers(tmp_path: Path, translate: Command, content: bytes, value: float) -> None:
+def test_nan_and_inf_in_weights(tmp_path: Path, translate: Command, content: bytes, value: float) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content[:-4] + struct.pack("<f", value))
-    assert "not all finite numbers" in refusal(translate(path))
+    assert "NaN or Inf" in refusal(translate(path))
 
 
-# In number
+# Random mutations
 
 
-def mutant(content: bytes, dice: random.Random) -> bytes:
+def mutant(content: bytes, rng: random.Random) -> bytes:
     data, header = bytearray(content), 8 + struct.unpack("<Q", content[:8])[0]
-    for _ in range(dice.choice([1, 1, 2, 5])):
-        start = dice.randrange(min(len(data), dice.choice([8, header, header, len(data)])))
-        match dice.choice(["cut", "flip", "flip", "digit", "repeat", "remove", "swap", "grow"]):
+    for _ in range(rng.choice([1, 1, 2, 5])):
+        start = rng.randrange(min(len(data), rng.choice([8, header, header, len(data)])))
+        match rng.choice(["cut", "flip", "flip", "digit", "repeat", "remove", "swap", "grow"]):
             case "cut":
                 del data[start + 1 :]
             case "flip":
-                data[start] ^= 1 << dice.randrange(8)
+                data[start] ^= 1 << rng.randrange(8)
             case "digit":
                 digits = [place for place in range(8, min(header, len(data))) if data[place] in b"0123456789"]
-                data[dice.choice(digits) if digits else start] = dice.choice(b'0123456789-.e[]{}"n')
+                data[rng.choice(digits) if digits else start] = rng.choice(b'0123456789-.e[]{}"n')
             case "repeat":
-                data[start:start] = data[start : start + dice.choice([1, 8, 100])]
+                data[start:start] = data[start : start + rng.choice([1, 8, 100])]
             case "remove":
-                del data[start : start + dice.choice([1, 8, 100])]
+                del data[start : start + rng.choice([1, 8, 100])]
             case "swap":
-                other = dice.randrange(len(data))
+                other = rng.randrange(len(data))
                 data[start], data[other] = data[other], data[start]
             case "grow":
-                data += dice.randbytes(dice.choice([1, 4, 1000]))
+                data += rng.randbytes(rng.choice([1, 4, 1000]))
         if len(data) < 2:
             break
     return bytes(data)

@@ -31,7 +31,7 @@ from unit.errors import DataError, UserError, escape
 from unit.images import read_image
 from unit.listing import list_images
 from unit.model.networks import build_autoencoders
-from unit.translation.image_files import find_images
+from unit.translation.jobs import find_images
 from unit.translation.translator import Translator
 
 pytestmark = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="needs names of arbitrary bytes")

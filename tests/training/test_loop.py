@@ -101,7 +101,7 @@ def test_train_returns_how_the_run_ended(tmp_path: Path) -> None:
     result = train(TINY, tmp_path / "run")
     assert (result.step, result.exit_status) == (6, 0)
     assert result.metrics is not None
-    assert result.metrics["a2b"].keys() == {"translated", "do_nothing", "real"}
+    assert result.metrics["a2b"].keys() == {"translated", "identity", "do_nothing", "real"}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -1,4 +1,4 @@
-"""Every image goes where it should, nothing else is touched, and what goes wrong with one stays with that one."""
+"""Every image goes where it should, nothing else is touched, and what goes wrong with one image stays with it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from unit.errors import ConfigError, UserError
 from unit.images import read_image
 from unit.model.networks import build_autoencoders
 from unit.translation import image_files
-from unit.translation.image_files import Job, Outcome, Settings, find_images, plan_jobs, translate_images
+from unit.translation.image_files import Settings, translate_images
+from unit.translation.jobs import Job, Outcome, find_images, plan_jobs
 from unit.translation.translator import Translator
 
 
 class Copier(Translator):
-    """Gives back what it gets, and remembers it."""
+    """Returns its input, and records it."""
 
     def __init__(self) -> None:
         super().__init__(build_autoencoders(TINY.model), TINY, PerDomain("sunny", "rainy"), 0, "cpu", "fp32")
@@ -54,15 +55,15 @@ def below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
 
 
-def places(*inputs: str | Path, out: Path | None = None) -> list[str]:
-    found, failed = find_images([str(text) for text in inputs], out)
+def found(*inputs: str | Path, out: Path | None = None) -> list[str]:
+    images, failed = find_images([str(text) for text in inputs], out)
     assert not failed
-    return [str(place) for _, place in found]
+    return [str(target) for _, target in images]
 
 
-def planned(names: Sequence[str], ending: str | None = ".png", samples: int | None = None) -> list[list[str]]:
+def planned(names: Sequence[str], suffix: str | None = ".png", samples: int | None = None) -> list[list[str]]:
     images = [(Path("in", name), PurePosixPath(name)) for name in names]
-    jobs = plan_jobs(images, Path("out"), ending, samples)
+    jobs = plan_jobs(images, Path("out"), suffix, samples)
     assert [job.input for job in jobs] == [path for path, _ in images]
     return [[path.relative_to("out").as_posix() for path in job.outputs] for job in jobs]
 
@@ -75,14 +76,14 @@ def go(
     inputs: Sequence[str | Path],
     out: Path,
     *,
-    ending: str | None = ".png",
+    suffix: str | None = ".png",
     translator: Translator | None = None,
     **settings: Any,
 ) -> list[Outcome]:
-    found, failed = find_images([str(text) for text in inputs], out)
-    jobs = plan_jobs(found, out, ending, settings.get("samples"))
+    images, failed = find_images([str(text) for text in inputs], out)
+    jobs = plan_jobs(images, out, suffix, settings.get("samples"))
     outcomes = [*failed, *translate_images(translator or Copier(), jobs, Settings(Domain.A, **settings))]
-    assert len(outcomes) == len(found) + len(failed)
+    assert len(outcomes) == len(images) + len(failed)
     for outcome in outcomes:
         assert outcome.status != "failed" or (outcome.reason and outcome.reason.isprintable())
         assert outcome.status != "done" or all(path.is_file() for path in outcome.outputs)
@@ -100,62 +101,62 @@ def same(path: Path, image: Image.Image) -> bool:
 # Finding
 
 
-def test_a_folders_structure_is_kept(tmp_path: Path) -> None:
+def test_the_structure_of_a_folder_is_kept(tmp_path: Path) -> None:
     for name in ("b.png", "a/c.JPG", "a/deep/d.webp", ".hidden.png", "a/notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert places(tmp_path) == ["a/c.JPG", "a/deep/d.webp", "b.png"]
+    assert found(tmp_path) == ["a/c.JPG", "a/deep/d.webp", "b.png"]
 
 
 def test_several_folders_go_below_their_names(tmp_path: Path) -> None:
     put(tmp_path / "one/x.png")
     put(tmp_path / "two/x.png")
-    assert places(tmp_path / "one", tmp_path / "two") == ["one/x.png", "two/x.png"]
-    assert places(tmp_path / "one", f"{tmp_path}/one/") == ["x.png"]
-    assert places(tmp_path / "one", tmp_path / "two/x.png") == ["x.png", "x.png"]
+    assert found(tmp_path / "one", tmp_path / "two") == ["one/x.png", "two/x.png"]
+    assert found(tmp_path / "one", f"{tmp_path}/one/") == ["x.png"]
+    assert found(tmp_path / "one", tmp_path / "two/x.png") == ["x.png", "x.png"]
 
 
-def test_the_folder_we_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path / "one/x.png")
     put(tmp_path / "two/x.png")
     monkeypatch.chdir(tmp_path / "one")
-    assert places(".") == ["x.png"]
-    assert places(".", "../two") == ["one/x.png", "two/x.png"]
-    assert places("x.png", "./x.png", "../one/x.png", tmp_path / "one/x.png", "*.png", ".") == ["x.png"]
+    assert found(".") == ["x.png"]
+    assert found(".", "../two") == ["one/x.png", "two/x.png"]
+    assert found("x.png", "./x.png", "../one/x.png", tmp_path / "one/x.png", "*.png", ".") == ["x.png"]
 
 
-def test_a_file_named_twice_is_done_once(tmp_path: Path) -> None:
+def test_a_file_given_twice_is_translated_once(tmp_path: Path) -> None:
     file = put(tmp_path / "sub/x.png")
-    assert places(file, file, f"{tmp_path}/./sub//x.png") == ["x.png"]
-    assert places(tmp_path, file) == ["sub/x.png"]
+    assert found(file, file, f"{tmp_path}/./sub//x.png") == ["x.png"]
+    assert found(tmp_path, file) == ["sub/x.png"]
     (tmp_path / "y.png").symlink_to(file)  # another name is another image
-    assert places(tmp_path) == ["sub/x.png", "y.png"]
+    assert found(tmp_path) == ["sub/x.png", "y.png"]
 
 
 def test_patterns(tmp_path: Path) -> None:
     for name in ("x1.png", "x2.png", "sub/x3.png", "sub/deep/x4.png", "sub/y.jpg"):
         put(tmp_path / name)
-    assert places(tmp_path / "*.png") == ["x1.png", "x2.png"]
-    assert places(tmp_path / "x[2-9].png") == ["x2.png"]
-    assert sorted(places(tmp_path / "**/*.png")) == ["x1.png", "x2.png", "x3.png", "x4.png"]
-    found, failed = find_images([f"{tmp_path}/*.gif", f"{tmp_path}/**/y.jpg", f"{tmp_path}/s*"])
-    assert [path.name for path, _ in found] == ["y.jpg"]
+    assert found(tmp_path / "*.png") == ["x1.png", "x2.png"]
+    assert found(tmp_path / "x[2-9].png") == ["x2.png"]
+    assert sorted(found(tmp_path / "**/*.png")) == ["x1.png", "x2.png", "x3.png", "x4.png"]
+    images, failed = find_images([f"{tmp_path}/*.gif", f"{tmp_path}/**/y.jpg", f"{tmp_path}/s*"])
+    assert [path.name for path, _ in images] == ["y.jpg"]
     assert [outcome.status for outcome in failed] == ["failed"] * 2
-    assert all("no file fits it as a pattern" in str(outcome.reason) for outcome in failed)
+    assert all("no file matches it as a pattern" in str(outcome.reason) for outcome in failed)
 
 
 def test_a_file_whose_name_is_a_pattern_is_that_file(tmp_path: Path) -> None:
     for name in ("[1].png", "1.png", "x*.png", "xy.png"):
         put(tmp_path / name)
-    assert places(tmp_path / "[1].png", tmp_path / "x*.png") == ["[1].png", "x*.png"]
+    assert found(tmp_path / "[1].png", tmp_path / "x*.png") == ["[1].png", "x*.png"]
 
 
 @pytest.mark.parametrize("text", ["", "missing.png", "x" * 300, "*" * 300, "new\nline", "[", "\udcff", "a/../b"])
-def test_what_is_not_there_is_one_line(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_input_is_one_line(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path / "folder/z.png")
     monkeypatch.chdir(tmp_path)
-    found, failed = find_images([text, "folder"])
-    assert [str(place) for _, place in found] == ["z.png"]
+    images, failed = find_images([text, "folder"])
+    assert [str(target) for _, target in images] == ["z.png"]
     assert [outcome.input for outcome in failed] == [text]
     assert str(failed[0].reason).isprintable()
 
@@ -165,15 +166,15 @@ def test_an_empty_folder_is_one_line(tmp_path: Path) -> None:
     assert "put images there" in str(failed[0].reason)
 
 
-def test_earlier_outputs_below_the_input_folder_are_no_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_earlier_outputs_below_the_input_folder_are_not_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path / "x.png")
     put(tmp_path / "outside/y.png")
     put(tmp_path / "out/x.png")
     monkeypatch.chdir(tmp_path)
-    assert places(".", out=Path("out")) == ["outside/y.png", "x.png"]
-    assert places(tmp_path, out=Path("out")) == ["outside/y.png", "x.png"]
-    assert places("out", out=Path("out")) == ["x.png"]
-    assert places("out", out=Path()) == ["x.png"]
+    assert found(".", out=Path("out")) == ["outside/y.png", "x.png"]
+    assert found(tmp_path, out=Path("out")) == ["outside/y.png", "x.png"]
+    assert found("out", out=Path("out")) == ["x.png"]
+    assert found("out", out=Path()) == ["x.png"]
     (tmp_path / "x.png").unlink()
     _, failed = find_images([".", "outside"], Path("outside"))
     assert len(failed) == 0
@@ -185,7 +186,7 @@ def test_earlier_outputs_below_the_input_folder_are_no_inputs(tmp_path: Path, mo
 # Naming
 
 
-def test_names_are_told_apart() -> None:
+def test_outputs_get_distinct_names() -> None:
     assert names("x.png", "y.jpg") == ["x.png", "y.png"]
     assert names("x.png", "x.jpg") == ["x.png", "x.jpg.png"]
     assert names("x.jpg", "x.png") == ["x.jpg.png", "x.png"]
@@ -194,7 +195,7 @@ def test_names_are_told_apart() -> None:
     assert names("a/x.jpg", "a/x.png") == ["a/x.jpg.png", "a/x.png"]
 
 
-def test_names_that_differ_in_case_alone_are_told_apart() -> None:
+def test_names_that_differ_in_case_alone_get_distinct_outputs() -> None:
     assert names("IMG.JPG", "img.png") == ["IMG.JPG.png", "img.png"]
     assert names("x.PNG", "x.jpg") == ["x.png", "x.jpg.png"]
     assert names("X.jpg", "x.jpg") == ["X.jpg.png", "x.jpg-2.png"]
@@ -202,12 +203,12 @@ def test_names_that_differ_in_case_alone_are_told_apart() -> None:
     assert names("e\u0301.jpg", "\u00e9.webp") == ["e\u0301.jpg.png", "\u00e9.webp.png"]
 
 
-def test_a_name_that_is_taken_by_another() -> None:
+def test_a_name_that_another_image_has_taken() -> None:
     assert names("x.jpg", "x.jpg.png", "x.png") == ["x.jpg-2.png", "x.jpg.png", "x.png"]
     assert names("x", "x.png") == ["x-2.png", "x.png"]
 
 
-def test_endings_and_samples() -> None:
+def test_suffixes_and_samples() -> None:
     assert planned(["x.png", "x.JPG"], None) == [["x.png"], ["x.JPG"]]
     assert planned(["x.png", "y.bmp"], ".webp") == [["x.webp"], ["y.webp"]]
     assert planned(["a/x.jpg"], samples=1) == [["a/x-1.png"]]
@@ -222,18 +223,18 @@ TREES = st.lists(
 
 @given(TREES, st.sampled_from([".png", ".jpg", None]), st.sampled_from([None, 1, 2]))
 def test_no_two_outputs_are_alike_even_where_case_makes_no_difference(
-    tree: list[str], ending: str | None, samples: int | None
+    tree: list[str], suffix: str | None, samples: int | None
 ) -> None:
-    outputs = [name.casefold() for names in planned(tree, ending, samples) for name in names]
+    outputs = [name.casefold() for names in planned(tree, suffix, samples) for name in names]
     assert len(outputs) == len(tree) * (samples or 1) == len(set(outputs))
 
 
-def test_many_alike_names_take_no_time() -> None:
+def test_many_similar_names_take_no_time() -> None:
     tree = [f"{n}.{ending}" for n in range(2000) for ending in ("jpg", "png")]
     assert len({name for (name,) in planned(tree)}) == len(tree)
 
 
-def test_one_name_from_two_folders_is_refused() -> None:
+def test_the_same_name_from_two_folders_is_refused() -> None:
     images = [(Path(folder, "x\n.png"), PurePosixPath("x\n.png")) for folder in ("a", "b")]
     with pytest.raises(ConfigError, match="one name") as caught:
         plan_jobs(images, Path("out"), ".png", None)
@@ -258,14 +259,14 @@ def test_out_may_not_be_another_file(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     (tmp_path / "loop").symlink_to("loop")
     for name in ("out", "loop"):
-        with pytest.raises(ConfigError, match="no folder"):
+        with pytest.raises(ConfigError, match="not a folder"):
             plan_jobs([(Path("x.png"), PurePosixPath("x.png"))], tmp_path / name, ".png", None)
 
 
 # Translating
 
 
-def test_colours_and_sizes_are_written_as_they_are(tmp_path: Path) -> None:
+def test_colours_and_sizes_are_preserved(tmp_path: Path) -> None:
     """Also of an image that has little contrast: nothing is stretched."""
     images = {"full": make_image(31, 17), "dull": make_image(8, 8, low=100, high=110), "dot": make_image(1, 1)}
     for name, image in images.items():
@@ -276,7 +277,7 @@ def test_colours_and_sizes_are_written_as_they_are(tmp_path: Path) -> None:
     assert below(tmp_path / "out") == ["dot.png", "dull.png", "full.png"]
 
 
-def test_the_model_is_asked_for_the_direction(tmp_path: Path) -> None:
+def test_the_direction_reaches_the_model(tmp_path: Path) -> None:
     translator = Copier()
     jobs = plan_jobs(find_images([str(put(tmp_path / "x.png"))])[0], tmp_path / "out", ".png", None)
     for source in Domain:
@@ -284,7 +285,7 @@ def test_the_model_is_asked_for_the_direction(tmp_path: Path) -> None:
     assert translator.calls == [((1, 3, 7, 9), Domain.A, None), ((1, 3, 7, 9), Domain.B, None)]
 
 
-def test_the_real_model_gives_what_it_gives_in_memory(tmp_path: Path) -> None:
+def test_files_match_a_translation_in_memory(tmp_path: Path) -> None:
     translator = Translator(build_autoencoders(TINY.model), TINY, PerDomain("a", "b"), 0, "cpu", "fp32")
     go([put(tmp_path / "x.png", make_image(65, 63))], tmp_path / "out", translator=translator)
     expected = translator(make_image(65, 63), "a2b")
@@ -292,7 +293,7 @@ def test_the_real_model_gives_what_it_gives_in_memory(tmp_path: Path) -> None:
     assert not np.array_equal(np.asarray(expected), np.asarray(translator(make_image(65, 63), "b2a")))
 
 
-def test_every_kind_of_file_goes_through(tmp_path: Path) -> None:
+def test_every_kind_of_file_is_translated(tmp_path: Path) -> None:
     rgb, folder = make_image(12, 8), tmp_path / "in"
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -317,7 +318,7 @@ def test_every_kind_of_file_goes_through(tmp_path: Path) -> None:
         assert image.size == (8, 12)
 
 
-def test_a_bad_image_is_named_and_the_others_are_done(tmp_path: Path) -> None:
+def test_a_bad_image_is_reported_by_name_and_the_others_are_done(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     put(folder / "good.png")
     whole = put(folder / "cut.png", make_image(50, 50)).read_bytes()
@@ -392,7 +393,7 @@ def test_inputs_are_never_overwritten(tmp_path: Path, overwrite: bool) -> None:
         assert statuses(outcomes)["x.png"] == "failed"
         assert "is an input" in str(outcomes[0].reason)
         assert statuses(go([png], out / "x.png", overwrite=overwrite)) == {"x.png": "failed"}
-        assert statuses(go([png, jpg], out, ending=None, overwrite=overwrite)) == dict.fromkeys(
+        assert statuses(go([png, jpg], out, suffix=None, overwrite=overwrite)) == dict.fromkeys(
             ("x.png", "y.jpg"), "failed"
         )
         assert (png.read_bytes(), jpg.read_bytes()) == before
@@ -433,7 +434,7 @@ def test_a_folder_in_place_of_the_output_fails_alone(tmp_path: Path, overwrite: 
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_a_image_that_cannot_be_written_fails_alone(tmp_path: Path, batch_size: int) -> None:
+def test_an_image_that_cannot_be_written_fails_alone(tmp_path: Path, batch_size: int) -> None:
     for name in ("a/x.png", "b/x.png", "c/x.png", "y.png"):
         put(tmp_path / "in" / name)
     (tmp_path / "out").mkdir()
@@ -447,11 +448,11 @@ def test_a_image_that_cannot_be_written_fails_alone(tmp_path: Path, batch_size: 
 # Formats
 
 
-def test_same_keeps_the_ending(tmp_path: Path) -> None:
+def test_same_keeps_the_suffix(tmp_path: Path) -> None:
     for name in ("x.png", "x.jpg", "X.TIFF", "x.bmp", "x.webp"):
         put(tmp_path / "in" / name)
     put(tmp_path / "in/x.cur.png").rename(tmp_path / "in/x.cur")
-    outcomes = go([tmp_path / "in"], tmp_path / "out", ending=None)
+    outcomes = go([tmp_path / "in"], tmp_path / "out", suffix=None)
     assert below(tmp_path / "out") == ["X.TIFF", "x.bmp", "x.jpg", "x.png", "x.webp"]
     (bad,) = [outcome for outcome in outcomes if outcome.status == "failed"]
     assert "x.cur: can't write .cur; use .png, .jpg or .webp" in str(bad.reason)
@@ -461,18 +462,18 @@ def test_same_keeps_the_ending(tmp_path: Path) -> None:
 
 def test_quality_changes_the_size(tmp_path: Path) -> None:
     file = put(tmp_path / "x.png", make_image(64, 64))
-    for ending in (".jpg", ".webp"):
+    for suffix in (".jpg", ".webp"):
         sizes = []
         for quality in (5, None):
-            go([file], tmp_path / f"{quality}", ending=ending, quality=quality)
-            sizes.append((tmp_path / f"{quality}/x{ending}").stat().st_size)
+            go([file], tmp_path / f"{quality}", suffix=suffix, quality=quality)
+            sizes.append((tmp_path / f"{quality}/x{suffix}").stat().st_size)
         assert sizes[0] < sizes[1]
 
 
 # Sizes, samples, batches
 
 
-def test_size_is_the_networks_and_the_output_has_the_inputs(tmp_path: Path) -> None:
+def test_the_network_works_at_the_given_size_and_the_output_has_the_inputs(tmp_path: Path) -> None:
     for width, height in ((40, 20), (20, 41), (7, 9)):
         put(tmp_path / f"in/{width}x{height}.png", Image.new("RGB", (width, height), (10, 120, 240)))
     translator = Copier()
@@ -485,7 +486,7 @@ def test_size_is_the_networks_and_the_output_has_the_inputs(tmp_path: Path) -> N
             assert image.getcolors() == [(image.width * image.height, (10, 120, 240))]
 
 
-def test_a_image_too_thin_for_the_size_fails_alone(tmp_path: Path) -> None:
+def test_an_image_too_thin_for_the_size_fails_alone(tmp_path: Path) -> None:
     put(tmp_path / "in/thin.png", Image.new("RGB", (60_000, 1)))
     put(tmp_path / "in/x.png")
     outcomes = go([tmp_path / "in"], tmp_path / "out", size=64)
@@ -493,7 +494,7 @@ def test_a_image_too_thin_for_the_size_fails_alone(tmp_path: Path) -> None:
     assert "thin.png: an image of 60000x1 is too thin" in str(outcomes[0].reason)
 
 
-def test_samples_are_seeded_one_by_one(tmp_path: Path) -> None:
+def test_each_sample_has_its_own_seed(tmp_path: Path) -> None:
     translator = Translator(build_autoencoders(TINY.model), TINY, PerDomain("a", "b"), 0, "cpu", "fp32")
     file = put(tmp_path / "x.png", make_image(16, 16))
     for folder, seed, samples in (("one", 0, 3), ("again", 0, 3), ("later", 1, 1)):
@@ -505,7 +506,7 @@ def test_samples_are_seeded_one_by_one(tmp_path: Path) -> None:
     assert (tmp_path / "later/x-1.png").read_bytes() == first[1]
 
 
-def test_batches_change_nothing(tmp_path: Path) -> None:
+def test_the_batch_size_does_not_change_the_outputs(tmp_path: Path) -> None:
     sizes = [(16, 12)] * 4 + [(9, 7), (16, 12), (9, 7), (9, 7)]
     for number, (width, height) in enumerate(sizes):
         put(tmp_path / f"in/{number}.png", make_image(width, height, number))
@@ -539,7 +540,7 @@ def test_a_batch_too_large_for_the_memory_fails_by_name(tmp_path: Path, monkeypa
     assert str(outcomes[0].reason) == f"{tmp_path}/in/large.png: 40x40 pixels are too many; give --size N"
 
 
-def test_a_model_that_makes_no_numbers_fails_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_from_the_model_fails_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: Copier, images: Tensor, source: Domain, seed: int | None = None) -> Tensor:
         return torch.where(images[:, :, :1, :1] > 0.9, torch.nan, images)
 
@@ -548,10 +549,10 @@ def test_a_model_that_makes_no_numbers_fails_by_name(tmp_path: Path, monkeypatch
     put(tmp_path / "in/good.png", Image.new("RGB", (5, 5), "black"))
     outcomes = go([tmp_path / "in"], tmp_path / "out", batch_size=2)
     assert statuses(outcomes) == {"bad.png": "failed", "good.png": "done"}
-    assert "bad.png: the model makes no finite colours" in str(outcomes[0].reason)
+    assert "bad.png: the model's output contains NaN or Inf" in str(outcomes[0].reason)
 
 
-def test_a_size_the_model_has_not_seen_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_size_beyond_the_models_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     twice = 2 * TINY.data.load_size
     for name, size in {"a": (90, twice), "b\n": (90, twice + 1), "c": (99, 99)}.items():
         put(tmp_path / f"in/{name}.png", make_image(*size))
@@ -565,9 +566,7 @@ def test_a_size_the_model_has_not_seen_is_warned_of_once(tmp_path: Path, caplog:
     assert not caplog.records
 
 
-def test_outcomes_come_while_the_work_goes_on_and_little_is_held(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_outcomes_are_yielded_early_and_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
     monkeypatch.setattr(image_files, "read_image", lambda path: read.append(path) or make_image())
     jobs = [Job(tmp_path / f"{k}.png", (tmp_path / f"out/{k}.png",)) for k in range(100)]
@@ -608,7 +607,7 @@ def test_images_are_read_and_written_while_the_network_works(tmp_path: Path, mon
     assert [outcome.status for outcome in outcomes] == ["done"] * count
 
 
-def test_a_image_is_done_when_all_its_samples_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_done_when_all_its_samples_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def writing(image: Image.Image, path: Path, quality: int | None) -> None:
         time.sleep(0.05 * path.stem.endswith("-3"))
         if path.name == "bad-1.png":
@@ -627,7 +626,7 @@ def test_a_image_is_done_when_all_its_samples_are(tmp_path: Path, monkeypatch: p
     assert (ok[0].status, ok[1]) == ("done", [True] * 3)
 
 
-def test_the_order_is_that_of_the_jobs_however_long_each_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outcomes_are_in_order_however_long_each_image_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slowly(function: Any) -> Any:
         def work(*arguments: Any) -> Any:
             time.sleep(next(delays))
@@ -649,7 +648,7 @@ def test_the_order_is_that_of_the_jobs_however_long_each_takes(tmp_path: Path, m
             assert all(same(path, Image.open(outcome.input)) for path in outcome.outputs)
 
 
-def test_two_images_do_not_become_one_through_a_link(tmp_path: Path) -> None:
+def test_two_images_are_not_written_to_one_file_through_a_link(tmp_path: Path) -> None:
     one, two = put(tmp_path / "in/a/x.png", make_image(seed=1)), put(tmp_path / "in/b/x.png", make_image(seed=2))
     (tmp_path / "out/a").mkdir(parents=True)
     (tmp_path / "out/b").symlink_to("a")
@@ -660,7 +659,7 @@ def test_two_images_do_not_become_one_through_a_link(tmp_path: Path) -> None:
         assert same(tmp_path / "out/a/x.png", make_image(seed=1))
 
 
-def test_pngs_decode_as_written(tmp_path: Path) -> None:
+def test_pngs_decode_and_have_no_metadata(tmp_path: Path) -> None:
     go([put(tmp_path / "x.png", make_image(33, 21))], tmp_path / "y.png")
     content = (tmp_path / "y.png").read_bytes()
     assert b"iCCP" not in content

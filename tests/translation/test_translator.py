@@ -1,4 +1,4 @@
-"""A model file gives the same translations again, of any size, or one line that says why it can't be used."""
+"""A loaded model translates as the saved one, images of any size, or is refused in one line."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def direct(translator: Translator, x: Tensor, source: Domain) -> Tensor:
 
 
 @pytest.mark.parametrize("config", [TINY, tiny(model={"normalization": "group", "shared_blocks": 0})])
-def test_a_loaded_model_translates_bit_for_bit_alike(tmp_path: Path, config: Config) -> None:
+def test_a_loaded_model_translates_bitwise_the_same(tmp_path: Path, config: Config) -> None:
     saved = make(config)
     saved.save(tmp_path / "x.safetensors")
     loaded = load(tmp_path / "x.safetensors")
@@ -83,7 +83,7 @@ def test_a_loaded_model_translates_bit_for_bit_alike(tmp_path: Path, config: Con
         assert torch.equal(loaded.reconstruct(x, source), saved.reconstruct(x, source))
 
 
-def test_shared_layers_are_shared_again_and_stored_once(model: Path) -> None:
+def test_shared_layers_are_stored_once_and_shared_again(model: Path) -> None:
     networks = load(model).networks
     assert networks.encoder(Domain.A).shared is networks.encoder(Domain.B).shared
     assert networks.generator(Domain.A).shared is networks.generator(Domain.B).shared
@@ -93,7 +93,7 @@ def test_shared_layers_are_shared_again_and_stored_once(model: Path) -> None:
     assert len(set(map(id, networks.parameters()))) == len(load_file(model))
 
 
-def test_the_metadata_says_all_that_translating_needs(model: Path) -> None:
+def test_the_metadata_has_all_that_translating_needs(model: Path) -> None:
     with safe_open(model, "pt") as content:
         metadata = content.metadata()
     assert Config.from_dict(json.loads(metadata.pop("config"))) == TINY
@@ -104,7 +104,7 @@ def test_a_folder_stands_for_the_model_in_it(model: Path) -> None:
     assert load(model.parent).step == load(model).step == 7
 
 
-def test_loading_leaves_no_trace(model: Path) -> None:
+def test_loading_leaves_the_random_state_alone_and_needs_no_gradients(model: Path) -> None:
     before = torch.get_rng_state()
     translator = load(model)
     assert torch.equal(torch.get_rng_state(), before)
@@ -112,7 +112,7 @@ def test_loading_leaves_no_trace(model: Path) -> None:
     assert not any(p.is_meta for p in translator.networks.parameters())
 
 
-def test_saving_replaces_whole_or_not_at_all(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saving_is_atomic(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = model.read_bytes()
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(UserError, match="No space"):
@@ -121,13 +121,13 @@ def test_saving_replaces_whole_or_not_at_all(model: Path, monkeypatch: pytest.Mo
     assert list(model.parent.iterdir()) == [model]
 
 
-def test_a_model_may_lie_under_any_name(tmp_path: Path) -> None:
+def test_a_model_may_have_any_name(tmp_path: Path) -> None:
     folder = tmp_path / "new\nline 'quoted' ☂"
     make().save(folder / MODEL_FILE)
     assert load(folder).step == 7
 
 
-def test_a_name_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+def test_an_undecodable_name_is_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"\xff.safetensors")
     make().save(path)
     assert "not valid UTF-8" in refusal(path)
@@ -153,19 +153,19 @@ def test_the_output_has_the_inputs_size(size: tuple[int, int], norm: str, downsa
 
 @pytest.mark.parametrize("size", [(64, 64), (4, 8), (8, 4), (12, 20), (4, 100)])
 @pytest.mark.parametrize("source", list(Domain))
-def test_multiples_of_four_are_what_the_networks_give(size: tuple[int, int], source: Domain) -> None:
+def test_multiples_of_four_are_not_padded(size: tuple[int, int], source: Domain) -> None:
     translator, x = make(), noise(2, 3, *size)
     assert torch.equal(translator.translate(x, source), direct(translator, x, source))
 
 
-def test_other_sizes_are_replicated_at_the_right_and_bottom_and_cropped_back() -> None:
+def test_other_sizes_are_padded_at_the_right_and_bottom_and_cropped_back() -> None:
     translator, x = make(), noise(1, 3, 9, 10)
     padded = torch.cat([x, *[x[:, :, -1:]] * 3], 2)
     padded = torch.cat([padded, *[padded[..., -1:]] * 2], 3)
     assert torch.equal(translator.translate(x, Domain.A), direct(translator, padded, Domain.A)[..., :9, :10])
 
 
-def test_a_batch_is_its_images_one_by_one() -> None:
+def test_a_batch_equals_its_images_one_by_one() -> None:
     translator, x = make(), noise(3, 3, 13, 18)
     for seed in (None, 5):
         together = translator.translate(x, Domain.B, seed)
@@ -183,7 +183,7 @@ def test_noise_is_off_even_after_training() -> None:
     assert torch.equal(translator.reconstruct(x, Domain.A), translator.reconstruct(x, Domain.A))
 
 
-def test_a_seed_draws_around_the_code_and_repeats() -> None:
+def test_a_seed_adds_repeatable_noise_to_the_code() -> None:
     translator, x = make(), noise(1, 3, 15, 16)
     plain, first, second = (translator.translate(x, Domain.A, seed) for seed in (None, 0, 1))
     assert torch.equal(first, translator.translate(x, Domain.A, 0))
@@ -210,7 +210,7 @@ def test_reconstruction_stays_in_its_domain() -> None:
         assert torch.equal(translator.reconstruct(x, source), expected)
 
 
-def test_bf16_comes_back_as_fp32() -> None:
+def test_bf16_returns_fp32() -> None:
     out = make(precision="bf16").translate(noise(1, 3, 10, 10), Domain.A, 3)
     assert out.dtype == torch.float32
     assert out.shape == (1, 3, 10, 10)
@@ -228,7 +228,7 @@ def test_directions(direction: str, source: Domain) -> None:
 
 
 @pytest.mark.parametrize("direction", ["", "a", "a2a", "A2B", "sunny", "sunny2sunny", "a2rainy", "x\ny", "\udcff"])
-def test_another_direction_is_refused_with_the_valid_ones(direction: str) -> None:
+def test_an_invalid_direction_is_refused_with_the_valid_ones(direction: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make().source(direction)
     assert all(valid in str(caught.value) for valid in ("a2b", "b2a", "sunny2rainy", "rainy2sunny", "--direction"))
@@ -242,14 +242,14 @@ def test_a2b_is_from_a_to_b_whatever_the_names() -> None:
 
 
 @pytest.mark.parametrize("names", [("day2night", "2"), ("1", "21"), ("2a", "a2"), ("a2b", "b")])
-def test_names_may_hold_a_2(names: tuple[str, str]) -> None:
+def test_names_may_contain_a_2(names: tuple[str, str]) -> None:
     translator = make(names=PerDomain(*names))
     assert translator.source(f"{names[0]}2{names[1]}") is Domain.A
     assert translator.source(f"{names[1]}2{names[0]}") is Domain.B
 
 
 @pytest.mark.parametrize("names", [("x", "x2x"), ("2", "22")])
-def test_names_that_fit_both_directions_are_refused(names: tuple[str, str]) -> None:
+def test_ambiguous_directions_are_refused(names: tuple[str, str]) -> None:
     translator = make(names=PerDomain(*names))
     with pytest.raises(ConfigError, match=r"a2b .*b2a"):
         translator.source(f"{names[0]}2{names[1]}")
@@ -289,37 +289,37 @@ def test_numbers_without_a_known_white_are_refused() -> None:
 # Memory
 
 
-def test_a_image_too_large_for_the_memory_is_refused_before_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_too_large_for_the_memory_is_refused_before_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000_000))
     translator = make()
     translator.translate(noise(1, 3, 100, 100), Domain.A)
-    with pytest.raises(UserError, match=r"640x480 pixels .* --size N") as caught:
+    with pytest.raises(UserError, match=r"out of memory on cpu for 640x480 pixels; give --size N") as caught:
         translator.translate(torch.empty(1, 3, 480, 640), Domain.A)
     assert "batch_size" not in str(caught.value)
-    with pytest.raises(UserError, match=r"32 images of 100x100.*--size N.*--batch_size"):
+    with pytest.raises(UserError, match=r"32 images of 100x100 .*--size N.*--batch_size"):
         translator.translate(torch.empty(32, 3, 100, 100), Domain.A)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
-def test_memory_that_runs_out_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Translator, "require_memory", lambda *_: None)
     translator, x = make(), torch.zeros(1, 3, 3000, 3000)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 150_000_000, limits[1]))
     try:
-        with pytest.raises(UserError, match=r"3000x3000 pixels .* --size N"):
+        with pytest.raises(UserError, match=r"out of memory on cpu for 3000x3000 pixels; give --size N"):
             translator.translate(x, Domain.A)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
-def test_other_errors_are_not_taken_for_memory() -> None:
+def test_other_errors_are_not_taken_for_out_of_memory() -> None:
     with pytest.raises(RuntimeError, match="channels"):
         make().translate(noise(1, 4, 8, 8), Domain.A)
 
 
-# What is no model
+# Files that are not models
 
 
 def refusal(path: Path) -> str:
@@ -355,25 +355,25 @@ def with_weights(path: Path, change: Callable[[dict[str, Tensor]], object]) -> P
     return path
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_missing_files(tmp_path: Path) -> None:
     assert "no such file" in refusal(tmp_path / "missing.safetensors")
     assert "no such file" in refusal(tmp_path / ("x" * 300))
     empty = tmp_path / "empty"
     empty.mkdir()
     assert MODEL_FILE in refusal(empty)
     (empty / MODEL_FILE).mkdir()
-    assert "no ordinary file" in refusal(empty)
+    assert "not a regular file" in refusal(empty)
 
 
-def test_links_and_pipes_are_not_waited_for(tmp_path: Path) -> None:
+def test_links_and_pipes_do_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "broken").symlink_to("nowhere")
     for name in ("pipe", "loop", "broken"):
-        assert "no ordinary file" in refusal(tmp_path / name)
+        assert "not a regular file" in refusal(tmp_path / name)
 
 
-def test_names_are_shown_in_one_line(tmp_path: Path) -> None:
+def test_names_are_escaped_to_one_line(tmp_path: Path) -> None:
     path = tmp_path / "new\nline\x1b[31m.safetensors"
     assert r"new\nline\x1b[31m" in refusal(path)
     path.write_text("text")
@@ -402,11 +402,11 @@ def test_other_files(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_truncated_model(model: Path) -> None:
-    whole = model.read_bytes()
+    complete = model.read_bytes()
     for part in range(50):
-        model.write_bytes(whole[: len(whole) * part // 50])
+        model.write_bytes(complete[: len(complete) * part // 50])
         assert "not a safetensors file" in refusal(model)
-    model.write_bytes(whole + b"more")
+    model.write_bytes(complete + b"more")
     refusal(model)
 
 
@@ -419,7 +419,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("kind", ["torch", "old torch", 2, 3, 4, 5, 0])
-def test_a_pickle_runs_no_code_and_hears_why(tmp_path: Path, kind: int | str) -> None:
+def test_a_pickle_runs_no_code_and_is_refused_with_the_reason(tmp_path: Path, kind: int | str) -> None:
     path, proof = tmp_path / "model.pt", tmp_path / "proof"
     if isinstance(kind, int):
         path.write_bytes(pickle.dumps(Hostile(proof), protocol=kind))
@@ -486,13 +486,13 @@ def test_missing_metadata(model: Path, key: str) -> None:
         '{"model": {"channels": ' + "9" * 1000 + "}}",
     ],
 )
-def test_a_config_that_is_none(model: Path, config: str) -> None:
+def test_invalid_configs(model: Path, config: str) -> None:
     refusal(with_metadata(model, config=config))
 
 
 @pytest.mark.parametrize("value", [10**5, 10**9, 2**31, 10**18, 2**62, 2**64, 10**400])
 @pytest.mark.parametrize("key", ["channels", "residual_blocks"])
-def test_hostile_sizes_hang_nothing(model: Path, key: str, value: int) -> None:
+def test_hostile_sizes_do_not_hang(model: Path, key: str, value: int) -> None:
     refusal(with_config(model, "model", **{key: value}))
 
 
@@ -535,9 +535,9 @@ def first(weights: dict[str, Tensor]) -> str:
         (lambda w: w.update({k: t.half() for k, t in w.items()}), "do not fit"),
         (lambda w: w.update({k: t.double() for k, t in w.items()}), "do not fit"),
         (lambda w: w.update({first(w): w[first(w)].to(torch.int32)}), "do not fit"),
-        (lambda w: w[first(w)].view(-1)[-1:].fill_(float("nan")), "finite"),
-        (lambda w: w[list(w)[-1]].view(-1)[0:1].fill_(float("inf")), "finite"),
-        (lambda w: w[list(w)[-1]].view(-1)[0:1].fill_(-float("inf")), "finite"),
+        (lambda w: w[first(w)].view(-1)[-1:].fill_(float("nan")), "NaN or Inf"),
+        (lambda w: w[list(w)[-1]].view(-1)[0:1].fill_(float("inf")), "NaN or Inf"),
+        (lambda w: w[list(w)[-1]].view(-1)[0:1].fill_(-float("inf")), "NaN or Inf"),
     ],
 )
 def test_wrong_weights(model: Path, change: Callable[[dict[str, Tensor]], object], words: str) -> None:
@@ -545,22 +545,22 @@ def test_wrong_weights(model: Path, change: Callable[[dict[str, Tensor]], object
 
 
 @pytest.mark.parametrize("names", [("x\ny", "b"), ("", "b"), (" ", "b"), ("a", "\x1b[31m"), ("same", "same")])
-def test_names_that_are_none(model: Path, names: tuple[str, str]) -> None:
+def test_invalid_names(model: Path, names: tuple[str, str]) -> None:
     assert "names" in refusal(with_metadata(model, name_a=names[0], name_b=names[1]))
 
 
 @pytest.mark.parametrize("step", ["", "x", "1.5", "9" * 5000])
-def test_a_step_that_is_none(model: Path, step: str) -> None:
+def test_invalid_steps(model: Path, step: str) -> None:
     assert "metadata" in refusal(with_metadata(model, step=step))
 
 
-def test_flipped_bits_never_give_a_traceback(model: Path) -> None:
-    whole = bytearray(model.read_bytes())
-    header = 8 + struct.unpack("<Q", whole[:8])[0]
-    dice = np.random.default_rng(0)
+def test_flipped_bits_never_raise_another_error(model: Path) -> None:
+    original = bytearray(model.read_bytes())
+    header = 8 + struct.unpack("<Q", original[:8])[0]
+    rng = np.random.default_rng(0)
     for _ in range(60):
-        changed = bytearray(whole)
-        changed[dice.integers(header)] ^= 1 << int(dice.integers(8))
+        changed = bytearray(original)
+        changed[rng.integers(header)] ^= 1 << int(rng.integers(8))
         model.write_bytes(changed)
         with suppress(ModelError):  # some bits change nothing, or a name
             load(model)
@@ -581,7 +581,7 @@ def test_a_translator_leaves_its_input_alone() -> None:
     assert torch.equal(x, before)
 
 
-def test_later_training_shows() -> None:
+def test_later_training_takes_effect() -> None:
     translator, x = make(), noise(1, 3, 8, 8)
     before = translator.translate(x, Domain.A)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Arguments that several verbs share."""
+"""Argument types and options that several verbs share."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def device_name(text: str) -> str:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """MODEL, --device and --precision."""
-    parser.add_argument("model", metavar="MODEL", help="a run's folder or a .safetensors file")
-    parser.add_argument(
-        "--device", type=device_name, default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--precision",
-        choices=("auto", "fp32", "bf16"),
-        default="auto",
-        help="of the convolutions (default: %(default)s)",
-    )
+    """Add MODEL, --device and --precision."""
+    parser.add_argument("model", metavar="MODEL", help="a run directory or a .safetensors file")
+    add_device_arguments(parser)
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --device and --precision."""
+    device_help = "auto, cpu, cuda, cuda:N or mps (default: %(default)s)"
+    parser.add_argument("--device", type=device_name, default="auto", help=device_help)
+    precision_help = "of the convolutions: %(choices)s (default: %(default)s)"
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help=precision_help)

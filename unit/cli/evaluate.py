@@ -6,14 +6,13 @@ import argparse
 import json
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
-from unit.cli.arguments import Parser, add_model_arguments
+from unit.cli.arguments import Parser, add_model_arguments, path
 from unit.data.datasets import HeldOut, open_datasets, open_held_out
 from unit.domains import PerDomain
 from unit.errors import ConfigError
 from unit.evaluation.evaluate import contact_sheet, evaluate, table
-from unit.evaluation.features import KINDS, Features, features_if_installed, load_features
+from unit.evaluation.features import KINDS, features_if_installed, load_features
 from unit.images import to_image, write_image
 from unit.translation.translator import Translator
 
@@ -21,17 +20,14 @@ log = logging.getLogger(__name__)
 
 
 def run(argv: Sequence[str]) -> int:
-    """Evaluate as the arguments say; returns the exit status."""
+    """Evaluate as the arguments say, and return the exit status."""
     arguments = _parser().parse_args(argv)
     translator = Translator.load(arguments.model, arguments.device, arguments.precision)
-    test = _held_out(arguments, translator)
-    features = _features(arguments.features, translator)
+    test, kind = _held_out(arguments, translator), arguments.features
+    features = load_features(kind, translator.device) if kind else features_if_installed(translator.device)
     metrics = evaluate(translator, test, features)
     name = features.name if features else None
-    if arguments.json:
-        print(json.dumps(metrics | {"features": name}))
-    else:
-        print(table(metrics, translator.names, name))
+    print(json.dumps(metrics | {"features": name}) if arguments.json else table(metrics, translator.names, name))
     if arguments.sheet:
         write_image(to_image(contact_sheet(translator, test)), arguments.sheet)
         log.info("%s: input, translation%s", arguments.sheet, " and the real image" if test.paired else "")
@@ -41,30 +37,22 @@ def run(argv: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m unit evaluate",
-        description="Measure a model on images it was not trained on, beside doing nothing (the input itself) and "
-        "real images. Without folders: the test images of the model's own run.",
+        description="Evaluate a model on images it was not trained on, beside the identity baseline (the input itself) "
+        "and real images. Without folders: the test images of the model's own run.",
         epilog="example: python -m unit evaluate runs/sunny-rainy --a photos/sunny-test --b photos/rainy-test",
     )
     add_model_arguments(parser)
-    parser.add_argument("--a", type=Path, metavar="DIR", help="test images of domain A")
-    parser.add_argument("--b", type=Path, metavar="DIR", help="test images of domain B")
+    parser.add_argument("--a", type=path, metavar="DIR", help="test images of domain A")
+    parser.add_argument("--b", type=path, metavar="DIR", help="test images of domain B")
     parser.add_argument("--paired", action="store_true", help="in the order of their names, they show the same scenes")
-    parser.add_argument(
-        "--features",
-        choices=KINDS,
-        help="what KID and FID compare: lite0 (the default, comes in a package) or inception (as published, downloads "
-        "weights once)",
+    features_help = (
+        "networks behind KID and FID: lite0 (default, from a package) or inception (as published; downloads)"
     )
+    parser.add_argument("--features", choices=KINDS, help=features_help)
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
-    parser.add_argument(
-        "--sheet", type=Path, metavar="FILE.png", help="write inputs, translations and, of pairs, truth there"
-    )
+    sheet_help = "write a contact sheet: input, translation and, for pairs, the real image"
+    parser.add_argument("--sheet", type=path, metavar="FILE.png", help=sheet_help)
     return parser
-
-
-def _features(kind: str | None, translator: Translator) -> Features | None:
-    """Those asked for; unasked, Lite0's if they are there."""
-    return load_features(kind, translator.device) if kind else features_if_installed(translator.device)
 
 
 def _held_out(arguments: argparse.Namespace, translator: Translator) -> HeldOut:

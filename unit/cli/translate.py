@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import chain
 
 from tqdm import tqdm
@@ -13,15 +14,16 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from unit.cli.arguments import Parser, add_model_arguments, integer, path
 from unit.errors import escape
-from unit.translation.image_files import Job, Outcome, Settings, find_images, plan_jobs, translate_images
+from unit.translation.image_files import Settings, translate_images
+from unit.translation.jobs import Outcome, find_images, plan_jobs
 from unit.translation.translator import Translator
 
 log = logging.getLogger(__name__)
-ENDINGS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "same": None}
+SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "same": None}
 
 
 def run(argv: Sequence[str]) -> int:
-    """Translate as the arguments say; returns the exit status, 1 where an image failed."""
+    """Translate as the arguments say, and return the exit status: 1 if an image failed."""
     arguments = _parser().parse_intermixed_args(argv)
     translator = Translator.load(arguments.model, arguments.device, arguments.precision)
     settings = Settings(
@@ -34,30 +36,21 @@ def run(argv: Sequence[str]) -> int:
         overwrite=arguments.overwrite,
     )
     images, missing = find_images(arguments.inputs, arguments.out)
-    jobs = plan_jobs(images, arguments.out, ENDINGS[arguments.format], arguments.samples)
+    jobs = plan_jobs(images, arguments.out, SUFFIXES[arguments.format], arguments.samples)
     counts = dict.fromkeys(("done", "skipped", "failed"), 0)
+    outcomes = translate_images(translator, jobs, settings)
+    bar = tqdm(outcomes, total=len(jobs), unit="image", disable=len(jobs) < 2 or not sys.stderr.isatty())
     with logging_redirect_tqdm():
-        for outcome in chain(missing, _with_bar(translate_images(translator, jobs, settings), jobs)):
+        for outcome in chain(missing, bar):
             counts[outcome.status] += 1
-            _say(outcome, arguments.json)
+            _report(outcome, arguments.json)
     log.info("%s: %d translated, %d skipped, %d failed", escape(arguments.out), *counts.values())
     return 1 if counts["failed"] else 0
 
 
-def _with_bar(outcomes: Iterator[Outcome], jobs: Sequence[Job]) -> Iterable[Outcome]:
-    return tqdm(outcomes, total=len(jobs), unit="image", disable=len(jobs) < 2 or not sys.stderr.isatty())
-
-
-def _say(outcome: Outcome, as_json: bool) -> None:
+def _report(outcome: Outcome, as_json: bool) -> None:
     if as_json:
-        record = {
-            "input": outcome.input,
-            "status": outcome.status,
-            "outputs": [str(output) for output in outcome.outputs],
-            "size": outcome.size,
-            "reason": outcome.reason,
-        }
-        print(json.dumps(record), flush=True)
+        print(json.dumps(asdict(outcome), default=str), flush=True)
     elif outcome.status == "failed":
         log.error("%s", outcome.reason)
     elif outcome.status == "skipped":
@@ -67,29 +60,25 @@ def _say(outcome: Outcome, as_json: bool) -> None:
 def _parser() -> Parser:
     parser = Parser(
         prog="translate.py",
-        description="Translate images of one domain into the other. An output has exactly its input's size and is "
-        "called as its input; an image that can't be read is named, and the others are done.",
+        description="Translate images of one domain into the other. An output has exactly the size and the name of its "
+        "input; an unreadable image is reported by name, and the others are done.",
         epilog="example: python translate.py runs/sunny-rainy --direction sunny2rainy photos '*.jpg' --out rainy",
     )
     add_model_arguments(parser)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders (recursive) or quoted patterns")
-    parser.add_argument("--direction", required=True, help="a2b, b2a (A to B, B to A), or the names: sunny2rainy")
-    parser.add_argument("--out", required=True, type=path, metavar="PATH", help="folder, or a file for one image")
-    size_help = "short side the network works at; the result is scaled back (default: the image's own)"
+    parser.add_argument("--direction", required=True, help="a2b or b2a, or by the names: sunny2rainy")
+    parser.add_argument("--out", required=True, type=path, metavar="PATH", help="a folder, or a file for one image")
+    size_help = "short side the network works at; the result is resized back (default: the image's own)"
     parser.add_argument("--size", type=integer(16, 10_000), metavar="N", help=size_help)
-    parser.add_argument(
-        "--format", choices=tuple(ENDINGS), default="png", help="same: as the input (default: %(default)s)"
-    )
+    format_help = "same: the input's (default: %(default)s)"
+    parser.add_argument("--format", choices=tuple(SUFFIXES), default="png", help=format_help)
     parser.add_argument("--quality", type=integer(1, 100), metavar="Q", help="of JPEG and WebP (default: 95)")
-    parser.add_argument("--overwrite", action="store_true", help="write over outputs that exist; never over an input")
-    parser.add_argument(
-        "--samples",
-        type=integer(1, 1000),
-        metavar="N",
-        help="so many versions of each image, drawn around the code",
-    )
-    parser.add_argument("--seed", type=integer(0, 2**32 - 1), default=0, help="of --samples (default: %(default)s)")
-    batch_help = "images of one size translated together (default: %(default)s)"
+    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs, but never an input")
+    samples_help = "outputs per image, with noise added to the code (default: one, without noise)"
+    parser.add_argument("--samples", type=integer(1, 1000), metavar="N", help=samples_help)
+    seed_help = "of the first sample's noise (default: %(default)s)"
+    parser.add_argument("--seed", type=integer(0, 2**32 - 1), default=0, metavar="N", help=seed_help)
+    batch_help = "images of equal size to translate together (default: %(default)s)"
     parser.add_argument("--batch_size", type=integer(1), default=1, metavar="N", help=batch_help)
-    parser.add_argument("--json", action="store_true", help="one JSON object an image on standard output")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per image to standard output")
     return parser

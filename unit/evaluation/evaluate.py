@@ -1,9 +1,10 @@
-"""How well a translator translates held-out images, beside doing nothing and beside real images."""
+"""Evaluating a translator on held-out images, against the identity baseline and real images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,9 +16,9 @@ from unit.domains import Domain, PerDomain
 from unit.errors import ImageError
 from unit.evaluation import metrics
 from unit.evaluation.features import Features
-from unit.evaluation.held_out import load_held_out, readable, stacked
-from unit.evaluation.metric_table import NAMES, Metrics, table
-from unit.evaluation.sheets import contact_sheet, sample_grids
+from unit.evaluation.grids import contact_sheet, sample_grids
+from unit.evaluation.held_out import load_held_out, readable, stack
+from unit.evaluation.metric_table import COUNTS, NAMES, Metrics, table
 from unit.translation.translator import Translator
 
 __all__ = [
@@ -30,217 +31,155 @@ __all__ = [
     "table",
 ]
 
-_BATCH = 16
-_FID_NEEDS = 2
-"""images for each dimension of the features, on both sides: of fewer, the covariances are mostly chance"""
+Columns: TypeAlias = dict[str, Tensor]
+"""The name of a metric, or one of the two below → one row per image."""
+_FEATURES, _THUMBNAILS = "features", "thumbnails"
+
+_BATCH_SIZE = 16
+_FID_IMAGES_PER_FEATURE = 2
+"""With fewer images on either side, the estimated covariances are mostly noise."""
 
 
 def evaluate(translator: Translator, test: HeldOut, features: Features | None = None) -> Metrics:
-    """The metrics of both directions, once; see `Evaluator`."""
+    """Compute the metrics of both directions once; see `Evaluator`."""
     return Evaluator(test, translator.config.data, features).metrics(translator)
 
 
 class Evaluator:
-    """Measures translators on the same test images; what depends on these alone is computed once.
+    """Evaluates translators on the same test images; what does not depend on the translator is computed once.
 
-    "do_nothing" takes the input for its own translation. "real" is what real images of the target domain get: KID and
-    FID of every second of them beside the others, so of half as many; `spread` of all; the metrics of pairs from the
-    embedded streets drawn again with other clouds and streaks, the most that a translator can reach (elsewhere None);
-    those beside the input from its true counterpart. FID is None below twice as many images as features.
+    The group "identity" takes the input for its own translation. "real" is what real images of the target domain reach:
+    KID and FID of every second image against the others; diversity of all; for pairs, the colour correlation and
+    distance of the input's true counterpart; for the synthetic streets, paired metrics of the same scenes redrawn with
+    other clouds and rain, an upper bound for any translator. Metrics without meaning are None, and so is FID below
+    twice as many images as features.
 
     Args:
         test: images that training never saw; KID and FID refer to all of the target domain's.
-        data: how the translators' training saw its images; here too they are resized, and the middle is cut out.
-        features: what KID, FID and feature_distance are computed with; None: without them.
-        at_most: images a domain, spread evenly over longer lists; KID needs a matrix of so many rows and columns.
+        data: how the translators' training saw its images; here too they are resized, and their centre is cropped.
+        features: behind KID, FID and feature_distance; None: without these.
+        at_most: images per domain, taken evenly from longer lists; KID needs a square matrix of this size.
     """
 
     def __init__(self, test: HeldOut, data: DataConfig, features: Features | None = None, at_most: int = 5000) -> None:
         self.test, self.data, self.features = test, data, features
-        self._chosen = test.images.map(lambda source: _evenly(len(source), at_most))
-        self._known: _Known | None = None
+        self._indices = test.images.map(lambda source: _evenly_spaced(len(source), at_most))
+        self._inputs: PerDomain[Columns] | None = None
+        self._baselines: PerDomain[dict[str, dict[str, float | None]]] = PerDomain({}, {})
 
     def metrics(self, translator: Translator) -> Metrics:
-        """The metrics of both directions.
+        """Compute the metrics of both directions.
 
         Raises:
-            ImageError: an image can't be read; where `data.on_bad_image` is "skip", none of a domain's can.
+            ImageError: an image can't be read; where bad images are skipped, none of a domain's can.
         """
-        known = self._known or _Known(self._images(), self._images())
-        translated = self._images()
-        for images, redrawn in self._batches():
+        translated, inputs, real = ({i: list[Columns]() for i in Domain} for _ in range(3))
+        for ks, images in self._batches():
             for i in Domain:
-                if len(images[i]):
-                    truth = images[i.other] if self.test.paired else None
-                    _add_translations(translated[i], translator, i, images[i], truth)
-                    if self._known is None:
-                        known.inputs[i].keep(images[i])
-                        known.inputs[i].tally(_beside(images[i], images[i], truth), len(images[i]))
-                        _add_real(known.real[i], images[i], truth, redrawn[i.other] if redrawn else None)
-        if any(translated[i].count != known.inputs[i].count for i in Domain):
-            self._known = None  # other files can be read than before
+                x, truth = images[i], images[i.other] if self.test.paired else None
+                if not len(x):
+                    continue
+                translated[i].append(self._translate(translator, i, x, truth))
+                if self._inputs is None:
+                    inputs[i].append(self._describe(x) | _compare(x, x, truth))
+                    if truth is not None:
+                        real[i].append(self._describe_real(i, x, truth, ks))
+        columns = PerDomain.of(lambda i: _concatenate(translated[i]))
+        if self._inputs is None:
+            self._inputs = PerDomain.of(lambda i: _concatenate(inputs[i]))
+            for i in Domain:
+                identity = self._summarize(self._inputs[i], i)
+                floor = self._summarize(_concatenate(real[i]), i, real=True)
+                # "do_nothing" is the old name of "identity", kept for one version
+                self._baselines[i].update(identity=identity, do_nothing=identity, real=floor)
+        elif any(len(columns[i][_FEATURES]) != len(self._inputs[i][_FEATURES]) for i in Domain):
+            self._inputs = None  # other files are readable than before
             return self.metrics(translator)
-        if self._known is None:
-            for i in Domain:
-                known.results[i].update(do_nothing=self._of(known.inputs[i], i, known), real=self._real(i, known))
-            self._known = known
-        return {i.direction: {"translated": self._of(translated[i], i, known), **known.results[i]} for i in Domain}
+        return {i.direction: {"translated": self._summarize(columns[i], i), **self._baselines[i]} for i in Domain}
 
-    def _images(self) -> PerDomain[_Images]:
-        return PerDomain.of(lambda _: _Images(self.features))
-
-    def _batches(self) -> Iterator[tuple[PerDomain[Tensor], PerDomain[Tensor] | None]]:
-        """The images, none of a domain that has no more; while they are unknown, the redrawn ones too."""
+    def _batches(self) -> Iterator[tuple[list[int], PerDomain[Tensor]]]:
+        """Yield the numbers of the chosen images in a batch, and the images; a domain without any more has none."""
         failures: list[ImageError] = []
-        seen: set[Domain] = set()
-        for first in range(0, max(self._chosen.map(len)), _BATCH):
-            chosen = self._chosen.map(lambda indices: indices[first : first + _BATCH])  # noqa: B023
-            loaded = list(readable(self.test.images, chosen, self.data, failures))
-            images = PerDomain.of(lambda i: stacked([it for _, pair in loaded for it in pair[i]], self.data))  # noqa: B023
-            seen |= {i for i in Domain if len(images[i])}
-            yield images, None if self._known else self._redrawn(chosen, [k for k, _ in loaded])
-        if failures and len(seen) < len(Domain):
+        unseen = set(Domain)
+        images = readable(self.test.images, self._indices, self.data, failures)
+        while batch := list(islice(images, _BATCH_SIZE)):
+            stacked = PerDomain.of(lambda i: stack([x for _, pair in batch for x in pair[i]], self.data))
+            unseen -= {i for i in Domain if len(stacked[i])}
+            yield [k for k, _ in batch], stacked
+        if failures and unseen:
             raise failures[-1]
 
-    def _redrawn(self, chosen: PerDomain[Sequence[int]], places: list[int]) -> PerDomain[Tensor] | None:
-        sources = self.test.redrawn
-        if sources is None:
-            return None
-        return PerDomain.of(
-            lambda i: stacked([held_out_image(sources[i], chosen[i][k], self.data) for k in places], self.data)
-        )
+    def _describe(self, images: Tensor) -> Columns:
+        """Return the rows of images that metrics of sets need."""
+        features = self.features(images) if self.features else torch.empty(len(images), 0)
+        return {_FEATURES: features, _THUMBNAILS: metrics.thumbnails(images).cpu()}
 
-    def _of(self, images: _Images, i: Domain, known: _Known) -> dict[str, float | None]:
-        """What is known of images made from the inputs of domain i."""
-        reference = known.inputs[i.other]
-        found = dict.fromkeys(NAMES) | images.means() | _spread(images, known.inputs[i])
-        found |= {"images": images.count, "reference_images": reference.count}
+    def _translate(self, translator: Translator, i: Domain, inputs: Tensor, truth: Tensor | None) -> Columns:
+        translation = translator.translate(inputs, i)
+        cycle, reconstruction = translator.translate(translation, i.other), translator.reconstruct(inputs, i)
+        translation = metrics.quantize(translation)
+        columns = self._describe(translation) | _compare(translation.cpu(), inputs, truth)
+        columns["cycle_psnr"] = metrics.psnr(cycle.cpu(), inputs)
+        columns["reconstruction_psnr"] = metrics.psnr(reconstruction.cpu(), inputs)
+        return columns
+
+    def _describe_real(self, i: Domain, inputs: Tensor, truth: Tensor, ks: list[int]) -> Columns:
+        """Compare the inputs' true counterparts with the inputs and, if the scenes can be redrawn, with these."""
+        columns = _compare(truth, inputs, None)
+        if self.test.redrawn:
+            source, indices = self.test.redrawn[i.other], self._indices[i.other]
+            redrawn = stack([held_out_image(source, indices[k], self.data) for k in ks], self.data)
+            columns = self._describe(redrawn) | _compare(redrawn, inputs, truth) | columns
+        return columns
+
+    def _summarize(self, images: Columns, i: Domain, real: bool = False) -> dict[str, float | None]:
+        """Reduce the columns of images made from the inputs of domain i, or of real ones in their place."""
+        assert self._inputs
+        target, inputs = self._inputs[i.other], self._inputs[i]
+        features = target[_FEATURES]
+        compared = (features[::2], features[1::2]) if real else (images[_FEATURES], features)
+        values = dict.fromkeys(NAMES) | {name: float(images[name].double().mean()) for name in NAMES if name in images}
+        values |= dict(zip(COUNTS, map(len, compared), strict=True))
+        values |= _diversity((target if real else images)[_THUMBNAILS], inputs[_THUMBNAILS])
         if self.features:
-            found |= _distances(images.features, reference.features)
-            if self.test.paired:
-                found["feature_distance"] = metrics.feature_distance(images.features, reference.features)
-        return found
-
-    def _real(self, i: Domain, known: _Known) -> dict[str, float | None]:
-        """What is known of the real images that the translations of domain i are to be like."""
-        reference, redrawn = known.inputs[i.other], known.real[i]
-        found = dict.fromkeys(NAMES) | redrawn.means() | _spread(reference, known.inputs[i])
-        found |= {"images": (reference.count + 1) // 2, "reference_images": reference.count // 2}
-        if self.features:
-            found |= _distances(reference.features[::2], reference.features[1::2])
-            if redrawn.count:
-                found["feature_distance"] = metrics.feature_distance(redrawn.features, reference.features)
-        return found
+            values |= _distances(*compared)
+            if self.test.paired and _FEATURES in images:
+                values["feature_distance"] = float(metrics.feature_distance(images[_FEATURES], features).mean())
+        return values
 
 
-class _Images:
-    """What stays of images that come in batches: features and thumbnails, and the means of metrics."""
-
-    def __init__(self, extract: Features | None) -> None:
-        self._extract = extract
-        self._features: list[Tensor] = []
-        self._thumbnails: list[Tensor] = []
-        self._sums: dict[str, float] = {}
-        self._tallied = 0
-
-    def keep(self, images: Tensor) -> None:
-        """Add (n, 3, H, W) in [-1, 1]."""
-        self._thumbnails.append(metrics.thumbnails(images).cpu())
-        if self._extract:
-            self._features.append(self._extract(images))
-
-    def tally(self, scores: Mapping[str, float], count: int) -> None:
-        """Add means over `count` images."""
-        self._tallied += count
-        for name, mean in scores.items():
-            self._sums[name] = self._sums.get(name, 0.0) + mean * count
-
-    def means(self) -> dict[str, float | None]:
-        """Over all that was tallied."""
-        return {name: value / self._tallied for name, value in self._sums.items()}
-
-    @property
-    def count(self) -> int:
-        """How many are kept."""
-        return sum(map(len, self._thumbnails))
-
-    @property
-    def features(self) -> Tensor:
-        """(n, d)."""
-        return torch.cat(self._features)
-
-    @property
-    def thumbnails(self) -> Tensor:
-        """(n, 3, 8, 8)."""
-        return torch.cat(self._thumbnails)
+def _concatenate(batches: Sequence[Columns]) -> Columns:
+    return {name: torch.cat([batch[name] for batch in batches]) for name in (batches[0] if batches else ())}
 
 
-@dataclass
-class _Known:
-    """What does not change with the translator, filed under the domain that a direction starts from."""
-
-    inputs: PerDomain[_Images]
-    real: PerDomain[_Images]
-    """the inputs' counterparts: of the redrawn ones, where there are any, the images"""
-
-    def __post_init__(self) -> None:
-        self.results: PerDomain[dict[str, dict[str, float | None]]] = PerDomain({}, {})
-
-
-def _add_translations(
-    translated: _Images, translator: Translator, i: Domain, images: Tensor, truth: Tensor | None
-) -> None:
-    translation = translator.translate(images, i)
-    cycle, reconstruction = translator.translate(translation, i.other), translator.reconstruct(images, i)
-    translation = metrics.written(translation)
-    translated.keep(translation)
-    back = {"cycle_psnr": cycle, "reconstruction_psnr": reconstruction}
-    scores = {name: metrics.psnr(copies.cpu(), images) for name, copies in back.items()}
-    translated.tally(_beside(translation.cpu(), images, truth) | scores, len(images))
-
-
-def _add_real(real: _Images, images: Tensor, truth: Tensor | None, redrawn: Tensor | None) -> None:
-    if truth is None:
-        return
-    scores = _beside(truth, images, None)
-    if redrawn is not None:
-        real.keep(redrawn)
-        scores |= _beside_truth(redrawn, truth)
-    real.tally(scores, len(images))
-
-
-def _beside(guess: Tensor, inputs: Tensor, truth: Tensor | None) -> dict[str, float]:
-    return {
-        "colour_correlation": metrics.colour_correlation(guess, inputs),
-        "identity_distance": metrics.identity_distance(guess, inputs),
-        **({} if truth is None else _beside_truth(guess, truth)),
+def _compare(images: Tensor, inputs: Tensor, truth: Tensor | None) -> Columns:
+    columns = {
+        "colour_correlation": metrics.color_correlation(images, inputs),
+        "identity_distance": metrics.identity_distance(images, inputs),
     }
+    if truth is not None:
+        columns |= {"psnr": metrics.psnr(images, truth), "pixel_accuracy": metrics.pixel_accuracy(images, truth)}
+        if min(images.shape[-2:]) >= metrics.SSIM_WINDOW:
+            columns["ssim"] = metrics.ssim(images, truth)
+    return columns
 
 
-def _beside_truth(guess: Tensor, truth: Tensor) -> dict[str, float]:
-    scores = {"psnr": metrics.psnr(guess, truth), "pixel_accuracy": metrics.pixel_accuracy(guess, truth)}
-    if min(guess.shape[-2:]) >= metrics.SSIM_WINDOW:
-        scores["ssim"] = metrics.ssim(guess, truth)
-    return scores
-
-
-def _spread(images: _Images, inputs: _Images) -> dict[str, float | None]:
-    enough = min(images.count, inputs.count) >= 2
-    return {"spread": metrics.spread(images.thumbnails, inputs.thumbnails) if enough else None}
+def _diversity(images: Tensor, inputs: Tensor) -> dict[str, float | None]:
+    return {"spread": metrics.diversity(images, inputs)} if min(len(images), len(inputs)) > 1 else {}
 
 
 def _distances(features: Tensor, reference: Tensor) -> dict[str, float | None]:
-    """KID, of two images each or more, and FID, of many."""
+    """KID, which needs two images on either side, and FID, which needs many."""
     count, dimension = min(len(features), len(reference)), features.shape[1]
     if count < 2:
         return {}
     low, high = metrics.kid_interval(features, reference)
-    found: dict[str, float | None] = {"kid": metrics.kid(features, reference), "kid_low": low, "kid_high": high}
-    if count >= _FID_NEEDS * dimension:
-        found["fid"] = metrics.fid(features, reference)
-    return found
+    distances: dict[str, float | None] = {"kid": metrics.kid(features, reference), "kid_low": low, "kid_high": high}
+    if count >= _FID_IMAGES_PER_FEATURE * dimension:
+        distances["fid"] = metrics.fid(features, reference)
+    return distances
 
 
-def _evenly(count: int, at_most: int) -> Sequence[int]:
-    """At most so many of `count` indices, evenly spread."""
+def _evenly_spaced(count: int, at_most: int) -> Sequence[int]:
+    """Choose at most `at_most` of `count` indices."""
     return range(count) if count <= at_most else [k * count // at_most for k in range(at_most)]

@@ -1,4 +1,4 @@
-"""Test images as tensors, those that can't be read passed over where that is wanted."""
+"""Test images as tensors; unreadable ones are skipped or stop the run, as `data.on_bad_image` says."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ log = logging.getLogger(__name__)
 def load_held_out(
     sources: PerDomain[ImageSource], indices: range, data: DataConfig, at_most: int | None = None
 ) -> PerDomain[Tensor]:
-    """(n, 3, crop, crop) of each domain, the images of the first `at_most` `indices`, as far as there are any.
+    """Load the images at the first `at_most` readable `indices` of each domain, as (n, 3, crop, crop).
 
-    Where `data.on_bad_image` is "skip", an index with an image that can't be read is left out of both domains, so that
-    pairs stay pairs.
+    Where bad images are skipped, an index is left out of both domains, so that pairs stay pairs.
 
     Raises:
-        ImageError: an image can't be read, or none of a domain's can.
+        ImageError: an image can't be read; where bad images are skipped, none of a domain's can.
     """
     chosen: PerDomain[Sequence[int]] = sources.map(lambda source: [k for k in indices if k < len(source)])
     loaded: PerDomain[list[Tensor]] = PerDomain([], [])
@@ -38,32 +37,35 @@ def load_held_out(
             break
     if failures and not all(loaded):
         raise failures[-1]
-    return loaded.map(lambda images: stacked(images, data))
+    return loaded.map(lambda images: stack(images, data))
 
 
 def readable(
     sources: PerDomain[ImageSource], chosen: PerDomain[Sequence[int]], data: DataConfig, failures: list[ImageError]
 ) -> Iterator[tuple[int, PerDomain[list[Tensor]]]]:
-    """k and the k-th chosen image of each domain, none of a domain with fewer; skipped ones go to `failures`.
+    """Yield k and the k-th chosen image of each domain, in a list that is empty for a domain with fewer images.
+
+    Where bad images are skipped, they are logged and appended to `failures`.
 
     Raises:
         ImageError: an image can't be read, and `data.on_bad_image` is "stop".
     """
+
+    def load(i: Domain, k: int) -> list[Tensor]:
+        return [held_out_image(sources[i], index, data) for index in chosen[i][k : k + 1]]
+
     for k in range(max(chosen.map(len))):
         try:
-            yield (
-                k,
-                PerDomain.of(
-                    lambda i: [held_out_image(sources[i], index, data) for index in chosen[i][k : k + 1]]  # noqa: B023
-                ),
-            )
+            images = PerDomain(load(Domain.A, k), load(Domain.B, k))
         except ImageError as error:
             if data.on_bad_image == "stop":
                 raise
             log.warning("%s; skipped", error)
             failures.append(error)
+        else:
+            yield k, images
 
 
-def stacked(images: list[Tensor], data: DataConfig) -> Tensor:
-    """(n, 3, crop, crop), also of none."""
+def stack(images: list[Tensor], data: DataConfig) -> Tensor:
+    """Stack to (n, 3, crop, crop), also when n is 0."""
     return torch.stack(images) if images else torch.empty(0, 3, data.crop_size, data.crop_size)

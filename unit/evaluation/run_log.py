@@ -24,13 +24,13 @@ _LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d) ([A-Z]+) (?:s
 
 
 def logged(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (step, line) for each complete line of a metrics.jsonl; a crash may have cut the last one short."""
+    """Yield (step, line) for each complete line: a crash may have cut the last one short. A missing file has none."""
     if not path.is_file():
         return
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise UserError(f"{escape(path)}: can't be read ({error.strerror})") from error
+        raise UserError(f"{escape(path)}: can't be read ({error.strerror}); check its permissions") from error
     for line in lines:
         try:
             yield int(json.loads(line)["step"]), line

@@ -85,18 +85,18 @@ def _translation_diagnostics(
         return error(_in_chunks(lambda x: translator.reconstruct(x, i).cpu(), x))
 
     def error(x: Tensor) -> float:
-        return metrics.identity_distance(x, images) + 1
+        return float(metrics.identity_distance(x, images).mean()) + 1
 
     reconstruction = reconstruction_error(images)
     cycle_factor = cycle_error(_through_jpeg(translations)) / cycle_error(translations)
     reconstruction_factor = reconstruction_error(_through_jpeg(images)) / reconstruction
     scalars = {
-        "identity_distance": metrics.identity_distance(translations, images),
+        "identity_distance": float(metrics.identity_distance(translations, images).mean()),
         "reconstruction_distance": reconstruction - 1,
-        "colour_correlation": metrics.colour_correlation(translations, images),
+        "colour_correlation": float(metrics.color_correlation(translations, images).mean()),
         "hidden_code": cycle_factor / max(reconstruction_factor, 1.0),
     }
-    return scalars | ({"spread": metrics.spread(translations, images)} if len(images) > 1 else {})
+    return scalars | ({"spread": metrics.diversity(translations, images)} if len(images) > 1 else {})
 
 
 def _code_diagnostics(translator: Translator, i: Domain, images: Tensor) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The images of a report: small enough for one file, and the best and worst of what was held out."""
+"""The images of a report: sample grids and held-out images, scaled and compressed to fit into one file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 from torch import Tensor
@@ -18,16 +19,18 @@ from unit.domains import Domain, PerDomain
 from unit.errors import ImageError, ModelError, escape
 from unit.evaluation import metrics
 from unit.evaluation.held_out import readable
-from unit.evaluation.report.page import element
 from unit.evaluation.report.run import Run
 from unit.images import read_image, to_image
 from unit.translation.translator import MODEL_FILE
 
+T = TypeVar("T")
+
 _QUALITY = 85
-_MOST_FRAMES = 40
-_BYTES_OF_FRAMES = 5_000_000
+_MAX_FRAMES = 40
+_MAX_FRAME_CHARACTERS = 7_000_000
+"""Of all frames together, in base64."""
 _FRAME_SIDE = 1200
-_MOST_RATED = 500
+_MAX_RATED = 500
 
 
 @dataclass(frozen=True)
@@ -38,55 +41,53 @@ class Rated:
     score: float
 
 
-def image_element(image: Image.Image, alt: str, longest: int = 256, **attributes: object) -> str:
-    """An <img> that brings its image along, no side longer than `longest`."""
-    small = image.copy()
-    small.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-    width, height = small.size
-    return element("img", src=_uri(_webp(small)), alt=alt, width=width, height=height, **attributes)
+@dataclass(frozen=True)
+class Embedded:
+    """The attributes of an <img> that contains its image."""
+
+    src: str
+    alt: str
+    width: int
+    height: int
+    title: str = ""
 
 
-def _webp(image: Image.Image) -> bytes:
-    content = io.BytesIO()
-    image.save(content, "WEBP", quality=_QUALITY)
-    return content.getvalue()
+def embed(image: Image.Image, alt: str, max_side: int = 256, title: str = "") -> Embedded:
+    """Compress an image to WebP, scaled to fit `max_side`."""
+    small, content = image.copy(), io.BytesIO()
+    small.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    small.save(content, "WEBP", quality=_QUALITY)
+    uri = f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return Embedded(uri, alt, *small.size, title)
 
 
-def _uri(webp: bytes) -> str:
-    return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"
-
-
-# The samples that the run drew
+# The sample grids that training drew
 
 
 def sample_steps(run: Path) -> list[tuple[int, Path]]:
-    """(step, file) of the sample sheets, the first step first."""
-    folder = run / "samples"
-    found = [(re.fullmatch(r"step-(\d{1,18})\.png", path.name, re.ASCII), path) for path in _listed(folder)]
-    return sorted((int(match[1]), path) for match, path in found if match)
-
-
-def _listed(folder: Path) -> list[Path]:
+    """List (step, file) of the sample grids by step."""
+    files: list[Path] = []
     with suppress(OSError):
-        return list(folder.iterdir())
-    return []
+        files = list((run / "samples").iterdir())
+    matches = [(re.fullmatch(r"step-(\d{1,18})\.png", file.name, re.ASCII), file) for file in files]
+    return sorted((int(match[1]), file) for match, file in matches if match)
 
 
-def frames(steps: list[tuple[int, Path]]) -> list[tuple[int, str]]:
-    """(step, <img>) of some sheets, the first and the last among them: as many as make no more than some 5 MB."""
-    size = next((len(frame) for _, frame in _frames(steps[::-1])), 1)
-    return list(_frames(evenly(steps, max(2, min(_MOST_FRAMES, _BYTES_OF_FRAMES // size)))))
+def frames(steps: list[tuple[int, Path]]) -> list[tuple[int, Embedded]]:
+    """Embed the first, the last and evenly spaced sample grids in between, about 5 MB of them at most."""
+    size = next((len(frame.src) for _, frame in _frames(steps[::-1])), 1)
+    return list(_frames(evenly_spaced(steps, max(2, min(_MAX_FRAMES, _MAX_FRAME_CHARACTERS // size)))))
 
 
-def _frames(steps: list[tuple[int, Path]]) -> Iterator[tuple[int, str]]:
-    """Those that can be read: the last may just be written."""
+def _frames(steps: list[tuple[int, Path]]) -> Iterator[tuple[int, Embedded]]:
+    """Embed those that are readable: the last may be half written."""
     for step, path in steps:
         with suppress(ImageError):
-            yield step, image_element(read_image(path), f"samples of step {step:,}", _FRAME_SIDE, data_step=step)
+            yield step, embed(read_image(path), f"samples of step {step:,}", _FRAME_SIDE)
 
 
-def evenly(items: list[tuple[int, Path]], count: int) -> list[tuple[int, Path]]:
-    """At most `count` of the items, two or more, the first and the last among them."""
+def evenly_spaced(items: list[T], count: int) -> list[T]:
+    """Choose at most `count` items, at least two, with the first and the last among them."""
     if len(items) <= count:
         return items
     return [items[k * (len(items) - 1) // (count - 1)] for k in range(count)]
@@ -95,63 +96,65 @@ def evenly(items: list[tuple[int, Path]], count: int) -> list[tuple[int, Path]]:
 # The held-out images
 
 
-def rated(run: Run) -> PerDomain[list[Rated]]:
-    """The held-out images of both domains, at most 500 evenly spread, with their translations' scores.
+def rate(run: Run) -> PerDomain[list[Rated]]:
+    """Score the translations of at most 500 evenly spaced held-out images of each domain; skip unreadable ones.
 
-    Of aligned pairs that is the SSIM with the real other image; else the PSNR in dB, beside the input, of what comes
-    back from the translation. Unreadable images are passed over.
+    Pairs are scored by the SSIM with the real target (below 11 px by PSNR), others by the PSNR of the cycle in dB.
     """
     test = run.datasets.test
-    chosen = test.images.map(lambda source: range(0, len(source), -(-len(source) // _MOST_RATED)))
-    found: PerDomain[list[Rated]] = PerDomain([], [])
+    indices = test.images.map(lambda source: range(0, len(source), -(-len(source) // _MAX_RATED)))
+    rated: PerDomain[list[Rated]] = PerDomain([], [])
     failures: list[ImageError] = []
-    for k, images in readable(test.images, PerDomain(chosen.a, chosen.b), run.data, failures):
+    for k, images in readable(test.images, PerDomain(*indices), run.data, failures):
         for i in Domain:
             for image in images[i]:
                 truth = images[i.other][0] if test.paired else None
-                found[i].append(Rated(chosen[i][k], _score(run, i, image, truth)))
-    if failures and not all(found):
+                rated[i].append(Rated(indices[i][k], _score(run, i, image, truth)))
+    if failures and not all(rated):
         raise failures[-1]
-    return found
+    return rated
 
 
 def score_name(run: Run) -> str:
-    """What `rated` rates by; higher is better."""
-    return "SSIM" if run.datasets.test.paired and _has_ssim(run) else "PSNR in dB"
-
-
-def _has_ssim(run: Run) -> bool:
-    return run.data.crop_size >= metrics.SSIM_WINDOW
+    """Name the score of `rate`; higher is better."""
+    return "SSIM" if run.datasets.test.paired and run.data.crop_size >= metrics.SSIM_WINDOW else "PSNR in dB"
 
 
 def _score(run: Run, i: Domain, image: Tensor, truth: Tensor | None) -> float:
-    translation = _translated(run, i, image)
+    translation = _translate(run, i, image)
     if truth is None:
-        return metrics.psnr(run.translator.translate(translation, i.other).cpu(), image[None])
-    measure = metrics.ssim if _has_ssim(run) else metrics.psnr
-    return measure(translation, truth[None])
+        return float(metrics.psnr(run.translator.translate(translation, i.other).cpu(), image[None]))
+    metric = metrics.ssim if score_name(run) == "SSIM" else metrics.psnr
+    return float(metric(translation, truth[None]))
 
 
-def _translated(run: Run, i: Domain, image: Tensor) -> Tensor:
-    """(1, 3, H, W); raises `ModelError` when there is nothing to see in it."""
+def _translate(run: Run, i: Domain, image: Tensor) -> Tensor:
+    """Translate to (1, 3, H, W); raises `ModelError` for NaN or Inf."""
     translation = run.translator.translate(image[None], i).cpu()
     if not translation.isfinite().all():
-        raise ModelError(f"{escape(run.path / MODEL_FILE)}: its translations hold values that are no finite numbers")
+        raise ModelError(f"{escape(run.path / MODEL_FILE)}: its translations contain NaN or Inf")
     return translation
 
 
 def worst_and_best(ratings: list[Rated], count: int) -> tuple[list[Rated], list[Rated]]:
-    """At most `count` from either end, the extreme one first; none is in both."""
+    """Choose at most `count` from either end, the most extreme first; none is in both."""
     ordered = sorted(ratings, key=lambda rating: (rating.score, rating.index))
     count = min(count, len(ordered) // 2)
     return ordered[:count], ordered[::-1][:count]
 
 
-def side_by_side(run: Run, i: Domain, index: int) -> list[Image.Image]:
-    """A held-out image, its translation and, of a pair, the real one."""
+def side_by_side(run: Run, i: Domain, index: int, max_side: int) -> list[Embedded]:
+    """Embed a held-out image, its translation and, for pairs, the real target."""
     test = run.datasets.test
-    image = held_out_image(test.images[i], index, run.data)
-    images = [image, _translated(run, i, image)[0]]
+    image, name = held_out_image(test.images[i], index, run.data), test.images[i].name(index)
+    images = [image, _translate(run, i, image)[0]]
     if test.paired:
         images.append(held_out_image(test.images[i.other], index, run.data))
-    return [to_image(each) for each in images]
+    pairs = zip(heads(run, i), images, strict=True)
+    return [embed(to_image(tensor), f"{head}: {name}", max_side, title=name) for head, tensor in pairs]
+
+
+def heads(run: Run, i: Domain) -> list[str]:
+    """Return the headings of `side_by_side`."""
+    target = run.names[i.other]
+    return [run.names[i], f"→ {target}", *([f"real {target}"] if run.datasets.test.paired else [])]

@@ -1,4 +1,4 @@
-"""A run's folder as a report sees it: each part read when it is asked for, and none of them taken for granted."""
+"""A run directory as a report sees it: each part is read on demand, and may be missing or damaged."""
 
 from __future__ import annotations
 
@@ -20,86 +20,91 @@ from unit.evaluation.run_log import logged
 from unit.translation.translator import MODEL_FILE, Translator
 
 _PARTS = ("config.yaml", "environment.json", "metrics.jsonl", "samples", MODEL_FILE)
-_LARGEST = 1e30
-"""Of what is drawn: beyond, the length of an axis might be no number any more."""
+_MAX_VALUE = 1e30
+"""Larger values are not drawn: the length of an axis might overflow."""
 
 
 class Run:
-    """What lies in a run's folder; every property raises `UserError` where its part is missing or damaged.
+    """The contents of a run directory; every property raises `UserError` where its part is missing or damaged.
 
     Raises:
-        ConfigError: the folder is no run's.
+        ConfigError: the folder is not a run directory.
     """
 
     def __init__(self, path: Path, device: str = "auto", precision: str = "auto") -> None:
         if not any(os.path.exists(path / part) for part in _PARTS):  # noqa: PTH110 - Path.exists raises for some names
-            raise ConfigError(f"{escape(path)}: is no run's folder; give the one that training wrote (--out)")
+            raise ConfigError(f"{escape(path)}: not a run directory; give the one that training wrote (--out)")
         self.path = path
         self._device, self._precision = device, precision
 
     @property
     def name(self) -> str:
-        """The folder's own, however it was given."""
+        """The directory's own name, however its path was written."""
         return self.path.resolve().name
 
     @cached_property
     def translator(self) -> Translator:
-        """The model, as it was last written."""
+        """The latest model."""
         return Translator.load(self.path, self._device, self._precision)
 
     @cached_property
     def config(self) -> Config:
-        """Of the folder, else of the model."""
+        """The configuration from config.yaml, else from the model."""
         file = self.path / "config.yaml"
         return read_config(file) if file.is_file() else self.translator.config
 
     @cached_property
     def datasets(self) -> Datasets:
-        """The images, where they are still there."""
+        """The images, where they still exist."""
         return open_datasets(self.config.data, self.config.train.seed)
 
     @property
     def data(self) -> DataConfig:
-        """How held-out images are read: one that can't be is passed over, whatever the training did."""
+        """How to read held-out images: unreadable ones are skipped, whatever training did."""
         return replace(self.config.data, on_bad_image="skip")
 
     @cached_property
     def environment(self) -> Mapping[str, Any]:
-        """What environment.json says."""
+        """The contents of environment.json."""
         file = self.path / "environment.json"
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            content = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise UserError(f"{escape(file)}: is missing") from error
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{escape(file)}: can't be read") from error
-        if not isinstance(found, dict):
-            raise UserError(f"{escape(file)}: holds no facts by name")
-        return found
+        if not isinstance(content, dict):
+            raise UserError(f"{escape(file)}: not a JSON object")
+        return content
+
+    def fact(self, name: str) -> Any:
+        """Look up a key of environment.json; None where it is unknown."""
+        with suppress(UserError):
+            return self.environment.get(name)
+        return None
 
     @cached_property
     def log(self) -> dict[str, dict[int, float]]:
-        """Tag, then step, then value: the finite numbers of metrics.jsonl, in the order of their steps."""
+        """Tag → step → value: the finite numbers of metrics.jsonl by step."""
         curves: dict[str, dict[int, float]] = {}
-        lines = [(step, line) for step, line in logged(self.path / "metrics.jsonl") if 0 <= step <= _LARGEST]
+        lines = [(step, line) for step, line in logged(self.path / "metrics.jsonl") if 0 <= step <= _MAX_VALUE]
         for step, line in lines:
             for tag, value in json.loads(line).items():
-                if tag != "step" and isinstance(value, int | float) and abs(value) <= _LARGEST:  # which NaN is not
+                if tag != "step" and isinstance(value, int | float) and abs(value) <= _MAX_VALUE:  # False for NaN
                     curves.setdefault(tag, {})[step] = float(value)
         return {tag: dict(sorted(points.items())) for tag, points in curves.items()}
 
     @property
     def logged_step(self) -> int:
-        """The last that the log tells of."""
+        """The last step in the log."""
         return max((next(reversed(points)) for points in self.log.values()), default=0)
 
     @cached_property
     def names(self) -> PerDomain[str]:
-        """What the user calls the domains: as the model has it, else as the start of the run noted it, else a and b."""
+        """The user's names of the domains, from the model, else from environment.json, else "a" and "b"."""
         with suppress(UserError):
             return self.translator.names
         try:
-            noted = self.environment["training_images"]
-            return PerDomain(*map(str, noted))
+            return PerDomain(*map(str, self.environment["training_images"]))
         except (UserError, KeyError, TypeError):
             return PerDomain("a", "b")

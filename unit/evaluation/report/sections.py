@@ -1,9 +1,8 @@
-"""What a report says, section by section."""
+"""What a report says: for each section the arguments of its macro in page.html."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,73 +12,69 @@ from unit.domains import Domain, PerDomain
 from unit.errors import ImageError, UserError
 from unit.evaluation.evaluate import Evaluator
 from unit.evaluation.features import features_if_installed
-from unit.evaluation.metric_table import COUNTS, GUESSES, ROWS, Metrics, interval_text, number_text
-from unit.evaluation.report.curves import charts
-from unit.evaluation.report.drawing import drawn
+from unit.evaluation.metric_table import COUNTS, GROUPS, ROWS, Metrics, interval_text
+from unit.evaluation.report.charts import charts, draw
 from unit.evaluation.report.images import (
+    Embedded,
     Rated,
     frames,
-    image_element,
-    rated,
+    heads,
     sample_steps,
     score_name,
     side_by_side,
     worst_and_best,
 )
-from unit.evaluation.report.page import element, paragraph, table, text
 from unit.evaluation.report.run import Run
 from unit.image_source import ImageSource
 from unit.images import read_header
 
 _SHEET_ROWS = 8
 _EXTREMES = 12
-_THUMBNAIL = 160
-_MOST_HEADERS = 200
+_MAX_HEADERS = 200
 
 
-def introduction(run: Run) -> str:
-    """Title, what the run is, and the alarms it gave."""
-    a, b = (text(name) for name in run.names)
-    title = element("h1", a, element("span", " ⇄ ", class_="arrow"), b)
-    return element("header", title, paragraph(_state(run), class_="lead"), _alarms(run))
-
-
-def _state(run: Run) -> str:
-    """One sentence, as far as the parts of it are known."""
+def introduction(run: Run) -> dict[str, Any]:
+    """The names, how far the run came, and its alarms."""
+    error, progress = "", {}
     try:
-        config = run.config
-    except UserError as error:
-        return f"Run {_strong(run.name)}: {text(error)}."
+        progress = _progress(run)
+    except UserError as reason:
+        error = str(reason)
+    return {"names": run.names, "run": run.name, "error": error, "progress": progress, "alarms": _alarms(run)}
+
+
+def _progress(run: Run) -> dict[str, Any]:
+    train = run.config.train
+    step, written = run.logged_step, None
     try:
-        step = max(run.logged_step, run.translator.step)
         written = run.translator.step
+        step = max(step, written)
     except UserError:
-        step, written = run.logged_step, None
-    how = f"{_strong(f'{step:,}')} of {config.train.steps:,} steps"
-    return f"Run {_strong(run.name)}: {how}{_duration(run, config)}{_device(run)}; {_ending(config, step, written)}."
+        pass
+    if step >= train.steps:
+        ending = "finished"
+    elif written != step:
+        ending = "still training, or interrupted"
+    else:
+        ending = "stopped there" + (f" (train.max_minutes is {train.max_minutes:g})" if train.max_minutes else "")
+    device = run.fact("device")
+    return {
+        "step": step,
+        "steps": train.steps,
+        "duration": _duration(run),
+        "device": f" on {device}, {run.fact('precision')}" if device else "",
+        "ending": ending,
+    }
 
 
-def _strong(value: object) -> str:
-    return element("strong", text(value))
-
-
-def _ending(config: Config, step: int, written: int | None) -> str:
-    if step >= config.train.steps:
-        return "finished"
-    if written != step:
-        return "still training, or broken off"
-    limit = config.train.max_minutes
-    return "stopped there" + (f" (train.max_minutes is {limit:g})" if limit else "")
-
-
-def _duration(run: Run, config: Config) -> str:
-    """The time that the logged speeds add up to."""
-    ranks = _fact(run, "ranks")
-    images = 2 * config.global_batch(ranks if isinstance(ranks, int) and 0 < ranks < 10**6 else 1)
-    seconds, before = 0.0, 0
+def _duration(run: Run) -> str:
+    """Add up the time from the logged speeds."""
+    ranks = run.fact("ranks")
+    images = 2 * run.config.global_batch(ranks if isinstance(ranks, int) and 0 < ranks < 10**6 else 1)
+    seconds, previous = 0.0, 0
     for step, speed in run.log.get("perf/images_per_second", {}).items():
-        seconds += (step - before) * images / speed if speed > 0 else 0
-        before = step
+        seconds += (step - previous) * images / speed if speed > 0 else 0
+        previous = step
     if not seconds:
         return ""
     minutes = seconds / 60
@@ -88,194 +83,120 @@ def _duration(run: Run, config: Config) -> str:
     return f" in about {minutes:,.0f} minutes" if minutes < 120 else f" in about {minutes / 60:,.1f} hours"
 
 
-def _device(run: Run) -> str:
-    device, precision = _fact(run, "device"), _fact(run, "precision")
-    return f" on {text(device)}, {text(precision)}" if device else ""
-
-
-def _fact(run: Run, name: str) -> Any:
-    try:
-        return run.environment.get(name)
-    except UserError:
-        return None
-
-
-def _alarms(run: Run) -> str:
-    """Which alarms fired, and when first and last; a run without any gets no word about it."""
+def _alarms(run: Run) -> list[tuple[str, int, int]]:
+    """List the alarms that fired, with their first and last step."""
     fired = {
         tag.removeprefix("alarm/"): [step for step, value in points.items() if value]
         for tag, points in run.log.items()
         if tag.startswith("alarm/")
     }
-    items = [
-        element("li", _strong(name), f": step {steps[0]:,}" + (f" to {steps[-1]:,}" if len(steps) > 1 else ""))
-        for name, steps in fired.items()
-        if steps
-    ]
-    return element("div", element("h2", "Alarms"), element("ul", *items), class_="alarms") if items else ""
+    return [(name, steps[0], steps[-1]) for name, steps in fired.items() if steps]
 
 
-class HeldOutImages:
-    """What the model makes of the held-out images; each rated once, for the sheet and for worst and best."""
-
-    def __init__(self, run: Run) -> None:
-        self.run, self.ratings = run, rated(run)
-
-    def sheet(self) -> str:
-        """The first few both ways."""
-        blocks = [self._block(i) for i in Domain]
-        words = "Training never saw these images; beside each is what the model makes of it."
-        return paragraph(words) + element("div", *blocks, class_="sides")
-
-    def extremes(self) -> str:
-        """The worst and the best few both ways."""
-        a, b = (f"{len(ratings):,}" for ratings in self.ratings)
-        words = (
-            f"The worst and the best of {a} from {text(self.run.names.a)} and {b} from {text(self.run.names.b)}, by "
-        )
-        if self.run.datasets.test.paired:
-            words += f"the {score_name(self.run)} of the translation beside the real image of the same scene."
-        else:
-            words += f"{score_name(self.run)}: what comes back from the translation, beside the image itself."
-        return paragraph(words) + "".join(self._of_direction(i) for i in Domain)
-
-    def _heads(self, i: Domain) -> list[str]:
-        names = self.run.names
-        return [names[i], f"→ {names[i.other]}", *([f"real {names[i.other]}"] if self.run.datasets.test.paired else [])]
-
-    def _block(self, i: Domain) -> str:
-        heads = self._heads(i)
-        cells = [element("span", text(head), class_="head") for head in heads]
-        for rating in self.ratings[i][:_SHEET_ROWS]:
-            cells += self._images(i, rating, 256)
-        return element("div", *cells, class_=f"sheet of{len(heads)}")
-
-    def _images(self, i: Domain, rating: Rated, longest: int) -> list[str]:
-        name = self.run.datasets.test.images[i].name(rating.index)
-        images = side_by_side(self.run, i, rating.index)
-        return [
-            image_element(image, f"{head}: {name}", longest, title=name)
-            for head, image in zip(self._heads(i), images, strict=True)
-        ]
-
-    def _of_direction(self, i: Domain) -> str:
-        heading = element("h3", f"{text(self.run.names[i])} → {text(self.run.names[i.other])}")
-        worst, best = worst_and_best(self.ratings[i], _EXTREMES)
-        if not worst:
-            return heading + paragraph("There is only one image, and so no worst and best.", class_="missing")
-        return heading + "".join(
-            element("h4", label) + element("div", *(self._card(i, rating) for rating in chosen), class_="cards")
-            for label, chosen in (("Worst", worst), ("Best", best))
-        )
-
-    def _card(self, i: Domain, rating: Rated) -> str:
-        name = self.run.datasets.test.images[i].name(rating.index)
-        images = element("div", *self._images(i, rating, _THUMBNAIL), class_="trio")
-        score = element("b", f"{rating.score:.3f}" if score_name(self.run) == "SSIM" else f"{rating.score:.1f}")
-        return element(
-            "figure", images, element("figcaption", score, " ", element("span", text(name), title=name)), class_="card"
-        )
+def images(run: Run, ratings: PerDomain[list[Rated]]) -> dict[str, Any]:
+    """The first held-out images and their translations."""
+    rows = PerDomain.of(lambda i: [side_by_side(run, i, rating.index, 256) for rating in ratings[i][:_SHEET_ROWS]])
+    return {"directions": [(heads(run, i), rows[i]) for i in Domain]}
 
 
-def metrics(run: Run, measured: Metrics | None, features: str | None) -> str:
-    """The metrics beside do-nothing and real; measured here unless they are given."""
+def extremes(run: Run, ratings: PerDomain[list[Rated]]) -> dict[str, Any]:
+    """The worst and the best translations."""
+    score, (a, b) = score_name(run), (f"{len(ratings[i]):,} from {run.names[i]}" for i in Domain)
+    paired = run.datasets.test.paired
+    compared = "of the translation and the real image of the same scene" if paired else "of the cycle and the input"
+
+    def card(i: Domain, rating: Rated) -> tuple[str, str, list[Embedded]]:
+        value = f"{rating.score:.3f}" if score == "SSIM" else f"{rating.score:.1f}"
+        return value, run.datasets.test.images[i].name(rating.index), side_by_side(run, i, rating.index, 160)
+
+    def groups(i: Domain) -> list[tuple[str, list[Any]]]:
+        both = zip(("Worst", "Best"), worst_and_best(ratings[i], _EXTREMES), strict=True)
+        return [(label, [card(i, rating) for rating in chosen]) for label, chosen in both]
+
+    return {
+        "explanation": f"The worst and the best of {a} and {b}, by the {score} {compared}.",
+        "directions": [(_direction(run, i), groups(i)) for i in Domain],
+    }
+
+
+def _direction(run: Run, i: Domain) -> str:
+    return f"{run.names[i]} → {run.names[i.other]}"
+
+
+def metrics(run: Run, measured: Metrics | None, features: str | None) -> dict[str, Any]:
+    """The metrics beside the identity baseline's and real images'; evaluated here unless they are given."""
     if measured is None:
         extract = features_if_installed(run.translator.device)
         features = extract.name if extract else None
         measured = Evaluator(run.datasets.test, run.data, extract).metrics(run.translator)
-    blocks = [_metrics_of(run, i, measured[i.direction], features) for i in Domain]
-    words = (
-        "Do nothing: the input left as it is. Real: what real images reach. Better: where to a metric should go; "
-        "as real: neither more nor less than real images have."
-    )
-    return element("div", *blocks, class_="sides") + paragraph(words, class_="quiet")
+    directions = []
+    for i in Domain:
+        groups = [measured[i.direction][group] for group in GROUPS]
+        rows = [
+            (
+                row.label.format(features=features),
+                row.better,
+                [(row.text(group[name]), interval_text(group) if name == "kid" else "") for group in groups],
+            )
+            for name, row in ROWS.items()
+            if any(group[name] is not None for group in groups)
+        ]
+        counts = "{:,.0f} images vs. {:,.0f} real".format(*(groups[0][name] or 0 for name in COUNTS))
+        counts += ", and below KID its 95 % bootstrap interval" if groups[0]["kid"] is not None else ""
+        directions.append((_direction(run, i), counts, GROUPS, rows))
+    return {"directions": directions}
 
 
-def _metrics_of(run: Run, i: Domain, groups: Mapping[str, Mapping[str, float | None]], features: str | None) -> str:
-    counts = " images beside ".join(f"{groups['translated'][name] or 0:,.0f}" for name in COUNTS)
-    heading = element("h3", f"{text(run.names[i])} → {text(run.names[i.other])}")
-    rows = []
-    for name, (label, better, factor, decimals) in ROWS.items():
-        values = [groups[guess][name] for guess in GUESSES]
-        if any(value is not None for value in values):
-            cells = [text(number_text(value, factor, decimals)) for value in values]
-            if name == "kid":
-                intervals = [interval_text(dict(groups[guess])) for guess in GUESSES]
-                cells = [c + element("small", text(interval)) for c, interval in zip(cells, intervals, strict=True)]
-            rows.append([text(label.format(features=features)), text(better), *cells])
-    kid = ", and below KID where 95 % of its resamples lie" if groups["translated"]["kid"] is not None else ""
-    metrics_table = table(["", "better", *map(text, GUESSES.values())], rows, "metrics")
-    return element("div", heading, paragraph(f"{counts} real{kid}.", class_="quiet"), metrics_table)
-
-
-def curves(run: Run) -> str:
-    """All of metrics.jsonl."""
-    drawings = [drawn(chart) for chart in charts(run.log, run.names)]
+def curves(run: Run) -> dict[str, Any]:
+    """All curves of metrics.jsonl."""
+    drawings = [draw(chart) for chart in charts(run.log, run.names)]
     if not drawings:
-        raise UserError("metrics.jsonl holds no metrics yet")
-    words = "Each loss weighted as it enters the sum. The legend has the last values, and those under the pointer."
-    return paragraph(words, class_="quiet") + element("div", *drawings, class_="charts")
+        raise UserError("metrics.jsonl has no metrics yet")
+    return {"drawings": drawings}
 
 
-def slider(run: Run) -> str:
-    """The sample sheets over the steps."""
-    all_steps = sample_steps(run.path)
-    shown = frames(all_steps)
-    if not shown:
-        raise UserError("the run's folder has no samples that can be read")
-    above, below = (f"{text(run.names[i])} → {text(run.names[i.other])}" for i in Domain)
-    words = (
-        f"In each row: input, translation, there and back, reconstruction; above {above}, below {below}. "
-        f"{len(shown):,} of {len(all_steps):,} sheets."
-    )
-    last = len(shown) - 1
-    controls = element(
-        "div",
-        element("button", "▶", type="button", aria_label="play"),
-        element("input", type="range", min=0, max=last, value=last, step=1, aria_label="step"),
-        element("output", f"step {shown[-1][0]:,}"),
-        class_="controls",
-    )
-    images = element("div", *(image for _, image in shown), class_="frames")
-    return paragraph(words) + element("div", controls, images, class_="slider")
+def steps(run: Run) -> dict[str, Any]:
+    """The sample grids over the steps."""
+    available = sample_steps(run.path)
+    embedded = frames(available)
+    if not embedded:
+        raise UserError("the run has no readable samples")
+    above, below = (_direction(run, i) for i in Domain)
+    return {"above": above, "below": below, "frames": embedded, "total": len(available)}
 
 
-def data(run: Run) -> str:
+def data(run: Run) -> dict[str, Any]:
     """What the run was trained and is tested on."""
-    config = run.config.data
-    trained, held = (_fact(run, f"{what}_images") for what in ("training", "test"))
-    rows = [
-        [text(run.names[i]), *(text(_count(fact, k)) for fact in (trained, held)), text(_place(config, i))]
-        for k, i in enumerate(Domain)
-    ]
-    counts = table(["", "training images", "held out", "from"], rows)
-    words = [f"Short side scaled to {config.load_size} pixels; {config.crop_size} x {config.crop_size} are cut out."]
+    config, counts = run.config.data, [run.fact("training_images"), run.fact("test_images")]
+    rows = [(run.names[i], *(_count(fact, k) for fact in counts), _place(config, i)) for k, i in enumerate(Domain)]
+    crop = config.crop_size
+    remarks = [f"The short side is resized to {config.load_size} pixels; crops are {crop} x {crop}."]
     if skipped := run.log.get("data/bad_images"):
-        words.append(f"{next(reversed(skipped.values())):,.0f} training images could not be read and were skipped.")
+        remarks.append(f"{next(reversed(skipped.values())):,.0f} unreadable training images were skipped.")
     try:
         test = run.datasets.test
-        words.append("The held-out images are aligned pairs." if test.paired else "The held-out images are no pairs.")
-        words += [found for i in Domain if (found := _sizes(run.names[i], test.images[i]))]
+        remarks.append(f"The held-out images are {'aligned pairs' if test.paired else 'unpaired'}.")
+        remarks += [sizes for i in Domain if (sizes := _sizes(run.names[i], test.images[i]))]
     except UserError as error:
-        words.append(f"{error}.")
-    return counts + paragraph(" ".join(map(text, words)))
+        remarks.append(f"{error}.")
+    return {"rows": rows, "remarks": remarks}
 
 
 def _count(fact: object, k: int) -> str:
-    """The k-th of the counts that environment.json has by name."""
+    """Format the k-th count of a mapping in environment.json."""
     values = list(fact.values()) if isinstance(fact, dict) else []
     return f"{values[k]:,}" if k < len(values) and isinstance(values[k], int) else "unknown"
 
 
 def _place(config: DataConfig, i: Domain) -> str:
     folder = PerDomain(config.a, config.b)[i]
-    return folder or (f"{config.root}, train{i.upper()}" if config.root else "the embedded streets")
+    return folder or (f"{config.root}, train{i.upper()}" if config.root else "the built-in synthetic streets")
 
 
 def _sizes(name: str, source: ImageSource) -> str:
     """The smallest and the largest of some held-out files."""
     sizes = []
-    for file in source.files()[:_MOST_HEADERS]:
+    for file in source.files()[:_MAX_HEADERS]:
         try:
             header = read_header(Path(file))
         except ImageError:
@@ -283,34 +204,32 @@ def _sizes(name: str, source: ImageSource) -> str:
         sizes.append((header.width, header.height))
     if not sizes:
         return ""
-    least, most = (f"{width} x {height}" for width, height in (min(sizes, key=_area), max(sizes, key=_area)))
-    return f"{name}: files of {least}" + (f" to {most} pixels." if most != least else " pixels.")
+    low, high = (f"{width} x {height}" for width, height in (min(sizes, key=_area), max(sizes, key=_area)))
+    return f"{name}: files of {low}" + (f" to {high} pixels." if high != low else " pixels.")
 
 
 def _area(size: tuple[int, int]) -> int:
     return size[0] * size[1]
 
 
-def configuration(run: Run) -> str:
-    """What differs from the defaults, then all of it."""
+def configuration(run: Run) -> dict[str, Any]:
+    """The keys that differ from the defaults, then all of them."""
     values, defaults = run.config.to_flat_dict(), Config().to_flat_dict()
-    changed = [[text(key), text(value), text(defaults[key])] for key, value in values.items() if value != defaults[key]]
-    whole = "\n".join(text(line) for line in to_yaml(run.config).splitlines())
-    details = element("details", element("summary", "All keys"), element("pre", whole))
-    same = paragraph("All keys have their defaults.")
-    return (table(["key", "value", "default"], changed) if changed else same) + details
+    changed = [(key, value, defaults[key]) for key, value in values.items() if value != defaults[key]]
+    return {"changed": changed, "yaml": to_yaml(run.config).splitlines()}
 
 
-def environment(run: Run) -> str:
-    """environment.json, a line for each fact."""
-    return table([], [[text(key.replace("_", " ")), text(_plain(value))] for key, value in run.environment.items()])
+def environment(run: Run) -> dict[str, Any]:
+    """The facts of environment.json."""
+    return {"rows": [(key.replace("_", " "), _plain(value)) for key, value in run.environment.items()]}
 
 
 def _plain(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and all(isinstance(word, str) for word in value):
-        return " ".join(value)
-    if isinstance(value, dict):
-        return ", ".join(f"{name}: {each}" for name, each in value.items())
+    match value:
+        case str():
+            return value
+        case list() if all(isinstance(word, str) for word in value):
+            return " ".join(value)
+        case dict():
+            return ", ".join(f"{name}: {item}" for name, item in value.items())
     return json.dumps(value, ensure_ascii=False)

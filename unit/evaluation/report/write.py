@@ -1,15 +1,25 @@
-"""A run as one HTML file that loads nothing from elsewhere."""
+"""A run as one HTML file that loads nothing from elsewhere, rendered by page.html's macros()."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import logging
 from collections.abc import Callable
+from functools import cache
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from markupsafe import escape as escape_markup
+
+from unit.domains import PerDomain
 from unit.errors import UserError, escape
 from unit.evaluation.metric_table import Metrics
 from unit.evaluation.report import sections
-from unit.evaluation.report.page import element, page, paragraph, section, text
+from unit.evaluation.report.images import Rated, rate
 from unit.evaluation.report.run import Run
 from unit.files import atomic_write
 
@@ -25,24 +35,27 @@ def write_report(
     metrics: Metrics | None = None,
     features: str | None = None,
 ) -> Path:
-    """Write RUN/report.html, whole, and touch nothing else; of a part that is missing it says why. Returns its path.
+    """Write RUN/report.html atomically, and touch nothing else; a missing part is named in its section.
 
-    The same run gives the same bytes, also while it goes on.
+    The same run gives the same bytes; it may still be training.
 
     Args:
-        folder: the run's.
-        device: that translates the held-out images.
+        folder: the run directory.
+        device: where to translate the held-out images.
         precision: of the convolutions.
-        metrics: of the model as it lies there; None: they are measured now.
-        features: the name of what those metrics' KID was computed with; None: they have none.
+        metrics: of the latest model; None: they are evaluated now.
+        features: name of the features behind the given metrics' KID; None: they have none.
+
+    Returns:
+        The report's path.
 
     Raises:
-        ConfigError: the folder is no run's.
+        ConfigError: the folder is not a run directory.
         UserError: the file can't be written.
     """
     run = Run(folder, device, precision)
     path = folder / REPORT_FILE
-    atomic_write(path, _content(run, metrics, features))
+    atomic_write(path, _render(run, metrics, features))
     return path
 
 
@@ -53,7 +66,7 @@ def report_unless_it_fails(
     metrics: Metrics | None = None,
     features: str | None = None,
 ) -> Path | None:
-    """`write_report` at the end of a run, which has done its work: an error is a line in the log, and None."""
+    """Call `write_report` at the end of a finished run: an error is logged in one line, and None returned."""
     try:
         return write_report(folder, device, precision, metrics, features)
     except Exception as error:  # whatever it is, the training is not lost for it
@@ -62,34 +75,71 @@ def report_unless_it_fails(
         return None
 
 
-def _content(run: Run, measured: Metrics | None, features: str | None) -> bytes:
-    """The sections in their order; one that fails says why, in its place."""
-    held_out: list[sections.HeldOutImages] = []
+def _render(run: Run, metrics: Metrics | None, features: str | None) -> bytes:
+    """Render the sections in order; one that fails says why in its place."""
 
-    def images() -> sections.HeldOutImages:
-        if not held_out:
-            held_out.append(sections.HeldOutImages(run))
-        return held_out[0]
+    @cache
+    def ratings() -> PerDomain[list[Rated]]:
+        return rate(run)
 
-    parts: list[tuple[str, str, Callable[[], str]]] = [
-        ("images", "Held-out images", lambda: images().sheet()),
-        ("metrics", "Metrics", lambda: sections.metrics(run, measured, features)),
-        ("curves", "Curves", lambda: sections.curves(run)),
-        ("steps", "The same images over the steps", lambda: sections.slider(run)),
-        ("extremes", "Worst and best", lambda: images().extremes()),
-        ("data", "Data", lambda: sections.data(run)),
-        ("configuration", "Configuration", lambda: sections.configuration(run)),
-        ("environment", "Environment", lambda: sections.environment(run)),
+    parts: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
+        "images": ("Held-out images", lambda: sections.images(run, ratings())),
+        "metrics": ("Metrics", lambda: sections.metrics(run, metrics, features)),
+        "curves": ("Curves", lambda: sections.curves(run)),
+        "steps": ("The same images over the steps", lambda: sections.steps(run)),
+        "extremes": ("Worst and best", lambda: sections.extremes(run, ratings())),
+        "data": ("Data", lambda: sections.data(run)),
+        "configuration": ("Configuration", lambda: sections.configuration(run)),
+        "environment": ("Environment", lambda: sections.environment(run)),
+    }
+    content = [
+        _or_why_not("introduction", lambda: sections.introduction(run)),
+        macros().navigation([(key, title) for key, (title, _) in parts.items()]),
+        *(macros().section(key, title, _or_why_not(key, build)) for key, (title, build) in parts.items()),
     ]
-    links = element("nav", *(element("a", text(title), href=f"#{key}") for key, title, _ in parts))
-    body = [section(key, title, _or_why_not(build)) for key, title, build in parts]
-    return page(
-        f"{' ⇄ '.join(run.names)} · {run.name}", _or_why_not(lambda: sections.introduction(run)) + links + "".join(body)
-    )
+    return _page(f"{' ⇄ '.join(run.names)} · {run.name}", Markup("").join(content))
 
 
-def _or_why_not(build: Callable[[], str]) -> str:
+def _or_why_not(key: str, build: Callable[[], dict[str, Any]]) -> Markup:
     try:
-        return build()
+        content: Markup = getattr(macros(), key)(**build())
     except UserError as error:
-        return paragraph(text(f"Not to be had: {error}."), class_="missing")
+        content = macros().unavailable(error)
+    return content
+
+
+# HTML in which whatever a user named stays text
+
+
+def text(value: object) -> Markup:
+    """Convert any value to HTML that displays it: no markup, and control characters written as escapes."""
+    return value if isinstance(value, Markup) else escape_markup(escape(str(value)))
+
+
+def _resource(name: str) -> str:
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")
+
+
+@cache
+def macros() -> Any:
+    """Compile page.html: its macros as functions that return `Markup`, one for each section, and `page`."""
+    environment = Environment(
+        autoescape=True, finalize=text, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals["thousands"] = "{:,.0f}".format
+    return environment.from_string(_resource("page.html")).module
+
+
+def _page(title: str, content: Markup) -> bytes:
+    """Render the whole file; its policy allows no other style and script than its own."""
+    style, script = (Markup(_resource(name)) for name in ("style.css", "script.js"))
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    html: Markup = macros().page(title, policy, style, script, content)
+    return html.encode()
+
+
+def _hash(content: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()

@@ -1,0 +1,213 @@
+"""The curves of metrics.jsonl as charts: which of them share axes, and their coordinates for the macro `chart`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unit.domains import Domain, PerDomain
+
+_BUCKETS = 250
+"""A curve is drawn through the minimum and the maximum of this many stretches."""
+_LOGARITHMIC = 20
+"""Ratio of largest to smallest value from which an axis of positive values is logarithmic."""
+
+_GROUPS = {
+    "Adversarial and discriminator losses": ("loss/adversarial", "loss/discriminator"),
+    "Reconstruction and cycle losses": ("loss/reconstruction", "loss/cycle"),
+    "KL losses": ("loss/kl", "loss/cycle_kl"),
+    "Sums of the losses": ("loss/generator_total", "loss/discriminator_total"),
+    "Discriminators' mean logits": ("discriminator/real_logit", "discriminator/fake_logit"),
+    "Held out: KID": ("val/kid", "val/kid_low", "val/kid_high"),
+    "Gradient norms": ("optimizer/gradient_norm_generator", "optimizer/gradient_norm_discriminator"),
+    "Learning rates": ("optimizer/learning_rate_generator", "optimizer/learning_rate_discriminator"),
+}
+"""Title of a chart → the tags in it, without their domain. Other tags have a chart each."""
+_TITLES = {stem: title for title, stems in _GROUPS.items() for stem in stems}
+_PREFIXES = {"loss": "Loss: ", "discriminator": "Discriminators: ", "val": "Held out: "}
+"""First part of a tag → how the title of its chart begins; in the order of the charts, before all others."""
+_ACRONYMS = ("fid", "gb", "gpu", "kid", "kl", "psnr", "ssim")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a chart."""
+
+    label: str
+    steps: NDArray[Any]
+    values: NDArray[Any]
+
+    def thinned(self) -> Curve:
+        """Reduce to at most 2 x 250 points: the extremes of each stretch, so that no peak is lost."""
+        if len(self.steps) <= 2 * _BUCKETS:
+            return self
+        stretches = np.array_split(np.arange(len(self.steps)), _BUCKETS)
+        extremes = [(part[self.values[part].argmin()], part[self.values[part].argmax()]) for part in stretches]
+        kept = np.unique(extremes)
+        return Curve(self.label, self.steps[kept], self.values[kept])
+
+    def smoothed(self) -> Curve:
+        """Average over a centred window, a twentieth of the curve wide, narrower towards the ends."""
+        k = np.arange(len(self.steps))
+        reach = np.minimum(np.minimum(k, k[::-1]), len(k) // 40)
+        sums = np.concatenate([[0.0], np.cumsum(self.values)])
+        return Curve(self.label, self.steps, (sums[k + reach + 1] - sums[k - reach]) / (2 * reach + 1))
+
+    @property
+    def noisy(self) -> bool:
+        """True if the curve has enough points, and turns often enough, for its mean to be clearer than itself."""
+        slopes = np.diff(self.values)
+        return len(self.values) >= 80 and bool((slopes[:-1] * slopes[1:] < 0).sum() > len(self.values) / 4)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves on shared axes."""
+
+    title: str
+    curves: list[Curve]
+
+    @property
+    def steps(self) -> NDArray[Any]:
+        """The steps of all curves."""
+        return np.concatenate([curve.steps for curve in self.curves])
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """The values of all curves."""
+        return np.concatenate([curve.values for curve in self.curves])
+
+    @property
+    def logarithmic(self) -> bool:
+        """True if the values span a wide ratio."""
+        low, high = self.values.min(), self.values.max()
+        return bool(low > 0 and high / low >= _LOGARITHMIC)
+
+
+def charts(log: Mapping[str, Mapping[int, float]], names: PerDomain[str]) -> list[Chart]:
+    """Group a log (tag → step → value) into charts, the losses first; alarms are displayed as text elsewhere."""
+
+    def curve(tag: str) -> Curve:
+        stem, owner = _split(tag, names)
+        label = _words(stem.rpartition("/")[2]) + (f", {owner}" if owner else "")
+        return Curve(label, np.array(list(log[tag])), np.array(list(log[tag].values())))
+
+    def order(tag: str) -> tuple[int, str, str]:
+        stem, prefix = _split(tag, names)[0], tag.partition("/")[0]
+        if stem in _TITLES:
+            return list(_TITLES).index(stem), stem, tag
+        return len(_TITLES) + [*_PREFIXES, prefix].index(prefix), stem, tag
+
+    tags = sorted((tag for tag, points in log.items() if points and not tag.startswith("alarm/")), key=order)
+    grouped = groupby(tags, key=lambda tag: _title(_split(tag, names)[0]))
+    return [Chart(title, [curve(tag) for tag in members]) for title, members in grouped]
+
+
+def _title(stem: str) -> str:
+    prefix, _, name = stem.rpartition("/")
+    title = _TITLES.get(stem) or _PREFIXES.get(prefix, "") + _words(name)
+    return title[:1].upper() + title[1:]
+
+
+def _split(tag: str, names: PerDomain[str]) -> tuple[str, str]:
+    """Split a tag into its stem and the user's name of its domain or direction, if it has one."""
+    for i in Domain:
+        for suffix, owner in ((f"_{i.direction}", f"{names[i]} → {names[i.other]}"), (f"_{i}", names[i])):
+            if tag.endswith(suffix):
+                return tag.removesuffix(suffix), owner
+    return tag, ""
+
+
+def _words(name: str) -> str:
+    """Spell a name out: "cycle_kl" → "cycle KL"."""
+    return " ".join(word.upper() if word in _ACRONYMS else word for word in name.split("_"))
+
+
+# Coordinates
+
+LEFT, RIGHT, TOP, BOTTOM = 52, 432, 10, 204
+"""The plot's box; page.html's viewBox is 440 x 230."""
+_COLORS = 6
+"""Defined in style.css; further curves start over."""
+
+
+class Axis:
+    """Maps values to pixels from `start` to `end`."""
+
+    def __init__(self, low: float, high: float, start: float, end: float, logarithmic: bool = False) -> None:
+        self.logarithmic, self.start, self.end = logarithmic, start, end
+        self.low, self.high = (math.log10(low), math.log10(high)) if logarithmic else (low, high)
+        if self.low == self.high:
+            margin = 0.5 if logarithmic else abs(low) / 10 or 1.0
+            self.low, self.high = self.low - margin, self.high + margin
+
+    def __call__(self, value: float) -> float:
+        """Map a value to its pixel."""
+        position = math.log10(value) if self.logarithmic else value
+        return self.start + (position - self.low) / (self.high - self.low) * (self.end - self.start)
+
+    def __str__(self) -> str:
+        """Format for script.js, which maps pixels back to values."""
+        return f"{self.start} {self.end} {self.low:.9g} {self.high:.9g}"
+
+    def ticks(self, about: int) -> list[float]:
+        """Choose about this many round values."""
+        if self.logarithmic:
+            decades = range(math.floor(self.low), math.ceil(self.high) + 1)
+            factors = (1, 2, 5) if self.high - self.low < 2 else (1,)
+            values = [factor * 10.0**decade for decade in decades for factor in factors]
+            inside = [value for value in values if self.low - 1e-9 <= math.log10(value) <= self.high + 1e-9]
+            return inside[:: -(-len(inside) // (about + 2))] if inside else []
+        wanted = (self.high - self.low) / about
+        magnitude = 10.0 ** math.floor(math.log10(wanted))
+        step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= wanted * 0.999)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [k * step for k in range(first, last + 1)]
+
+
+def draw(chart: Chart) -> dict[str, Any]:
+    """Lay out a chart: the arguments of the macro."""
+    x = Axis(float(chart.steps.min()), float(chart.steps.max()), LEFT, RIGHT)
+    y = Axis(float(chart.values.min()), float(chart.values.max()), BOTTOM - 4, TOP + 4, chart.logarithmic)
+    colored = [(f"c{k % _COLORS}", curve) for k, curve in enumerate(chart.curves)]
+    return {
+        "title": chart.title,
+        "x": x,
+        "y": y,
+        "x_ticks": [(x(value), short(int(value))) for value in x.ticks(5) if value == int(value)],
+        "y_ticks": [(y(value), number(value)) for value in y.ticks(4)],
+        "lines": [(f"{kind} {color}", _path(line, x, y)) for color, curve in colored for kind, line in _lines(curve)],
+        "legend": [(color, curve.label, number(float(curve.values[-1]))) for color, curve in colored],
+    }
+
+
+def _lines(curve: Curve) -> list[tuple[str, Curve]]:
+    """A curve as lines by their class in style.css: a noisy one is the background of its mean."""
+    if len(curve.steps) == 1:
+        return [("dot", curve)]
+    if not curve.noisy:
+        return [("line", curve.thinned())]
+    return [("rough", curve.thinned()), ("line", curve.smoothed().thinned())]
+
+
+def _path(curve: Curve, x: Axis, y: Axis) -> str:
+    return " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in zip(curve.steps, curve.values, strict=True))
+
+
+def number(value: float) -> str:
+    """Format three significant digits, without an exponent where that is short."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}" if abs(value) < 1e7 else f"{value:.2e}"
+
+
+def short(step: int) -> str:
+    """Abbreviate a step for an axis: 500, 20k, 1.5M."""
+    for unit, letter in ((1_000_000, "M"), (1_000, "k")):
+        if step >= unit:
+            return f"{step / unit:g}{letter}"
+    return str(step)

@@ -1,0 +1,181 @@
+"""Which images to translate, and into which files."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, count
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from unit.errors import ConfigError, DataError, escape
+from unit.images import SUFFIXES
+from unit.listing import files_below, list_images
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image to read and the files to write, one per sample."""
+
+    input: Path
+    outputs: tuple[Path, ...]
+    folder: Path | None = None
+    """where all outputs must lie, even through links; None: the user named the output itself"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result for one input."""
+
+    input: str
+    status: Literal["done", "skipped", "failed"]
+    outputs: tuple[Path, ...] = ()
+    size: tuple[int, int] | None = None
+    """width and height of input and outputs"""
+    reason: str | None = None
+    """why it was skipped or failed"""
+
+
+def find_images(
+    inputs: Sequence[str], out: Path | None = None
+) -> tuple[list[tuple[Path, PurePosixPath]], list[Outcome]]:
+    """Find the images in files, folders (recursively) and glob patterns.
+
+    A folder's images keep their relative path, below the folder's name if there are several folders. Where `out` is
+    below a given folder, its contents are earlier outputs and left out.
+
+    Returns:
+        (path, relative path of the output) of each image, and the inputs that failed.
+    """
+    images: dict[str, tuple[Path, PurePosixPath]] = {}  # by absolute path: a file given twice is one image
+    failed: list[Outcome] = []
+    several = len({os.path.realpath(text) for text in inputs if is_folder(text)}) > 1
+    for text in inputs:
+        try:
+            if is_folder(text):
+                top = PurePosixPath(Path(text).resolve().name if several else "")
+                files = [(Path(text, name), top / name) for name in _images_below(text, out)]
+            else:
+                files = [(file, PurePosixPath(file.name)) for file in _matching_files(text)]
+        except DataError as error:
+            failed.append(Outcome(text, "failed", reason=str(error)))
+            continue
+        for path, target in files:
+            images.setdefault(os.path.abspath(path), (path, target))  # noqa: PTH100 - resolve() would follow links
+    return list(images.values()), failed
+
+
+def is_folder(path: str | Path) -> bool:
+    """Return whether a path is a folder; before Python 3.14, Path.is_dir raises for names that are too long."""
+    return path != "" and os.path.isdir(path)  # noqa: PTH112
+
+
+def _images_below(folder: str, out: Path | None) -> list[str]:
+    names = list_images(Path(folder))
+    top, earlier = os.path.realpath(folder), os.path.realpath(out or folder)
+    if earlier == top or not Path(earlier).is_relative_to(top):
+        return names
+    prefix = Path(earlier).relative_to(top).as_posix() + "/"
+    names = [name for name in names if not name.startswith(prefix)]
+    if not names:
+        raise DataError(f"{escape(folder)}: no images in this folder except in --out; give the folder that has them")
+    return names
+
+
+def _matching_files(text: str) -> list[Path]:
+    """List the file of that name, or else those that match it as a pattern."""
+    if os.path.lexists(text):
+        return [Path(text)]
+    files = [file for file in sorted(_glob(text)) if not is_folder(file)]
+    if not files:
+        raise DataError(f"{escape(text) or repr(text)}: no such file or folder, and no file matches it as a pattern")
+    return files
+
+
+def _glob(pattern: str) -> Iterator[Path]:
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return map(Path, glob.iglob(pattern))  # noqa: PTH207 - Path.glob takes no absolute patterns
+    # The "**" of glob follows circular links, and never ends where there are two; that of Path follows none.
+    start = parts.index("**")
+    tops = filter(is_folder, glob.iglob(str(Path(*parts[:start]))))  # noqa: PTH207
+    below = chain.from_iterable(((top, name) for name in files_below(Path(top))) for top in tops)
+    return (Path(top, name) for top, name in below if _matches(name.split("/"), parts[start:]))
+
+
+def _matches(name: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Match the parts of a path; "**" stands for any number of them."""
+    if not pattern:
+        return not name
+    if pattern[0] == "**":
+        return any(_matches(name[k:], pattern[1:]) for k in range(len(name) + 1))
+    return bool(name) and fnmatch.fnmatch(name[0], pattern[0]) and _matches(name[1:], pattern[1:])
+
+
+def plan_jobs(
+    images: Sequence[tuple[Path, PurePosixPath]], out: Path, suffix: str | None, samples: int | None
+) -> list[Job]:
+    """Choose the output files: below `out`, or `out` itself where it names a file and there is one image.
+
+    Args:
+        images: from `find_images`.
+        out: a folder, or a file for one image, whose own suffix then counts.
+        suffix: ".png", ".jpg" or ".webp"; None: the input's own.
+        samples: outputs per image, numbered from 1; None: one without a number.
+
+    Raises:
+        ConfigError: `out` names a file, but there are several images or samples, or it is a file that is not an image;
+            or two images have the same relative path.
+    """
+    if out.suffix.lower() in SUFFIXES and not is_folder(out):
+        if len(images) > 1 or samples is not None:
+            raise ConfigError(f"--out {escape(out)}: one file can't take several images; give a folder")
+        return [Job(path, (out,)) for path, _ in images]
+    if os.path.lexists(out) and not is_folder(out):
+        raise ConfigError(f"--out {escape(out)}: not a folder; give one, or a file that ends in .png, .jpg or .webp")
+    owners: dict[PurePosixPath, Path] = {}
+    for path, target in images:
+        if owners.setdefault(target, path) != path:
+            raise ConfigError(
+                f"{escape(owners[target])} and {escape(path)} would be written under one name; give the folder "
+                "that contains both, or translate one after the other with another --out"
+            )
+    outputs = _distinct_names([target for _, target in images], suffix, samples)
+    return [
+        Job(path, tuple(out / name for name in names), out) for (path, _), names in zip(images, outputs, strict=True)
+    ]
+
+
+def _distinct_names(
+    targets: Sequence[PurePosixPath], suffix: str | None, samples: int | None
+) -> list[list[PurePosixPath]]:
+    """Name the outputs of each image, no two of them alike, even where case makes no difference.
+
+    x.png and x.jpg would both become x.png: the image already called so keeps it, the other becomes x.jpg.png.
+    """
+
+    def names(target: PurePosixPath, stem: str) -> list[PurePosixPath]:
+        numbers = [""] if samples is None else [f"-{k + 1}" for k in range(samples)]
+        return [target.with_name(f"{stem}{number}{suffix or target.suffix}") for number in numbers]
+
+    preferred = [names(target, target.stem) for target in targets]
+    claims = Counter(_fold(name) for candidate in preferred for name in candidate)
+    taken: set[str] = set()
+    distinct = []
+    for target, chosen in zip(targets, preferred, strict=True):
+        if any(_fold(name) in taken or (claims[_fold(name)] > 1 and _fold(name) != _fold(target)) for name in chosen):
+            longer = (names(target, f"{target.name}{f'-{k}' if k > 1 else ''}") for k in count(1))
+            chosen = next(names for names in longer if not any(_fold(n) in taken or _fold(n) in claims for n in names))
+        taken.update(map(_fold, chosen))
+        distinct.append(chosen)
+    return distinct
+
+
+def _fold(name: PurePosixPath) -> str:
+    """Map names that some file systems take for one file to the same string."""
+    return unicodedata.normalize("NFD", str(name).casefold())

@@ -1,0 +1,144 @@
+"""model.safetensors: weights, configuration, domain names and step; all that translating needs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import psutil
+import torch
+from safetensors import safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from unit.config import Config, ModelConfig
+from unit.domains import PerDomain
+from unit.errors import ModelError, escape
+from unit.model.networks import Autoencoders, build_autoencoders
+from unit.model.old_names import current_name
+
+MODEL_FILE = "model.safetensors"
+FORMAT_VERSION = 2
+"""Newer files are refused; version 1 has other tensor names."""
+
+_MAX_CONFIG = 1_000_000  # characters, a hundred times what is needed; parsed, 100 MB of JSON take gigabytes
+_EXPECTED = "give a run directory or a .safetensors file of this program"
+
+
+def model_bytes(networks: Autoencoders, config: Config, names: PerDomain[str], step: int) -> bytes:
+    """Serialize a model."""
+    metadata = {"format_version": str(FORMAT_VERSION), "config": json.dumps(config.to_dict()), "step": str(step)}
+    metadata |= {"name_a": names.a, "name_b": names.b}
+    weights = {name: tensor.contiguous() for name, tensor in networks.state_dict().items()}
+    content: bytes = to_safetensors(weights, metadata)
+    return content
+
+
+def load_model(path: Path) -> tuple[Autoencoders, Config, PerDomain[str], int]:
+    """Load the model of a run directory or of a .safetensors file, to the CPU. No code in it is run.
+
+    Returns:
+        Networks, configuration, the user's names of the domains, and the number of training steps.
+
+    Raises:
+        ModelError: no such file, not a model of this program, of a newer version, or unusable.
+    """
+    if os.path.isdir(path):  # noqa: PTH112 - before Python 3.14, Path.is_dir raises for some names
+        path = path / MODEL_FILE
+    try:
+        weights, metadata = _read(path)
+        config, names, step = _parse(metadata)
+        return _build(config.model, weights).requires_grad_(False), config, names, step
+    except ModelError as error:
+        raise ModelError(f"{escape(path)}: {error}") from error
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read tensors and metadata, whatever the file contains."""
+    if not os.path.lexists(file):
+        raise ModelError(f"no such file; {_EXPECTED}")
+    if not os.path.isfile(file):  # noqa: PTH113 - as above; opening a pipe would block
+        raise ModelError(f"not a regular file; {_EXPECTED}")
+    try:
+        _require_memory(file)
+        with safe_open(file, "pt", device="cpu") as content:
+            metadata = content.metadata() or {}
+            _require_version(metadata)
+            names = list(content.keys())
+            if metadata["format_version"] == "1" and len(set(map(current_name, names))) == len(names):
+                return {current_name(name): content.get_tensor(name) for name in names}, metadata
+            return {name: content.get_tensor(name) for name in names}, metadata
+    except ModelError:
+        raise
+    except PermissionError as error:
+        raise ModelError("no permission to read it; change its permissions") from error
+    except Exception as error:  # safetensors raises anything for a damaged file
+        if _is_pickle(file):
+            raise ModelError(f"a pickle, refused because opening one can run code in it; {_EXPECTED}") from error
+        raise ModelError(f"not a safetensors file, or damaged ({_one_line(error)}); {_EXPECTED}") from error
+
+
+def _require_memory(file: Path) -> None:
+    with file.open("rb") as content:  # for an unreadable file, safe_open would say that it is missing
+        gigabytes, free = content.seek(0, os.SEEK_END) / 1e9, psutil.virtual_memory().available / 1e9
+    if gigabytes > free:  # a sparse file may be larger than its disk
+        raise ModelError(f"{gigabytes:.1f} GB, but {free:.1f} GB of memory are free; {_EXPECTED}")
+
+
+def _is_pickle(file: Path) -> bool:
+    """Return whether a file begins like those of torch.save (a zip, since 1.6) and pickle."""
+    try:
+        with file.open("rb") as content:
+            head = content.read(4)
+    except OSError:
+        return False
+    return head == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+
+
+def _require_version(metadata: dict[str, str]) -> None:
+    version = metadata.get("format_version", "")
+    if version in ("1", str(FORMAT_VERSION)):
+        return
+    if version.isdecimal() and len(version) < 10 and int(version) > FORMAT_VERSION:
+        raise ModelError(f"of format {version}, newer than this program, which reads {FORMAT_VERSION}; update it")
+    raise ModelError(f"not a model of this program (no format version in its metadata); {_EXPECTED}")
+
+
+def _parse(metadata: dict[str, str]) -> tuple[Config, PerDomain[str], int]:
+    if len(metadata.get("config", "")) > _MAX_CONFIG:
+        raise ModelError(f"invalid metadata (a config of over {_MAX_CONFIG} characters); {_EXPECTED}")
+    try:
+        config = Config.from_dict(json.loads(metadata["config"]))
+        names = PerDomain(metadata["name_a"], metadata["name_b"])
+        step = int(metadata["step"])
+    except Exception as error:  # an invalid configuration may fail anywhere
+        reason = f"no {error}" if isinstance(error, KeyError) else _one_line(error)
+        raise ModelError(f"invalid metadata ({reason}); {_EXPECTED}") from error
+    if names.a == names.b or not all(name.strip() and name.isprintable() and len(name) < 1000 for name in names):
+        raise ModelError(f"its domain names are not two different printable ones ({_one_line(names)}); {_EXPECTED}")
+    return config, names, step
+
+
+def _build(config: ModelConfig, weights: dict[str, Tensor]) -> Autoencoders:
+    """Build the networks; nothing is allocated before the weights are known to fit the configuration."""
+    if config.residual_blocks > len(weights):
+        raise ModelError(f"its configuration has more layers than its file; {_EXPECTED}")
+    try:
+        with torch.device("meta"):
+            networks = build_autoencoders(config)
+    except Exception as error:  # sizes that overflow
+        raise ModelError(f"invalid configuration ({_one_line(error)}); {_EXPECTED}") from error
+    expected = {name: (tensor.shape, tensor.dtype) for name, tensor in networks.state_dict().items()}
+    given = {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()}
+    for name in sorted(expected.keys() | given.keys()):
+        if expected.get(name) != given.get(name):
+            raise ModelError(f"its weights do not fit its configuration ({_one_line(name)}); {_EXPECTED}")
+        if not weights[name].isfinite().all():
+            raise ModelError(f"its weights contain NaN or Inf ({name}); give a model of an earlier step")
+    networks.to_empty(device="cpu").load_state_dict(weights)
+    return networks
+
+
+def _one_line(value: object) -> str:
+    return escape(" ".join(str(value).split()))[:200]
