@@ -1,1 +1,1 @@
-"""How fast it is: `python benchmarks/NAME.py`, metrics in docs/performance.md."""
+"""Benchmarks: `python benchmarks/NAME.py`; results are in docs/performance.md, docs/scaling.md and docs/results.md."""

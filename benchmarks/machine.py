@@ -1,4 +1,4 @@
-"""What a benchmark ran on, and how fast that machine multiplies matrices and convolves."""
+"""The machine a benchmark runs on, and its rates for matrix products and convolutions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unit.devices import synchronize
 
 
 def facts(device: torch.device) -> dict[str, object]:
-    """Names and versions."""
+    """Return the machine's name, cores and threads, and the versions of Python and torch."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "machine": name,
@@ -38,8 +38,8 @@ def _lines(path: Path) -> list[str]:
 
 
 def show(metrics: dict[str, object], as_json: bool) -> None:
-    """Print metrics by name, for people or as one JSON object."""
-    print(json.dumps(metrics) if as_json else "\n".join(f"{name:<31} {_text(it)}" for name, it in metrics.items()))
+    """Print metrics by name, as text or as one JSON object."""
+    print(json.dumps(metrics) if as_json else "\n".join(f"{name:<31} {_text(x)}" for name, x in metrics.items()))
 
 
 def _text(value: object) -> str:
@@ -47,7 +47,7 @@ def _text(value: object) -> str:
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """How long `work` takes, all that it started on the device included."""
+    """Time `work`, including everything it started on the device."""
     synchronize(device)
     start = time.perf_counter()
     work()
@@ -56,7 +56,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 class Rate:
-    """Floating-point operations a second of one piece of work, measured again and again between other things."""
+    """FLOP/s of a function, measured repeatedly between other measurements."""
 
     def __init__(self, work: Callable[[], object], flop: float, device: torch.device) -> None:
         self._work, self._flop, self._device = work, flop, device
@@ -65,24 +65,24 @@ class Rate:
             work()
 
     def measure(self) -> None:
-        """Once more."""
+        """Time one more call."""
         self._seconds.append(seconds(self._work, self._device))
 
     @property
     def gflops(self) -> float:
-        """The median, in 10⁹ a second."""
+        """The median, in GFLOP/s."""
         return self._flop / statistics.median(self._seconds) / 1e9
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> Rate:
-    """A large square matrix product."""
+    """Return the rate of a large square matrix product."""
     size = 8192 if device.type == "cuda" else 3072
     x, y = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return Rate(lambda: x @ y, 2.0 * size**3, device)
 
 
 def convolution_rate(device: torch.device, dtype: torch.dtype, channels: int, size: int, batch: int) -> Rate:
-    """A 3×3 convolution, channels to as many, of (batch, channels, size, size), forward only."""
+    """Return the rate of a 3×3 convolution (forward only) of (batch, channels, size, size) to the same shape."""
     layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False, device=device).to(dtype)
     layer = layer.to(memory_format=torch.channels_last).requires_grad_(False)
     x = torch.randn(batch, channels, size, size, device=device).to(dtype).contiguous(memory_format=torch.channels_last)

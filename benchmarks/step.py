@@ -1,9 +1,9 @@
-"""How long a training step takes, beside what the machine could do: its own rate on a matrix product and a convolution.
+"""Measure a training step against the machine's own rates for a matrix product and a convolution.
 
     python benchmarks/step.py --config configs/paper.yaml --size 128 --batch_size 4
 
-All three are measured in turn in one process, so that whatever else the machine does hits them alike; `gflop` is the
-work of one step as torch's FlopCounterMode counts it (a multiplication and an addition are two).
+All three are interleaved in one process, so that other load on the machine affects them alike. `gflop` is the work of
+one step as torch's FlopCounterMode counts it (a multiply-add is two).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def measure(config: Config, rounds: int) -> dict[str, object]:
-    """The metrics by name."""
+    """Return the metrics by name."""
     device = resolve_device(config.train.device)
     precision = resolve_precision(config.train.precision, device)
     configure(device, config.train.deterministic)
@@ -45,7 +45,7 @@ def measure(config: Config, rounds: int) -> dict[str, object]:
     images = PerDomain.of(lambda _: torch.rand(batch, 3, size, size, device=device) * 2 - 1)
     with FlopCounterMode(display=False) as counter:
         trainer.step(images)
-    compile_as_configured(trainer)  # after counting: what is fused isn't seen
+    compile_as_configured(trainer)  # after counting, which does not see fused operations
     for _ in range(WARM_UP):
         trainer.step(images)
     dtype, latent = torch.bfloat16 if precision == "bf16" else torch.float32, config.model.channels * 4
@@ -77,7 +77,7 @@ def measure(config: Config, rounds: int) -> dict[str, object]:
 
 
 def configured(arguments: argparse.Namespace) -> Config:
-    """The configuration that the arguments of `parser` mean."""
+    """Return the configuration for the arguments of `parser`."""
     config = read_config(arguments.config)
     size, batch = arguments.size or config.data.crop_size, arguments.batch_size or config.train.batch_size
     return replace(
@@ -94,18 +94,18 @@ def configured(arguments: argparse.Namespace) -> Config:
 
 
 def parser(description: str, rounds: int) -> argparse.ArgumentParser:
-    """The arguments of a benchmark of steps."""
+    """Return the argument parser shared by the benchmarks of training steps."""
     parser = argparse.ArgumentParser(description=description)
     preset = Path(__file__).resolve().parents[1] / "configs" / "paper.yaml"
     parser.add_argument(
-        "--config", type=Path, default=preset, help="a preset or run's config.yaml (default: the paper's)"
+        "--config", type=Path, default=preset, help="a preset, or a run's config.yaml (default: configs/paper.yaml)"
     )
-    parser.add_argument("--size", type=int, help="side of the images (default: the configuration's)")
-    parser.add_argument("--batch_size", type=int, help="images of each domain (default: the configuration's)")
+    parser.add_argument("--size", type=int, help="image size in pixels (default: the configuration's)")
+    parser.add_argument("--batch_size", type=int, help="images of each domain per step (default: the configuration's)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))
-    parser.add_argument("--rounds", type=int, default=rounds, help="measurements of each (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=rounds, help="timed steps (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
