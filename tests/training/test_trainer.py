@@ -198,7 +198,7 @@ def test_ema_by_hand() -> None:
         trainer.step(batch(step))
         decay = (2 / 11, 0.25, 0.25, 0.25)[step]
         expected = decay * expected + (1 - decay) * trainer.networks.state_dict()[name]
-    torch.testing.assert_close(trainer.ema.state_dict()[name], expected)
+        torch.testing.assert_close(trainer.ema.state_dict()[name], expected, rtol=0, atol=1e-6)
 
 
 def test_with_an_ema_decay_of_0_the_weights_themselves_are_kept() -> None:
@@ -426,3 +426,9 @@ def test_a_step_with_all_ingredients_has_all_terms_and_trains_all_parameters(pre
     trained = {n for n, p in trainer.generator_side.named_parameters() if not torch.equal(p, before[n])}
     assert trained == before.keys()
     assert any(name.startswith("extras.patch_nce.heads.b.") for name in trained)
+
+
+def test_cycle_noise_changes_the_cycles_terms_only() -> None:
+    plain, noisy = make(tiny()).step(batch(0)), make(tiny(loss={"cycle_noise": 0.5})).step(batch(0))
+    changed = {name for name, term in plain.generator.items() if not torch.equal(term, noisy.generator[name])}
+    assert changed == {f"{name}_{i}" for name in ("cycle", "cycle_kl") for i in Domain}
