@@ -82,7 +82,7 @@ class Ranks:
         return self._all_reduce(torch.tensor(numbers), distributed.ReduceOp.MAX).tolist()
 
     def all_reduce_min(self, values: Tensor) -> Tensor:
-        """Return the elementwise minimum over all ranks, in host memory if there are several."""
+        """Return the elementwise minimum over all ranks, in host memory."""
         return self._all_reduce(values, distributed.ReduceOp.MIN)
 
     def all_reduce_mean(self, scalars: dict[str, float]) -> dict[str, float]:
@@ -92,23 +92,19 @@ class Ranks:
 
     def all_gather(self, value: T) -> list[T]:
         """Return every rank's value, by rank."""
-        if self.world_size == 1:
-            return [value]
-        values: list[T | None] = [None] * self.world_size
+        values = [value] * self.world_size
         self._run_collective(lambda: distributed.all_gather_object(values, value))
-        return values  # type: ignore[return-value]  # all have arrived
+        return values
 
     def broadcast(self, value: T) -> T:
         """Return rank 0's value."""
         values = [value]
-        if self.world_size > 1:
-            self._run_collective(lambda: distributed.broadcast_object_list(values, src=0))
+        self._run_collective(lambda: distributed.broadcast_object_list(values, src=0))
         return values[0]
 
     def barrier(self) -> None:
         """Wait until all ranks have reached this point."""
-        if self.world_size > 1:
-            self._run_collective(distributed.barrier)
+        self._run_collective(distributed.barrier)
 
     @contextmanager
     def fail_together(self) -> Iterator[None]:
@@ -118,7 +114,7 @@ class Ranks:
             yield
         except Exception as raised:
             error = raised
-        if error and (self.world_size == 1 or isinstance(error, PeerError)):
+        if isinstance(error, PeerError):
             raise error
         if self.all_reduce_max(int(error is not None))[0]:
             rank, first = next((rank, error) for rank, error in enumerate(self.all_gather(error)) if error)
@@ -133,14 +129,14 @@ class Ranks:
                     raise UserError(f"{name} is {first[name]} on rank 0, but {value} on rank {rank}; make them equal")
 
     def _all_reduce(self, values: Tensor, operation: distributed.ReduceOp.RedOpType) -> Tensor:
-        if self.world_size == 1:
-            return values
         on_host = values.to("cpu", copy=True)
         self._run_collective(lambda: distributed.all_reduce(on_host, operation))
         return on_host
 
     def _run_collective(self, collective: Callable[[], object]) -> None:
-        """Call a collective; raises `PeerError` if it fails because a rank is lost."""
+        """Call a collective if there are several ranks; raises `PeerError` if it fails because a rank is lost."""
+        if self.world_size == 1:
+            return
         try:
             collective()
         except RuntimeError as error:
