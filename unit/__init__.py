@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,21 +16,11 @@ if TYPE_CHECKING:
     from unit.translation.translator import Translator
 
 __all__ = ["Config", "Translator", "train"]
+_MODULES = {"Config": "unit.config", "Translator": "unit.translation.translator", "train": "unit.training.loop"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: torch takes seconds, and the bottom rooms do without it."""
-    match name:
-        case "Config":
-            from unit.config import Config
-
-            return Config
-        case "Translator":
-            from unit.translation.translator import Translator
-
-            return Translator
-        case "train":
-            from unit.training.loop import train
-
-            return train
-    raise AttributeError(f"module 'unit' has no attribute {name!r}")
+    """Import on first use: importing torch takes seconds, and the lower rooms do without it."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'unit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb with its arguments (default: the command line's); return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage())
+        verbs = "".join(f"  {verb:<10} {meaning}\n" for verb, meaning in VERBS.items())
+        print(f"usage: python -m unit VERB [ARGUMENTS]\n\n{verbs}\npython -m unit VERB --help shows its arguments.")
         return 0 if arguments else 2
     verb, *rest = arguments
     if verb not in VERBS:
@@ -58,11 +59,6 @@ def _prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _usage() -> str:
-    verbs = "\n".join(f"  {verb:<10} {meaning}" for verb, meaning in VERBS.items())
-    return f"usage: python -m unit VERB [ARGUMENTS]\n\n{verbs}\n\npython -m unit VERB --help shows its arguments."
 
 
 if __name__ == "__main__":

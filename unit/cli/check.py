@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from unit.cli.arguments import Parser, integer, path
-from unit.cli.train import choose_preset
+from unit.cli.train import announce_preset, choose_preset
 from unit.config import Config, DataConfig
 from unit.config_file import read_config
 from unit.data.check import CHECKS, FolderFacts, Report, check_folders, describe_findings
@@ -64,7 +64,10 @@ def _data_config(arguments: argparse.Namespace) -> DataConfig:
     sizes = {key: getattr(arguments, key) for key in ("load_size", "crop_size") if getattr(arguments, key)}
     if not arguments.config and not {"a", "b", "root"} & folders.keys():
         raise ConfigError("nothing to check; give --a DIR --b DIR, --root DIR or --config FILE.yaml")
-    file = arguments.config or choose_preset(Config(data=DataConfig(**folders)))
+    file = arguments.config
+    if not file:
+        file = choose_preset(Config(data=DataConfig(**folders)))
+        announce_preset(file)
     config = replace(read_config(file).data, **folders, **sizes)
     if config.synthetic:
         raise ConfigError(f"{escape(file)}: names no folders, and the built-in streets need no check; give --a, --b")

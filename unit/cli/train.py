@@ -24,23 +24,25 @@ _REASONS = {
     "photos": "two folders and a GPU, so 256 px",
     "laptop": "two folders and no GPU, so small networks at 128 px",
 }
-"""Why `preset_for` returns each preset."""
+"""The reason for each preset that `choose_preset` returns."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Train as the arguments say; return the exit status."""
-    arguments = parse_train_arguments(argv, preset_for)
+    arguments = parse_train_arguments(argv, choose_preset)
     # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from unit.data import bad_images
     from unit.training.distributed import is_main_process
     from unit.training.dry_run import describe_plan
     from unit.training.loop import train
 
-    if not is_main_process():
-        _silence_all_but_errors()
+    if not is_main_process():  # which alone logs, except errors and skipped images: others don't know of them
+        logging.getLogger().setLevel(logging.ERROR)
+        logging.getLogger(bad_images.__name__).setLevel(logging.WARNING)
     if arguments.preset:
-        _announce(arguments.preset)
+        announce_preset(arguments.preset)
     if arguments.print_config or arguments.dry_run:
         if is_main_process():
             print(to_yaml(arguments.config), end="")
@@ -55,26 +57,12 @@ def run(argv: Sequence[str]) -> int:
     return result.exit_status
 
 
-def _silence_all_but_errors() -> None:
-    """Leave the talking to rank 0, except about errors and skipped images, which only this process knows of."""
-    from unit.data import bad_images
-
-    logging.getLogger().setLevel(logging.ERROR)
-    logging.getLogger(bad_images.__name__).setLevel(logging.WARNING)
-
-
-def choose_preset(config: Config) -> Path:
-    """Return the preset for a command line without --config, and log which it is and why."""
-    preset = preset_for(config)
-    _announce(preset)
-    return preset
-
-
-def _announce(preset: Path) -> None:
+def announce_preset(preset: Path) -> None:
+    """Log which preset was chosen, and why."""
     log.info("%s: configs/%s (--config takes another)", _REASONS[preset.stem], preset.name)
 
 
-def preset_for(config: Config) -> Path:
+def choose_preset(config: Config) -> Path:
     """Return the preset for a command line without --config."""
     name = "streets"
     if not config.data.synthetic:
