@@ -60,40 +60,29 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ModelError(f"no such file; {_EXPECTED}")
     if not os.path.isfile(file):  # noqa: PTH113 - as above; opening a pipe would block
         raise ModelError(f"not a regular file; {_EXPECTED}")
+    head = b""
     try:
-        _require_memory(file)
-        with safe_open(file, "pt", device="cpu") as content:
-            metadata = content.metadata() or {}
+        with file.open("rb") as content:  # for an unreadable file, safe_open would say that it is missing
+            head = content.read(4)
+            gigabytes, free = content.seek(0, os.SEEK_END) / 1e9, psutil.virtual_memory().available / 1e9
+        if gigabytes > free:  # a sparse file may be larger than its disk
+            raise ModelError(f"{gigabytes:.1f} GB, but {free:.1f} GB of memory are free; {_EXPECTED}")
+        with safe_open(file, "pt", device="cpu") as tensors:
+            metadata = tensors.metadata() or {}
             _require_version(metadata)
-            names = list(content.keys())
-            if metadata["format_version"] == "1" and len(set(map(current_name, names))) == len(names):
-                return {current_name(name): content.get_tensor(name) for name in names}, metadata
-            return {name: content.get_tensor(name) for name in names}, metadata
+            weights = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
     except ModelError:
         raise
     except PermissionError as error:
         raise ModelError("no permission to read it; change its permissions") from error
     except Exception as error:  # safetensors raises anything for a damaged file
-        if _is_pickle(file):
+        # torch.save writes a zip since 1.6, and a plain pickle before
+        if head == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")):
             raise ModelError(f"a pickle, refused because opening one can run code in it; {_EXPECTED}") from error
         raise ModelError(f"not a safetensors file, or damaged ({_one_line(error)}); {_EXPECTED}") from error
-
-
-def _require_memory(file: Path) -> None:
-    with file.open("rb") as content:  # for an unreadable file, safe_open would say that it is missing
-        gigabytes, free = content.seek(0, os.SEEK_END) / 1e9, psutil.virtual_memory().available / 1e9
-    if gigabytes > free:  # a sparse file may be larger than its disk
-        raise ModelError(f"{gigabytes:.1f} GB, but {free:.1f} GB of memory are free; {_EXPECTED}")
-
-
-def _is_pickle(file: Path) -> bool:
-    """Return whether a file begins like those of torch.save (a zip, since 1.6) and pickle."""
-    try:
-        with file.open("rb") as content:
-            head = content.read(4)
-    except OSError:
-        return False
-    return head == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+    renamed = {current_name(name): tensor for name, tensor in weights.items()}
+    old = metadata["format_version"] == "1" and len(renamed) == len(weights)  # equal new names: refused as unknown
+    return renamed if old else weights, metadata
 
 
 def _require_version(metadata: dict[str, str]) -> None:
