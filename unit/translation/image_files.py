@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -52,18 +52,26 @@ class Settings:
     """replace existing outputs"""
 
 
-class _Input(NamedTuple):
+@dataclass
+class _Item:
+    """An image on its way from its file to its outputs."""
+
     job: Job
-    image: Image.Image
-    """at the size that the network works at"""
-    size: tuple[int, int]
+    outcome: Outcome
+    image: Image.Image | None = None
+    """at the size that the network works at; None: not translated, for the outcome's reason"""
+    size: tuple[int, int] = (0, 0)
     """of the image in the file"""
 
+    def fail(self, reason: object) -> _Item:
+        self.outcome = Outcome(str(self.job.input), "failed", reason=str(reason))
+        return self
 
-class _Output(NamedTuple):
-    input: _Input
-    sample: int
-    tensor: Tensor
+
+class _Sample(NamedTuple):
+    item: _Item
+    number: int
+    tensor: Tensor | None
 
 
 def translate_images(translator: Translator, jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
@@ -73,14 +81,11 @@ def translate_images(translator: Translator, jobs: Sequence[Job], settings: Sett
     """
     with ThreadPoolExecutor(_THREADS) as threads:
         ahead = max(settings.batch_size, _THREADS)
-        inputs = _map_ahead(threads, partial(_read, size=settings.size), _checked(jobs, settings), ahead)
-        outputs = _translate(translator, inputs, settings)
-        failed: dict[str, Outcome] = {}  # images of which a sample failed
-        for last, outcome in _map_ahead(threads, partial(_write, settings=settings), outputs, 2 * _THREADS):
-            if outcome.status == "failed":
-                failed[outcome.input] = outcome
-            if last:
-                yield failed.pop(outcome.input, outcome)
+        items = _map_ahead(threads, partial(_read, size=settings.size), _check(jobs, settings), ahead)
+        samples = _translate(translator, items, settings)
+        for sample in _map_ahead(threads, partial(_write, settings=settings), samples, 2 * _THREADS):
+            if sample.tensor is None or sample.number == len(sample.item.job.outputs) - 1:
+                yield sample.item.outcome
 
 
 def _map_ahead(threads: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
@@ -94,17 +99,17 @@ def _map_ahead(threads: ThreadPoolExecutor, function: Callable[[T], R], items: I
         yield submitted.popleft().result()
 
 
-def _checked(jobs: Sequence[Job], settings: Settings) -> Iterator[Job | Outcome]:
-    """Yield each job, or why it is skipped or refused."""
+def _check(jobs: Sequence[Job], settings: Settings) -> Iterator[_Item]:
+    """Yield an item for each job, failed or skipped if its outputs can't or needn't be written."""
     inputs = {identity for job in jobs if (identity := _identity(job.input))}
     taken: set[str] = set()
     for job in jobs:
+        item = _Item(job, Outcome(str(job.input), "done", job.outputs))
         if reason := _refusal(job, inputs, taken):
-            yield Outcome(str(job.input), "failed", reason=f"{reason}; give another --out")
+            item.fail(f"{reason}; give another --out")
         elif not settings.overwrite and all(_identity(output) for output in job.outputs):
-            yield Outcome(str(job.input), "skipped", job.outputs, reason="exists already; --overwrite replaces it")
-        else:
-            yield job
+            item.outcome = replace(item.outcome, status="skipped", reason="exists already; --overwrite replaces it")
+        yield item
 
 
 def _refusal(job: Job, inputs: set[tuple[int, int]], taken: set[str]) -> str | None:
@@ -132,67 +137,63 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _read(job: Job | Outcome, size: int | None) -> _Input | Outcome:
-    if isinstance(job, Outcome):
-        return job
+def _read(item: _Item, size: int | None) -> _Item:
+    if item.outcome.status != "done":
+        return item
     try:
-        image = read_image(job.input)
+        image = read_image(item.job.input)
     except UserError as error:
-        return Outcome(str(job.input), "failed", reason=str(error))
+        return item.fail(error)
+    item.size, item.outcome = image.size, replace(item.outcome, size=image.size)
     try:
-        return _Input(job, resize_short_side(image, size) if size else image, image.size)
+        item.image = resize_short_side(image, size) if size else image
     except UserError as error:
-        return Outcome(str(job.input), "failed", reason=f"{escape(job.input)}: {error}")
+        item.fail(f"{escape(item.job.input)}: {error}")
+    return item
 
 
-def _translate(
-    translator: Translator, inputs: Iterable[_Input | Outcome], settings: Settings
-) -> Iterator[_Output | Outcome]:
+def _translate(translator: Translator, items: Iterable[_Item], settings: Settings) -> Iterator[_Sample]:
     """Translate batches of consecutive images of equal size."""
     trained, warned = translator.config.data.load_size, settings.size is not None
-    for _, group in groupby(inputs, key=lambda item: None if isinstance(item, Outcome) else item.image.size):
-        while items := list(islice(group, settings.batch_size)):
-            yield from (item for item in items if isinstance(item, Outcome))
-            batch = [item for item in items if isinstance(item, _Input)]
-            if batch and not warned and min(batch[0].size) > 2 * trained:
+    for size, group in groupby(items, key=lambda item: item.image.size if item.image else None):
+        while batch := list(islice(group, settings.batch_size)):
+            if size is None:
+                yield from (_Sample(item, 0, None) for item in batch)
+                continue
+            if not warned and min(size) > 2 * trained:
                 warned = True
                 log.warning(
                     "%s: %dx%d, but the model was trained at %d, and knows no other scale; try --size %d",
-                    *(escape(batch[0].job.input), *batch[0].size, trained, trained),
+                    *(escape(batch[0].job.input), *size, trained, trained),
                 )
-            if batch:
-                yield from _translate_batch(translator, batch, settings)
+            yield from _translate_batch(translator, batch, size, settings)
 
 
 def _translate_batch(
-    translator: Translator, batch: Sequence[_Input], settings: Settings
-) -> Iterator[_Output | Outcome]:
+    translator: Translator, batch: Sequence[_Item], size: tuple[int, int], settings: Settings
+) -> Iterator[_Sample]:
     seeds = [None] if settings.samples is None else [settings.seed + k for k in range(settings.samples)]
-    width, height = batch[0].image.size
     try:
-        translator.require_memory(len(batch), height, width)
-        x = torch.stack([to_tensor(item.image) for item in batch])
-        for sample, seed in enumerate(seeds):
+        translator.require_memory(len(batch), size[1], size[0])
+        x = torch.stack([to_tensor(item.image) for item in batch if item.image])
+        for number, seed in enumerate(seeds):
             out = translator.translate(x, settings.source, seed)
-            yield from (_Output(item, sample, tensor) for item, tensor in zip(batch, out, strict=True))
+            yield from (_Sample(item, number, tensor) for item, tensor in zip(batch, out, strict=True))
     except UserError as error:
-        for item in batch:
-            yield Outcome(str(item.job.input), "failed", reason=f"{escape(item.job.input)}: {error}")
+        yield from (_Sample(item.fail(f"{escape(item.job.input)}: {error}"), 0, None) for item in batch)
 
 
-def _write(output: _Output | Outcome, settings: Settings) -> tuple[bool, Outcome]:
-    """Write one sample, at its input's size; return whether it is its image's last, and the outcome."""
-    if isinstance(output, Outcome):
-        return True, output
-    job, size = output.input.job, output.input.size
-    path, outcome = job.outputs[output.sample], Outcome(str(job.input), "done", job.outputs, size)
+def _write(sample: _Sample, settings: Settings) -> _Sample:
+    """Write the sample, at the size of its image's file."""
+    item, number, tensor = sample
+    path = item.job.outputs[number]
+    if tensor is None or (_identity(path) and not settings.overwrite):
+        return sample
     try:
-        if settings.overwrite or not _identity(path):
-            image = to_image(output.tensor)
-            write_image(image.resize(size, Image.Resampling.LANCZOS), path, settings.quality)
+        write_image(to_image(tensor).resize(item.size, Image.Resampling.LANCZOS), path, settings.quality)
     except UserError as error:
-        outcome = Outcome(str(job.input), "failed", reason=str(error))
+        item.fail(error)
     except ValueError:
         reason = "the model's output contains NaN or Inf; try --precision fp32, or a model of an earlier step"
-        outcome = Outcome(str(job.input), "failed", reason=f"{escape(job.input)}: {reason}")
-    return output.sample == len(job.outputs) - 1, outcome
+        item.fail(f"{escape(item.job.input)}: {reason}")
+    return sample
