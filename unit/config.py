@@ -53,20 +53,16 @@ def rename_old_keys(values: Mapping[str, _Value], source: str) -> dict[str, _Val
     Raises:
         ConfigError: a removed key with a value that made a difference, or a key under both its names.
     """
-    current: dict[str, _Value] = {}
-    notices = []
     for key, value in values.items():
-        if key in _REMOVED:
-            kept = f"was removed; only its default, {_REMOVED[key]}, is still accepted"
-            _refuse_if(not _was_default(value, _REMOVED[key]), key, kept)
-            continue
-        if key in _RENAMED:
-            _refuse_if(_RENAMED[key] in values, key, f"is the old name of {_RENAMED[key]}, given too; leave it out")
-            notices.append(f"{key} is now {_RENAMED[key]}")
-        current[_RENAMED.get(key, key)] = value
-    if notices:
-        log.warning("%s: %s; the next version will not accept the old names", source, ", ".join(notices))
-    return current
+        if key in _REMOVED and not _was_default(value, _REMOVED[key]):
+            raise ConfigError(f"{key}: was removed; only its default, {_REMOVED[key]}, is still accepted")
+        if _RENAMED.get(key) in values:
+            raise ConfigError(f"{key}: is the old name of {_RENAMED[key]}, given too; leave it out")
+    renamed = {key: _RENAMED[key] for key in values if key in _RENAMED}
+    if renamed:
+        notices = ", ".join(f"{old} is now {new}" for old, new in renamed.items())
+        log.warning("%s: %s; the next version will not accept the old names", source, notices)
+    return {renamed.get(key, key): value for key, value in values.items() if key not in _REMOVED}
 
 
 def _was_default(value: object, default: float | None) -> bool:
@@ -97,9 +93,9 @@ def _text(is_valid: Callable[[str], object], demand: str) -> PlainValidator:
     """Accept valid texts only; unlike pydantic's own str, also those that are not UTF-8, as file names can be."""
 
     def validate(value: object) -> str:
-        if not isinstance(value, str) or not is_valid(value):
-            raise ValueError(f"must be {demand}, is {reprlib.repr(value)}")
-        return value
+        if isinstance(value, str) and is_valid(value):
+            return value
+        raise ValueError(f"must be {demand}, is {reprlib.repr(value)}")
 
     return PlainValidator(validate)
 

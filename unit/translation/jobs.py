@@ -17,6 +17,8 @@ from unit.errors import ConfigError, DataError, escape
 from unit.images import SUFFIXES
 from unit.listing import files_below, list_images
 
+is_folder = os.path.isdir  # before Python 3.14, Path.is_dir raises for names that are too long
+
 
 @dataclass(frozen=True)
 class Job:
@@ -68,11 +70,6 @@ def find_images(
         for path, target in files:
             images.setdefault(os.path.abspath(path), (path, target))  # noqa: PTH100 - resolve() would follow links
     return list(images.values()), failed
-
-
-def is_folder(path: str | Path) -> bool:
-    """Return whether a path is a folder; before Python 3.14, Path.is_dir raises for names that are too long."""
-    return path != "" and os.path.isdir(path)  # noqa: PTH112
 
 
 def _images_below(folder: str, out: Path | None) -> list[str]:
@@ -145,15 +142,13 @@ def plan_jobs(
                 f"{escape(owners[target])} and {escape(path)} would be written under one name; give the folder "
                 "that contains both, or translate one after the other with another --out"
             )
-    outputs = _distinct_names([target for _, target in images], suffix, samples)
-    return [
-        Job(path, tuple(out / name for name in names), out) for (path, _), names in zip(images, outputs, strict=True)
-    ]
+    names_of = _distinct_names(list(owners), suffix, samples)
+    return [Job(path, tuple(out / name for name in names_of[target]), out) for target, path in owners.items()]
 
 
 def _distinct_names(
     targets: Sequence[PurePosixPath], suffix: str | None, samples: int | None
-) -> list[list[PurePosixPath]]:
+) -> dict[PurePosixPath, list[PurePosixPath]]:
     """Name the outputs of each image, no two of them alike, even where case makes no difference.
 
     x.png and x.jpg would both become x.png: the image already called so keeps it, the other becomes x.jpg.png.
@@ -163,16 +158,16 @@ def _distinct_names(
         numbers = [""] if samples is None else [f"-{k + 1}" for k in range(samples)]
         return [target.with_name(f"{stem}{number}{suffix or target.suffix}") for number in numbers]
 
-    preferred = [names(target, target.stem) for target in targets]
-    claims = Counter(_fold(name) for candidate in preferred for name in candidate)
+    distinct = {target: names(target, target.stem) for target in targets}
+    claims = Counter(_fold(name) for preferred in distinct.values() for name in preferred)
     taken: set[str] = set()
-    distinct = []
-    for target, chosen in zip(targets, preferred, strict=True):
+    for target in targets:
+        chosen = distinct[target]
         if any(_fold(name) in taken or (claims[_fold(name)] > 1 and _fold(name) != _fold(target)) for name in chosen):
             longer = (names(target, f"{target.name}{f'-{k}' if k > 1 else ''}") for k in count(1))
             chosen = next(names for names in longer if not any(_fold(n) in taken or _fold(n) in claims for n in names))
+        distinct[target] = chosen
         taken.update(map(_fold, chosen))
-        distinct.append(chosen)
     return distinct
 
 
