@@ -175,7 +175,7 @@ class DataConfig(_Section):
         _refuse_if(self.paired_test and not (self.test_a or self.root), "data.paired_test", wanted)
         larger = f"the crop ({self.crop_size}) is larger than data.load_size ({self.load_size}); change one"
         _refuse_if(self.crop_size > self.load_size, "data.crop_size", larger)
-        equal = self.name_a is not None and self.name_a == self.name_b
+        equal = self.name_a and self.name_a == self.name_b
         _refuse_if(equal, "data.name_b", f"must differ from name_a ({self.name_a!r})")
 
     @property
@@ -303,7 +303,7 @@ class OptimizerConfig(_Section):
         _refuse_if(early, "optimizer.decay_end", order)
 
     def rate_factor(self, step: int) -> float:
-        """The factor on both learning rates for the update from `step` to `step` + 1."""
+        """Return the factor on both learning rates for the update from `step` to `step` + 1."""
         if self.schedule == "constant" or self.decay_end is None:
             return 1.0
         return min(1.0, max(0.0, (self.decay_end - step) / (self.decay_end - self.decay_start)))
@@ -369,12 +369,12 @@ class Config(_Section):
         _refuse_if(crop % factor, "data.crop_size", why)
 
     def global_batch(self, world_size: int) -> int:
-        """Images of each domain per update of `world_size` processes."""
+        """Return the number of images of each domain per update of `world_size` processes."""
         return self.train.batch_size * self.train.grad_accum_steps * world_size
 
     @classmethod
     def from_dict(cls, sections: Mapping[str, Mapping[str, Any]]) -> Config:
-        """The inverse of `to_dict`, safe for untrusted input; missing keys keep their defaults, old names are renamed.
+        """Invert `to_dict`, safe for untrusted input; missing keys keep their defaults, old names are renamed.
 
         Raises:
             ConfigError: an unknown section or key, or a value of the wrong type or out of range.
@@ -389,7 +389,7 @@ class Config(_Section):
 
     @classmethod
     def from_flat_dict(cls, values: Mapping[str, Any]) -> Config:
-        """The inverse of `to_flat_dict`; missing keys keep their defaults."""
+        """Invert `to_flat_dict`; missing keys keep their defaults."""
         by_section: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
         for dotted, value in values.items():
             _refuse_if(dotted not in KEY_TYPES, reprlib.repr(dotted).strip("'"), "no such key")
@@ -398,11 +398,11 @@ class Config(_Section):
         return cls(**{section: SECTIONS[section](**keys) for section, keys in by_section.items()})
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Section to key to value, all of plain types."""
+        """Map sections to keys to values, all of plain types."""
         return asdict(self)
 
     def to_flat_dict(self) -> dict[str, Any]:
-        """Dotted key, e.g. ``train.steps``, to value."""
+        """Map dotted keys, e.g. ``train.steps``, to values."""
         return {f"{section}.{key}": value for section, keys in self.to_dict().items() for key, value in keys.items()}
 
 
@@ -428,7 +428,7 @@ batch (batch_size × world size × grad_accum_steps) may not change; `difference
 
 
 def differences(before: Config, now: Config) -> list[str]:
-    """One line for each change that would change the result, e.g. ``model.channels: 64 before, 32 now``."""
+    """Describe each change that would change the result, e.g. ``model.channels: 64 before, 32 now``."""
     old, new = before.to_flat_dict(), now.to_flat_dict()
     for values in (old, new):
         for key in _FOLDERS:  # the same folder may be written in several ways

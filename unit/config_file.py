@@ -34,7 +34,7 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
     Raises:
         ConfigError: the file can't be used; one line that names it, the key, and the line if it is known.
     """
-    values = _read_values(path, ())
+    values = _read_values(path, set())
     try:
         return Config.from_flat_dict({**values, **(overrides or {})})
     except ConfigError as error:
@@ -47,18 +47,14 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
 
 
 def to_yaml(config: Config) -> str:
-    """Every key with its value, by section."""
+    """Format every key and its value, by section."""
     readable = all(str(value).isprintable() for value in config.to_flat_dict().values())  # else PyYAML loses U+0085
     sections = ({section: keys} for section, keys in config.to_dict().items())
     return "\n".join(yaml.safe_dump(section, sort_keys=False, allow_unicode=readable) for section in sections)
 
 
 def write_config(config: Config, path: Path) -> None:
-    """Write `to_yaml`; `read_config` reads an equal Config back.
-
-    Raises:
-        UserError: the file can't be written.
-    """
+    """Write `to_yaml` atomically; `read_config` reads an equal Config back."""
     atomic_write(path, to_yaml(config).encode())
 
 
@@ -68,7 +64,7 @@ class Scalar:
 
     text: str
     place: str
-    """where it stands and its key, to begin an error with"""
+    """of the value: file, line and key, or flag; errors begin with it"""
     quoted: bool = False
 
     def __float__(self) -> float:
@@ -103,8 +99,8 @@ def hint(word: str, known: Mapping[str, str], otherwise: str) -> str:
     return f"did you mean {known[nearest[0]]}?" if nearest else otherwise
 
 
-def _read_values(path: Path, derived: tuple[str, ...]) -> dict[str, Any]:
-    """Dotted key to value, of the keys in the file and its bases; `derived` are the files based on this one."""
+def _read_values(path: Path, derived: set[str]) -> dict[str, Any]:
+    """Map the dotted keys in the file and its bases to their values; `derived` are the files based on this one."""
     values: dict[str, Any] = {}
     scalars: dict[str, Scalar] = {}
     for place, section, node in _entries(path, "", _parse(path)):
@@ -112,7 +108,7 @@ def _read_values(path: Path, derived: tuple[str, ...]) -> dict[str, Any]:
             name = _scalar(place, node).text
             if not name or "\0" in name:
                 refuse(f"{place}: must be a file, is {name!r}")
-            base, files = path.parent / name, (os.path.realpath(path), *derived)
+            base, files = path.parent / name, {os.path.realpath(path), *derived}
             if os.path.realpath(base) in files:
                 refuse(f"{place}: {base} is based on this file; break the circle")
             try:
@@ -142,7 +138,7 @@ def _scalar(place: str, node: yaml.Node) -> Scalar:
 
 
 def _entries(path: Path, section: str, node: yaml.Node | None) -> Iterator[tuple[str, str, yaml.Node]]:
-    """For each key of a mapping: where it stands (file, line, key), the dotted key, and its value."""
+    """Yield the place (file, line and key, for errors), the dotted key and the value of each entry of a mapping."""
     if node is None or (isinstance(node, yaml.ScalarNode) and node.style is None and node.value.lower() in _NULL):
         return
     _refuse_tags(path, node)
@@ -169,7 +165,7 @@ def _refuse_tags(path: Path, *nodes: yaml.Node) -> None:
 
 
 def _parse(path: Path) -> yaml.Node | None:
-    """The file's nodes, not made into objects: aliases stay references, so that nothing multiplies."""
+    """Read a file's nodes without constructing objects: aliases stay references, so nothing multiplies."""
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)

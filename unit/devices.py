@@ -1,4 +1,4 @@
-"""Which device and which precision: what "auto" means on this machine."""
+"""Devices and precisions, and the choice of "auto" on this machine."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from unit.errors import ConfigError
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of `train.device` or ``--device``; "auto" is CUDA when available, else the CPU.
+    """Return the device of `train.device` or ``--device``; "auto" is CUDA when available, else the CPU.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: this machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -28,55 +28,54 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """ "fp32" or "bf16"; "auto" is bf16 where the device has instructions for it."""
+    """Return "fp32" or "bf16"; "auto" is bf16 where the device has instructions for it."""
     if name != "auto":
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    # torch has no public question for this one; without it, ask for bf16 by name.
+    # torch has no public function for this; where it lacks the private one, bf16 must be asked for by name.
     has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return "bf16" if device.type == "cpu" and has_bf16() else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Convolutions in bf16 (or not); weights stay fp32."""
+    """Compute convolutions in bf16 if that is the precision; weights stay fp32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that the device's memory does not suffice."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    # of the CPU, MPS and oneDNN, which have no type of their own
-    return any(words in str(error) for words in ("you tried to allocate", "out of memory", "bad_alloc"))
+    """Return whether an error means that the device's memory is too small."""
+    # those of the CPU, MPS and oneDNN have no type of their own
+    texts = ("you tried to allocate", "out of memory", "bad_alloc")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in texts)
 
 
 def describe(device: torch.device) -> str:
-    """The device in words, for logs."""
+    """Describe the device, for logs."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
 
 
 def configure(device: torch.device, deterministic: bool | None) -> None:
-    """Set torch up for training; None means repeatable on the CPU only, where it costs nothing."""
+    """Configure torch for training; None is deterministic on the CPU only, where that costs nothing."""
     torch.set_flush_denormal(True)
-    repeatable = device.type == "cpu" if deterministic is None else deterministic
-    if repeatable:
+    deterministic = device.type == "cpu" if deterministic is None else deterministic
+    if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(repeatable)
+    torch.use_deterministic_algorithms(deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow
-    torch.backends.cudnn.benchmark = not repeatable
+    torch.backends.cudnn.benchmark = not deterministic
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that it was given."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes held so far: by tensors on a CUDA device, elsewhere by this process (where not on Linux: now)."""
+    """Return the peak memory in bytes: of CUDA tensors, else of this process (on systems other than Linux: its current memory)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")  # getrusage also counts what the parent had
@@ -86,7 +85,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def total_memory(device: torch.device) -> int:
-    """Bytes of the device's memory, or the machine's."""
+    """Return the size in bytes of the device's memory, or the machine's."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return int(psutil.virtual_memory().total)

@@ -30,6 +30,7 @@ FIRST_KEYS = {
 }
 """The keys that ``--help`` shows, each with an example."""
 _PRESET_KEYS = ("data.a", "data.b", "data.root", "train.device")
+"""The flags that the choice of a preset depends on: the images to train on, and the device."""
 _SWITCHES = {
     "dry_run": "make a few steps, report the time, memory and disk space that the run would take, and stop",
     "print_config": "print the resolved configuration as YAML, and stop",
@@ -52,7 +53,7 @@ class TrainArguments:
 
     config: Config
     preset: Path | None
-    """the file chosen for want of --config"""
+    """the file that was chosen because there was no --config"""
     out: Path | None
     dry_run: bool
     print_config: bool
@@ -64,8 +65,8 @@ def parse_train_arguments(argv: Sequence[str], choose_preset: Callable[[Config],
 
     Args:
         argv: the arguments.
-        choose_preset: names the file when there is no --config. Its Config has the defaults and the flags that say what
-            to train on and where (`data.a`, `data.b`, `data.root`, `train.device`); others may fit only the preset.
+        choose_preset: returns the file to read without --config. The Config it is given has only the flags of
+            `_PRESET_KEYS`, and defaults: other flags may be valid only together with the preset.
 
     Raises:
         ConfigError: a flag or file that can't be used, in one line.
@@ -80,8 +81,8 @@ def parse_train_arguments(argv: Sequence[str], choose_preset: Callable[[Config],
     files = given.get("config", [])
     if len(files) > 1:
         refuse("--config: given twice; only one file can be used")
-    on_what = {key: flags[key] for key in _PRESET_KEYS if key in flags}
-    file = files[0] if files else choose_preset(Config.from_flat_dict(on_what))
+    preset_flags = {key: flags[key] for key in _PRESET_KEYS if key in flags}
+    file = files[0] if files else choose_preset(Config.from_flat_dict(preset_flags))
     config = read_config(file, flags)
     if "help" in given:
         _print_help(config, file, KEY_TYPES if given["help"] == "all" else FIRST_KEYS)
@@ -100,7 +101,7 @@ def _refuse_unknown(word: str) -> None:
 
 
 def _parser() -> Parser:
-    """Take every key as a flag; `_print_help` replaces those that it explains."""
+    """Accept every key as a flag; `_print_help` replaces those that it explains."""
     parser = Parser(
         prog="train.py",
         usage=_USAGE,

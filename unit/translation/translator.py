@@ -126,7 +126,10 @@ class Translator:
     def _forward(self, images: Tensor, encoder: Domain, generator: Domain, seed: int | None) -> Tensor:
         batch, _, height, width = images.shape
         self.require_memory(batch, height, width)
-        right, bottom = _padding(height, width, self.networks.scale)
+        scale = self.networks.scale
+        right, bottom = -width % scale, -height % scale
+        if max(height, width) <= scale:  # instance normalization would erase a code of one pixel
+            right += scale
         try:
             with torch.inference_mode(), autocast(self.device, self.precision):
                 x = images.to(self.device).contiguous(memory_format=torch.channels_last)
@@ -152,12 +155,6 @@ class Translator:
         needed = batch * height * width * model.channels * _BYTES_PER_ACTIVATION[model.downsampling]
         if self.device.type == "cpu" and needed > psutil.virtual_memory().available:
             raise _too_large(batch, height, width, self.device)
-
-
-def _padding(height: int, width: int, scale: int) -> tuple[int, int]:
-    """Round sides up to multiples of `scale`, and the code to two pixels: instance normalization would erase one."""
-    right, bottom = -width % scale, -height % scale
-    return right + (scale if max(height, width) <= scale else 0), bottom
 
 
 def _too_large(batch: int, height: int, width: int, device: torch.device) -> UserError:
