@@ -35,7 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"unit: no such verb: {verb!r}; one of {', '.join(VERBS)}", file=sys.stderr)
         return 2
-    _prepare_streams()
+    # Replace closed streams, and escape characters that the terminal's encoding lacks.
+    sys.stdout, sys.stderr = (s or Path(os.devnull).open("w") for s in (sys.stdout, sys.stderr))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         status: int = importlib.import_module(f"unit.cli.{verb}").run(rest)
@@ -51,14 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # too many open files, standard output on a full disk, a closed terminal
         print(f"error: {error}", file=sys.stderr)
         return 1
-
-
-def _prepare_streams() -> None:
-    """Replace closed streams, and escape what the terminal's encoding lacks."""
-    sys.stdout, sys.stderr = (s or Path(os.devnull).open("w") for s in (sys.stdout, sys.stderr))  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":
