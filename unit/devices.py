@@ -75,7 +75,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the peak memory in bytes of tensors on CUDA, or of this process (other than on Linux: its current memory)."""
+    """Return the peak memory in bytes: of CUDA tensors, or of this process (not on Linux: its current memory)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")  # getrusage also counts what the parent had
