@@ -24,10 +24,7 @@ from unit.translation.jobs import Job, Outcome, is_folder
 from unit.translation.translator import Translator
 
 log = logging.getLogger(__name__)
-
 T = TypeVar("T")
-R = TypeVar("R")
-
 _THREADS = min(4, os.cpu_count() or 1)
 """For reading and writing; each holds an image or two."""
 
@@ -72,12 +69,13 @@ class _Sample(NamedTuple):
     item: _Item
     number: int
     tensor: Tensor | None
+    """(3, H, W) in [-1, 1]; None: the item has no samples, or no more"""
 
 
 def translate_images(translator: Translator, jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
-    """Translate images in order; what goes wrong with one is its outcome, and the others are done.
+    """Translate images in order; an image that fails has an outcome that says why, and the others are done.
 
-    Warns of the first image over twice the size that the model was trained at, unless a size is set.
+    Warns about the first image over twice the size that the model was trained at, unless a size is set.
     """
     with ThreadPoolExecutor(_THREADS) as threads:
         ahead = max(settings.batch_size, _THREADS)
@@ -88,9 +86,9 @@ def translate_images(translator: Translator, jobs: Sequence[Job], settings: Sett
                 yield sample.item.outcome
 
 
-def _map_ahead(threads: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
+def _map_ahead(threads: ThreadPoolExecutor, function: Callable[[T], T], items: Iterable[T], ahead: int) -> Iterator[T]:
     """Map in order, with up to `ahead` further items already submitted; unlike `Executor.map`, not all of them."""
-    submitted: deque[Future[R]] = deque()
+    submitted: deque[Future[T]] = deque()
     for item in items:
         submitted.append(threads.submit(function, item))
         if len(submitted) > ahead:

@@ -1,4 +1,4 @@
-"""Which images to translate, and into which files."""
+"""Find the images to translate, and name the files to write."""
 
 from __future__ import annotations
 
