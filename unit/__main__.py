@@ -27,14 +27,6 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb with its arguments (default: the command line's); return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        verbs = "".join(f"  {verb:<10} {meaning}\n" for verb, meaning in VERBS.items())
-        print(f"usage: python -m unit VERB [ARGUMENTS]\n\n{verbs}\npython -m unit VERB --help shows its arguments.")
-        return 0 if arguments else 2
-    verb, *rest = arguments
-    if verb not in VERBS:
-        print(f"unit: no such verb: {verb!r}; one of {', '.join(VERBS)}", file=sys.stderr)
-        return 2
     # Replace closed streams, and escape characters that the terminal's encoding lacks.
     sys.stdout, sys.stderr = (s or Path(os.devnull).open("w") for s in (sys.stdout, sys.stderr))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
@@ -42,6 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            verbs = "".join(f"  {verb:<10} {meaning}\n" for verb, meaning in VERBS.items())
+            print(f"usage: python -m unit VERB [ARGUMENTS]\n\n{verbs}\npython -m unit VERB --help shows its arguments.")
+            return 0 if arguments else 2
+        verb, *rest = arguments
+        if verb not in VERBS:
+            print(f"unit: no such verb: {verb!r}; one of {', '.join(VERBS)}", file=sys.stderr)
+            return 2
         status: int = importlib.import_module(f"unit.cli.{verb}").run(rest)
         return status
     except UserError as error:
