@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/streets
 
-.PHONY: demo test faults check clean
+.PHONY: demo test test-all faults check clean
 
 demo: $(VENV)/runtime
 	$(BIN)/python train.py --out $(RUN)
@@ -16,10 +16,14 @@ demo: $(VENV)/runtime
 	@echo "contact sheet: $(RUN)/contact-sheet.png (input, translation, the real image; both ways)"
 	@echo "TensorBoard:   $(BIN)/tensorboard --logdir $(RUN), then open http://localhost:6006"
 
+# The default tests, a process a core; "slow" ones (kills, torchrun, training to convergence, a browser) are left to test-all.
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
-# Kills, bit flips, damaged files in their full number: docs/reliability.md says how many, and how long it takes.
+test-all: $(VENV)/development
+	$(BIN)/python -m pytest -n auto -m slow
+
+# Kills, bit flips and damaged files in full: docs/reliability.md says how many, and how long it takes.
 faults: $(VENV)/development
 	$(BIN)/python -m pytest tests/faults tests/training/test_distributed.py --long -s
 

@@ -155,19 +155,6 @@ def test_a_weight_is_accepted_with_what_it_needs() -> None:
     LossConfig(lambda1=0.0, lambda2=0.0, lambda3=0.0, lambda4=0.0, r1=1.0, augmentation="color")
 
 
-@pytest.mark.parametrize(
-    ("named", "parts"),
-    [("none", set()), ("cutout", {"cutout"}), ("color,translation,cutout", {"color", "translation", "cutout"})],
-)
-def test_the_parts_of_an_augmentation(named: Any, parts: set[str]) -> None:
-    assert set(LossConfig(augmentation=named).augmentation.split(",")) - {"none"} == set(parts)
-
-
-def test_the_r1_penalty_is_due_every_16_steps() -> None:
-    assert [step for step in range(50) if LossConfig(r1=1.0).r1_due(step)] == [15, 31, 47], "named 16, 32 and 48"
-    assert not any(LossConfig().r1_due(step) for step in range(50))
-
-
 @pytest.mark.parametrize("step", [0, 1, 10**9])
 def test_a_constant_rate_never_changes(step: int) -> None:
     assert OptimizerConfig(decay_start=0, decay_end=1).rate_factor(step) == 1.0

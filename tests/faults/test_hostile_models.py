@@ -202,7 +202,7 @@ def test_config_bombs(tmp_path: Path, translate: Command, content: bytes, kind: 
 
 
 METADATA: dict[str, dict[str, str | None]] = {
-    "newer": {"format_version": "2"},
+    "newer": {"format_version": "3"},
     "much newer": {"format_version": "999999999"},
     "no version": {"format_version": None},
     "no config": {"config": None},

@@ -38,7 +38,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
     return Images(probe_batch(datasets.test.images, CONFIG.data), probe_batch(datasets.train, CONFIG.data))
 
 
-class Apply(nn.Module):
+class Apply(nn.Sequential):
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.function = function
@@ -56,14 +56,9 @@ def networks(
 ) -> Autoencoders:
     """The code is the image of domain a, its pixels put behind each other."""
 
-    def encoder(read: Callable[[Tensor], Tensor]) -> Encoder:
-        return Encoder(Apply(lambda x: functional.pixel_unshuffle(read(x), 4)), nn.Identity())
-
-    def generator(draw: Callable[[Tensor], Tensor]) -> Generator:
-        return Generator(nn.Identity(), Apply(lambda z: draw(functional.pixel_shuffle(z, 4))))
-
-    encoders, generators = PerDomain(same, from_b).map(encoder), PerDomain(to_a, to_b).map(generator)
-    return Autoencoders(encoders, generators, (3, 12, 48))
+    encoders = PerDomain(same, from_b).map(lambda read: Apply(lambda x: functional.pixel_unshuffle(read(x), 4)))
+    generators = PerDomain(to_a, to_b).map(lambda draw: Apply(lambda z: draw(functional.pixel_shuffle(z, 4))))
+    return Autoencoders(Encoder(encoders, nn.Identity()), Generator(nn.Identity(), generators), (3, 12, 48))
 
 
 def judging(judge: Callable[[Domain, Tensor], Tensor]) -> Discriminators:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import places, tiny
+from tests.tiny import batch_indices, tiny
 from tests.training.ranks import images
 from unit.config import Config
 from unit.domains import PerDomain
@@ -27,7 +27,7 @@ ALL_LOSSES = {
 
 
 def batches(steps: int) -> list[PerDomain[torch.Tensor]]:
-    return [PerDomain.of(lambda i: images(at, 1 + (i == "b"), torch.float64)) for at in places(range(steps), 2)]  # noqa: B023
+    return [PerDomain.of(lambda i: images(at, 1 + (i == "b"), torch.float64)) for at in batch_indices(range(steps), 2)]  # noqa: B023
 
 
 def weights(config: Config, backend: str | None) -> torch.Tensor:
@@ -38,7 +38,6 @@ def weights(config: Config, backend: str | None) -> torch.Tensor:
         trainer.steps_done = INTERVAL - 2
         if backend:
             trainer.compile(backend)
-        trainer.steps_done = INTERVAL - 2  # so that the second step has the R1 penalty
         for batch in batches(4):
             trainer.step(batch)
     finally:
@@ -85,8 +84,7 @@ class OnCuda(Trainer):
 @pytest.mark.parametrize("faster", [True, False])
 def test_auto_compiles_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
     monkeypatch.setattr(compilation, "Trainer", OnCuda)
-    monkeypatch.setattr(compilation, "_images", lambda _: None)
-    monkeypatch.setattr(compilation, "_seconds", lambda trial, _: 0.5 if trial.compiled == faster else 1.0)
+    monkeypatch.setattr(compilation, "_seconds_per_step", lambda trial: 0.5 if trial.compiled == faster else 1.0)
     trainer = OnCuda()
     before = {name: value.clone() for name, value in trainer.networks.state_dict().items()}
     compile_as_configured(trainer)
@@ -103,8 +101,7 @@ def test_auto_continues_uncompiled_where_compiling_fails(
         return 1.0
 
     monkeypatch.setattr(compilation, "Trainer", OnCuda)
-    monkeypatch.setattr(compilation, "_images", lambda _: None)
-    monkeypatch.setattr(compilation, "_seconds", seconds)
+    monkeypatch.setattr(compilation, "_seconds_per_step", seconds)
     trainer = OnCuda()
     with caplog.at_level(logging.WARNING):
         compile_as_configured(trainer)

@@ -66,8 +66,8 @@ def test_the_domains_are_treated_alike(trainer: Trainer) -> None:
     """The same networks under the other domain's name have the same diagnostics there."""
     swapped = copy.deepcopy(trainer)
     for modules in (
-        swapped.ema.encoders,
-        swapped.ema.generators,
+        swapped.ema.encoder.private,
+        swapped.ema.generator.private,
         swapped.discriminators.by_domain,
     ):
         modules["a"], modules["b"] = modules["b"], modules["a"]

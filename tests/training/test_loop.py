@@ -393,7 +393,7 @@ def test_out_of_memory_is_one_line_and_the_checkpoint_is_safe(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    ("broken_by", "message"), [(4, r"step 4: the weight networks\.encoders\..*"), (3, r"step 4: the loss term \w+")]
+    ("broken_by", "message"), [(4, r"step 4: the weight networks\.encoder\..*"), (3, r"step 4: the loss term \w+")]
 )
 def test_broken_weights_are_not_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_by: int, message: str

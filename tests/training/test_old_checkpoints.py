@@ -51,7 +51,7 @@ def old_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def old_state(trainer: Trainer) -> dict[str, Any]:
     """Return the trainer's state in the form of the version before."""
     state = copy.deepcopy(trainer.state_dict())
-    current_order = [name for name, _ in trainer.generator_side.named_parameters()]
+    current_order = [name for name, _ in trainer.generator_modules.named_parameters()]
     old_order = [name for prefix in OLD_ORDER for name in current_order if name.startswith(prefix)]
     assert sorted(old_order) == sorted(current_order)
     optimizer = state["optimizer_generator"]
@@ -108,7 +108,7 @@ def test_a_current_state_is_loaded_as_it_is() -> None:
     trainer = Trainer(tiny(), CPU, "fp32")
     trainer.step(batch(0))
     state = trainer.state_dict()
-    assert upgraded(state, [name for name, _ in trainer.generator_side.named_parameters()]) is state
+    assert upgraded(state, [name for name, _ in trainer.generator_modules.named_parameters()]) is state
 
 
 def test_upgrading_changes_nothing_in_the_state_it_is_given() -> None:
@@ -116,5 +116,5 @@ def test_upgrading_changes_nothing_in_the_state_it_is_given() -> None:
     trainer.step(batch(0))
     old = old_state(trainer)
     keys = [*old, *old["networks"], *old["optimizer_generator"]["state"]]
-    upgraded(old, [name for name, _ in trainer.generator_side.named_parameters()])
+    upgraded(old, [name for name, _ in trainer.generator_modules.named_parameters()])
     assert keys == [*old, *old["networks"], *old["optimizer_generator"]["state"]]

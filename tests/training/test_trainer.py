@@ -306,7 +306,7 @@ def test_without_noise_codes_are_their_means() -> None:
 
 def double_trainer(config: Config) -> Trainer:
     trainer = make(config)
-    for network in (trainer.generator_side, trainer.discriminators, trainer.ema):
+    for network in (trainer.generator_modules, trainer.discriminators, trainer.ema):
         network.double()
     return trainer
 
@@ -418,12 +418,12 @@ def test_a_step_after_nan_or_inf_is_as_if_there_had_been_none(network: str) -> N
 def test_a_step_with_all_ingredients_has_all_terms_and_trains_all_parameters(precision: str) -> None:
     trainer = make(tiny(loss=ALL), precision)
     trainer.steps_done = INTERVAL - 1
-    before = {n: p.clone() for n, p in trainer.generator_side.named_parameters()}
+    before = {n: p.clone() for n, p in trainer.generator_modules.named_parameters()}
     record = trainer.step(batch(0))
     names = ("kl", "reconstruction", "cycle_kl", "cycle", "adversarial", "feature_matching", "low_frequency")
     assert record.generator.keys() == {f"{name}_{i}" for name in (*names, "patch_nce") for i in Domain}
     assert record.discriminator.keys() == {f"{name}_{i}" for name in ("discriminator", "r1") for i in Domain}
-    trained = {n for n, p in trainer.generator_side.named_parameters() if not torch.equal(p, before[n])}
+    trained = {n for n, p in trainer.generator_modules.named_parameters() if not torch.equal(p, before[n])}
     assert trained == before.keys()
     assert any(name.startswith("extras.patch_nce.heads.b.") for name in trained)
 

@@ -66,10 +66,10 @@ class Trainer:
         self.discriminators = discriminators.to(device).to(memory_format=torch.channels_last)
         self.networks.checkpoint_activations(config.train.checkpoint_activations)
         self.ema: Autoencoders = copy.deepcopy(self.networks).requires_grad_(False).eval()
-        self.generator_side = nn.ModuleDict({"networks": self.networks, "extras": self.extras})
+        self.generator_modules = nn.ModuleDict({"networks": self.networks, "extras": self.extras})
         """everything that the generators' optimizer updates"""
         rates = config.optimizer
-        self.optimizer_generator = self._adam(self.generator_side, rates.learning_rate_generator)
+        self.optimizer_generator = self._adam(self.generator_modules, rates.learning_rate_generator)
         self.optimizer_discriminator = self._adam(self.discriminators, rates.learning_rate_discriminator)
         self.steps_done = 0
         self.rollbacks = 0
@@ -104,6 +104,7 @@ class Trainer:
                 `finite.check` raises it later.)
         """
         loss, D = self.config.loss, self.discriminators  # noqa: N806 - the paper's name
+        amp = partial(autocast, self.device, self.precision)
         microbatches = self.split_into_microbatches(images)
         self._begin_step()
 
@@ -116,10 +117,10 @@ class Trainer:
         self.optimizer_discriminator.zero_grad()
         d_terms, logits = [], []
         for batch in microbatches if loss.lambda0 else ():
-            with self._autocast():
+            with amp():
                 with torch.no_grad():
-                    translation = batch.out.translation if batch.out else self._translate(batch)
-                    real, fake = self.extras.discriminator_inputs(batch.images, translation, batch.seeds)
+                    x = batch.out.translation if batch.out else translate(self.networks, batch.images, batch.noise)
+                    real, fake = self.extras.discriminator_inputs(batch.images, x, batch.seeds)
                 logits.append(D.compare(real, fake.map(Tensor.detach)))
             d_terms.append(discriminator_terms(*logits[-1], loss))
             d_terms[-1] |= self.extras.discriminator_terms(D, real, self.steps_done + 1)
@@ -132,7 +133,7 @@ class Trainer:
         self.optimizer_generator.zero_grad()
         for batch in microbatches:
             out = batch.out or self._forward(batch)
-            with self._autocast():
+            with amp():
                 if loss.lambda0:
                     inputs = self.extras.discriminator_inputs(batch.images, out.translation, batch.seeds)
                     batch.real, batch.fake = inputs
@@ -140,7 +141,7 @@ class Trainer:
                 batch.terms |= self.extras.generator_terms(self.networks, D, batch)
             self._backward(batch.terms)
             batch.out = None  # frees its graph
-        self._update(self.generator_side, self.optimizer_generator)
+        self._update(self.generator_modules, self.optimizer_generator)
 
         self.steps_done += 1
         self.mid_step = False
@@ -175,19 +176,14 @@ class Trainer:
         self.optimizer_discriminator.param_groups[0]["lr"] = factor * config.learning_rate_discriminator
 
     def _forward(self, batch: Microbatch) -> Pass:
+        """Run the forward pass, and compute L_VAE and L_CC (equations 2 and 5)."""
         loss, perturb = self.config.loss, partial(self.extras.perturb, seeds=batch.seeds)
         cycle = loss.lambda3 > 0 or loss.lambda4 > 0
-        with self._autocast():
+        with autocast(self.device, self.precision):
             batch.out = forward_pass(self.networks, batch.images, batch.noise, perturb, cycle=cycle)
         batch.terms = autoencoder_terms(batch.out, batch.images, loss)
         self._require_finite("the loss term", batch.terms)
         return batch.out
-
-    def _translate(self, batch: Microbatch) -> PerDomain[Tensor]:
-        return translate(self.networks, batch.images, batch.noise)
-
-    def _autocast(self) -> torch.autocast:
-        return autocast(self.device, self.precision)
 
     def _backward(self, terms: Terms) -> None:
         """Add the gradient of the terms' sum, this microbatch's share of the batch's mean."""
@@ -219,14 +215,14 @@ class Trainer:
 
     def gradient_norms(self) -> tuple[float, float]:
         """Return ‖g‖ of generators and discriminators in the last step."""
-        networks = (self.generator_side, self.discriminators)
+        networks = (self.generator_modules, self.discriminators)
         gradients = ([p.grad for p in network.parameters() if p.grad is not None] for network in networks)
         return tuple(float(nn.utils.get_total_norm(g)) for g in gradients)  # type: ignore[return-value]
 
     def require_finite_weights(self) -> None:
         """Raise `NonFiniteError` if any weight is NaN or Inf: no checkpoint is written then."""
         self.finite.check()
-        for network in (self.generator_side, self.discriminators):
+        for network in (self.generator_modules, self.discriminators):
             norms = _norms({f"the weight {name}": p.detach() for name, p in network.named_parameters()})
             self.finite.look(self.steps_done, norms)
         self.finite.check()
@@ -234,7 +230,7 @@ class Trainer:
     def digest(self) -> str:
         """Return a digest of all weights, which is equal on all ranks."""
         state = hashlib.blake2b(digest_size=16)
-        for network in (self.generator_side, self.discriminators, self.ema):
+        for network in (self.generator_modules, self.discriminators, self.ema):
             for parameter in network.parameters():
                 state.update(parameter.detach().cpu().contiguous().numpy().tobytes())
         return state.hexdigest()
@@ -246,7 +242,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned, in this version or the one before."""
-        state = upgraded(state, [name for name, _ in self.generator_side.named_parameters()])
+        state = upgraded(state, [name for name, _ in self.generator_modules.named_parameters()])
         self.steps_done, self.rollbacks = state["steps_done"], state["rollbacks"]
         self.mid_step = False
         for name, part in self._stateful().items():
