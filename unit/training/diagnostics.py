@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
-from torchvision.io import decode_jpeg, encode_jpeg
 
 from unit.config import DataConfig
 from unit.devices import autocast
@@ -14,6 +15,7 @@ from unit.domains import Domain, PerDomain
 from unit.evaluation import metrics
 from unit.evaluation.held_out import load_held_out
 from unit.image_source import ImageSource
+from unit.images import to_image, to_tensor
 from unit.model.networks import Discriminators
 from unit.translation.translator import Translator
 
@@ -151,8 +153,12 @@ def _probability_greater(x: Tensor, y: Tensor) -> float:
 
 
 def _through_jpeg(images: Tensor) -> Tensor:
-    levels = ((images.nan_to_num().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)  # NaN shows elsewhere
-    return torch.stack([decode_jpeg(encode_jpeg(image, _JPEG_QUALITY)) for image in levels]) / 127.5 - 1
+    decoded = []
+    for image in images.nan_to_num():  # NaN shows in the other diagnostics
+        file = io.BytesIO()
+        to_image(image).save(file, "JPEG", quality=_JPEG_QUALITY)
+        decoded.append(to_tensor(Image.open(file)))
+    return torch.stack(decoded)
 
 
 def _in_chunks(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

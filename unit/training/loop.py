@@ -26,10 +26,9 @@ from unit.training.distributed import init_distributed, restarted_by_torchrun
 from unit.training.finite import NonFiniteError
 from unit.training.heartbeat import PeerError
 from unit.training.hooks import Hooks, step_scalars
-from unit.training.lock import archive_run, locked
 from unit.training.progress import Progress
 from unit.training.resolve import ResolvedConfig, explain_errors, resolve
-from unit.training.run_dir import RunDir
+from unit.training.run_dir import RunDir, archive_run, locked
 from unit.training.run_logger import RunLog
 from unit.training.signals import StopRequest, stop_on_signals
 from unit.training.trainer import StepRecord
