@@ -110,10 +110,7 @@ ALARMS = (
 class Alarms:
     """The alarms of a run; an alarm starts when enough checks in a row have triggered it.
 
-    Args:
-        names: the user's names of the domains.
-        run: the run's directory. Checks in its metrics.jsonl count, so that a resumed run has the alarms of an
-            uninterrupted one.
+    Checks in the run's metrics.jsonl count, so that a resumed run has the alarms of an uninterrupted one.
     """
 
     def __init__(self, names: PerDomain[str], run: Path) -> None:
@@ -124,12 +121,7 @@ class Alarms:
                 self._count(json.loads(line))
 
     def check(self, step: int, scalars: Mapping[str, float]) -> dict[str, float]:
-        """Return 1 or 0 for each alarm, e.g. ``alarm/mode_collapse_a2b``; log those that start, with advice.
-
-        Args:
-            step: of the run.
-            scalars: from `diagnostics`.
-        """
+        """Return 1 or 0 for each alarm, e.g. ``alarm/mode_collapse_a2b``; log those that start, with advice."""
         alarms, diagnostics = {}, self._count(scalars)
         for alarm, i in product(ALARMS, Domain):
             directed, count = alarm.scope == "direction", self._in_a_row[alarm.name, i]

@@ -109,7 +109,8 @@ class _Run:
             return self._finish(stop)
         except BaseException:
             if self.hooks:
-                self.hooks.abandon()
+                with suppress(UserError):  # the user has to know the first error first
+                    self.hooks.close()
             raise
 
     def _start(self) -> None:
@@ -141,7 +142,7 @@ class _Run:
         train, steps = self.config.train, range(self.trainer.steps_done, self.config.train.steps)
         global_batch, device = self.config.global_batch(self.ranks.world_size), self.resolved.device
         progress = Progress(steps, global_batch, train.max_minutes, device, visible=self.ranks.is_main)
-        with progress, closing(self._batches(steps, progress)) as batches:
+        with closing(progress), closing(self._batches(steps, progress)) as batches:
             try:
                 for images in batches:
                     record = self.trainer.step(images)
@@ -158,11 +159,10 @@ class _Run:
     def _batches(self, steps: range, progress: Progress) -> Generator[PerDomain[Tensor]]:
         """Yield the batches; when one rank can't read its batch, save the state, which is good, and stop all."""
         with closing(self.resolved.batches(steps, self.bad_images)) as batches:
-            timed = progress.time_waits(batches)
             while True:
                 try:
-                    with self.ranks.fail_together():
-                        images = next(timed, None)
+                    with self.ranks.fail_together(), progress.waiting():
+                        images = next(batches, None)
                 except UserError:
                     self._save_now()
                     raise
@@ -179,7 +179,7 @@ class _Run:
             self.trainer.finite.check()
             scalars = self.ranks.all_reduce_mean(step_scalars(self.trainer, record) | progress.rates())
             if self.config.data.on_bad_image == "skip":
-                self._gather_bad_images()
+                self.bad_images.add(self.ranks.all_gather(self.bad_images.state_dict()))
                 scalars["data/bad_images"] = len(self.bad_images)
             if self.hooks:
                 self.hooks.logger.scalars(step, scalars)
@@ -255,18 +255,18 @@ class _Run:
         with self.ranks.fail_together():
             return hook(self.hooks) if self.hooks else None
 
-    def _gather_bad_images(self) -> None:
-        self.bad_images.add(self.ranks.all_gather(self.bad_images.state_dict()))
-
     def _save(self) -> None:
         """Save the model, and a checkpoint unless this step has one, in the background."""
         new = self.saved_step != self.trainer.steps_done
         if new:
             self.trainer.require_finite_weights()
-            self._gather_bad_images()
+            self.bad_images.add(self.ranks.all_gather(self.bad_images.state_dict()))
             self.saved_step = self.trainer.steps_done
-        if self.hooks:
-            self.hooks.save(checkpoint=new)
+        if self.hooks and new:
+            self.hooks.logger.flush()  # a checkpoint means that the logs up to it are complete
+            self.run_dir.save()
+        elif self.hooks:
+            self.run_dir.save_model()
 
     def _save_now(self) -> None:
         """Save and wait until it is on the disk: once a rank has failed, the others have only seconds to do so."""

@@ -43,8 +43,9 @@ class RunLogger:
 
     def __init__(self, run: Path, start: int | None) -> None:
         self._metrics_path, self._samples_path = run / "metrics.jsonl", run / "samples"
-        with wrap_os_errors(self._metrics_path):
-            _drop_lines_after(self._metrics_path, -1 if start is None else start)
+        first_step = 0 if start is None else start + 1
+        kept = "".join(f"{line}\n" for step, line in logged(self._metrics_path) if step < first_step)
+        atomic_write(self._metrics_path, kept.encode())
         self.validated_steps = {step for step, line in logged(self._metrics_path) if '"val/' in line}
         # TensorBoard reads event files in the order of their names, and the clock may have been set back.
         events = run / "tensorboard"
@@ -56,7 +57,7 @@ class RunLogger:
             self._events_file = self._events_path.open("xb")
         self._event_writer = RecordWriter(self._events_file)
         self._add_event(Event(file_version="brain.Event:2"))
-        first_step = 0 if start is None else start + 1  # from which on older files are superseded
+        # TensorBoard ignores what older files hold from this step on.
         self._add_event(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -113,8 +114,8 @@ class RunLogger:
 class RunLog(logging.Handler):
     """RUN/run.log: what the console says, with the time, and how each part of the run ended.
 
-    Messages are held back until `start`: a command that is refused leaves the run as it is. An error in writing one
-    waits for `check`, since messages come from anywhere, signal handlers included.
+    Messages are held back until `start`: a command that is refused leaves the run as it is. Methods raise `UserError`
+    if the file can't be written; for a message, `check` does, since they come from anywhere, even signal handlers.
     """
 
     def __init__(self) -> None:
@@ -140,14 +141,14 @@ class RunLog(logging.Handler):
                 root.removeHandler(handler)
 
     def start(self, run: Path, step: Callable[[], int]) -> None:
-        """Start a part of the run in its directory, at `step()`; raise `UserError` if that can't be written."""
+        """Start a part of the run in its directory, at `step()`."""
         path, command = run / RUN_LOG_FILE, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         gap = b"\n" if path.exists() else b""  # which also ends a line that a full disk cut short
         _append(path, gap + format_lines(START, f"step {step()}: {command}") + self._held_back)
         self._path, self._step = path, step
 
     def end(self, reason: str) -> None:
-        """Record how this part of the run ended; raise `UserError` if that can't be written."""
+        """Record how this part of the run ended."""
         self._write(END, f"step {self._step()}: {reason}")
 
     @contextmanager
@@ -187,8 +188,3 @@ class RunLog(logging.Handler):
 def _append(path: Path, content: bytes) -> None:
     with wrap_os_errors(path, len(content)), path.open("ab") as file:
         file.write(content)
-
-
-def _drop_lines_after(path: Path, step: int) -> None:
-    if path.is_file():
-        atomic_write(path, "".join(f"{line}\n" for at, line in logged(path) if at <= step).encode())
