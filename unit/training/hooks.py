@@ -1,4 +1,4 @@
-"""What the main rank does besides training, at the step that the trainer is at: log, sample, validate, save, report."""
+"""The main rank's work besides training: logging, sample images, validation and the report."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Hooks:
             self.logger.text(0, "dataset", self.resolved.datasets.describe())
 
     def open_logs(self, resumed: bool) -> None:
-        """Log from this step on; what was logged after it before, in a run that is `resumed`, is overwritten."""
+        """Log from this step on; overwrite later steps that were logged before the run was `resumed`."""
         self.logger = RunLogger(self.run_dir.path, self.trainer.steps_done if resumed else None)
         self.metrics: tuple[int, Metrics] | None = None
         validations = (json.loads(line) for _, line in logged(self.run_dir.path / "metrics.jsonl") if '"val/' in line)
@@ -76,7 +76,7 @@ class Hooks:
         return probe_batch(datasets.test.images, data), probe_batch(datasets.train, data)
 
     def validate(self) -> Metrics:
-        """Return the metrics on test images; log them unless an earlier part of the run did so, and keep the best."""
+        """Return test metrics; log them unless an earlier part of the run did; keep the best model."""
         step = self.trainer.steps_done
         if self.metrics is None or self.metrics[0] != step:
             self.metrics = step, self.evaluator.metrics(self.resolved.translator(self.trainer))
@@ -97,7 +97,7 @@ class Hooks:
         return self.metrics[1]
 
     def backfill(self) -> None:
-        """Sample and validate where that was due at this step, but a test image could not be read."""
+        """Sample and validate if that was due at this step, but a test image could not be read."""
         train, step = self.resolved.config.train, self.trainer.steps_done
         if step % train.sample_every == 0 and not self.logger.has_samples(step):
             self.sample()
@@ -138,7 +138,7 @@ def step_scalars(trainer: Trainer, record: StepRecord) -> dict[str, float]:
 
 
 def _mean_logit(microbatches: list[list[Tensor]]) -> float:
-    """The mean over patches, then over scales and microbatches."""
+    """Average over patches, then over scales and microbatches."""
     return float(torch.stack([logits.detach().float().mean() for scales in microbatches for logits in scales]).mean())
 
 

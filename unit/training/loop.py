@@ -1,4 +1,4 @@
-"""The training loop: starts or resumes a run, and does what is due at each step."""
+"""The training loop: starts or resumes a run, and calls the hooks that are due at each step."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class _Run:
         return resumed
 
     def _train(self, stop: StopRequest, deadline: float) -> bool:
-        """Train to the last step, the deadline or a stop; return False after a rollback, when there is more to do."""
+        """Train to the last step, the deadline or a stop; return False after a rollback, to be called again."""
         self.run_dir.writer.finish()  # no thread may be running when loader processes are forked
         train, steps = self.config.train, range(self.trainer.steps_done, self.config.train.steps)
         global_batch, device = self.config.global_batch(self.ranks.world_size), self.resolved.device

@@ -42,7 +42,7 @@ class Progress:
         self._interval_start, self._interval_steps, self._interval_waited = self._last_line, 0, 0.0
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Draw the bar no more."""
         self._bar.close()
 
     @contextmanager

@@ -33,14 +33,14 @@ _MAX_HEADERS = 5000
 
 @dataclass(frozen=True)
 class ResolvedConfig:
-    """A configuration, and what it means on this machine."""
+    """A configuration with the device, the precision, the images and the output directory that it resolves to."""
 
     config: Config
     out: Path
     device: torch.device
     precision: str
     datasets: Datasets
-    ranks: Ranks = SINGLE_PROCESS
+    ranks: Ranks
 
     def build_trainer(self) -> Trainer:
         """A trainer at step 0, compiled if the configuration says so."""
@@ -68,7 +68,7 @@ class ResolvedConfig:
 
 
 def resolve(config: Config, out: Path | None, ranks: Ranks = SINGLE_PROCESS) -> ResolvedConfig:
-    """Find the device, list the images and inspect their headers; `out` None: the default directory.
+    """Find the device, list the images and inspect their headers; by default, `out` is named after the domains.
 
     Raises:
         UserError: a folder, a setting or the machine makes training impossible, or ranks differ where they must not.
@@ -78,7 +78,8 @@ def resolve(config: Config, out: Path | None, ranks: Ranks = SINGLE_PROCESS) -> 
     datasets = open_datasets(config.data, config.train.seed)
     if ranks.is_main:
         _check_headers(datasets, config.data)
-    out = out or default_out(config, datasets)
+    names = datasets.names
+    out = out or Path("runs") / ("streets" if config.data.synthetic else f"{names.a}-{names.b}")
     for source in (*datasets.train, *datasets.test.images):  # a run there would train on its own samples
         if source.folder and out.resolve().is_relative_to(source.folder.resolve()):
             raise ConfigError(f"--out {escape(out)}: lies among the images of {escape(source.folder)}; give another")
@@ -106,11 +107,6 @@ def explain_errors(device: torch.device) -> Iterator[None]:
         if isinstance(error, RuntimeError) and (explained := loader_failure(error)):
             raise explained from error
         raise
-
-
-def default_out(config: Config, datasets: Datasets) -> Path:
-    """The output directory of a run without --out."""
-    return Path("runs") / ("streets" if config.data.synthetic else f"{datasets.names.a}-{datasets.names.b}")
 
 
 def _check_headers(datasets: Datasets, config: DataConfig) -> None:

@@ -215,7 +215,7 @@ class RunDir:
         return False
 
     def _reached_step(self) -> int:
-        """The last step in metrics.jsonl or of the model, whatever became of the checkpoints."""
+        """The last step in metrics.jsonl or of the model, even if its checkpoint is gone."""
         steps = [step for step, _ in logged(self.path / "metrics.jsonl")]
         with suppress(ModelError):
             steps.append(Translator.load(self.path, "cpu").step)

@@ -1,4 +1,4 @@
-"""What a run logs for people to watch: metrics.jsonl, TensorBoard's event files, sample grids and run.log."""
+"""The logs of a run: metrics.jsonl, TensorBoard's event files, sample grids and run.log."""
 
 from __future__ import annotations
 
@@ -31,14 +31,11 @@ from unit.images import to_image
 
 
 class RunLogger:
-    """Logs metrics and sample grids; what an earlier part of the run logged after step `start` is overwritten.
+    """Logs metrics and sample grids; methods raise `UserError` if a file can't be written.
 
     Args:
         run: the run's directory.
-        start: the step that the run resumes from; None: a new run.
-
-    Raises:
-        UserError: from each method, when a file can't be written.
+        start: the step that the run resumes from, after which older entries are overwritten; None: a new run.
     """
 
     def __init__(self, run: Path, start: int | None) -> None:
