@@ -1,7 +1,7 @@
 """Checkpoint files: checksummed and written atomically, so that one is either complete or not there.
 
-A checkpoint is what `torch.save` writes, with its SHA-256 in the comment of the zip archive: torch.load reads the file
-as it is, and `load` notices any flipped bit, which torch.load does not.
+A checkpoint is a file of `torch.save` with its SHA-256 in the zip archive's comment: torch.load reads it as it is, and
+`load` notices any flipped bit, which torch.load does not.
 """
 
 from __future__ import annotations

@@ -114,10 +114,10 @@ class _Run:
             raise
 
     def _start(self) -> None:
-        """Resume from the newest good checkpoint, if there is one, and open the logs."""
+        """Resume from the newest good checkpoint, if any, and open the logs."""
         resumed = self._load_latest_checkpoint()
-        several = f", {self.ranks.world_size} ranks" if self.ranks.world_size > 1 else ""
-        where = f"{describe(self.resolved.device)}, {self.resolved.precision}{several}"
+        where = f"{describe(self.resolved.device)}, {self.resolved.precision}"
+        where += f", {self.ranks.world_size} ranks" if self.ranks.world_size > 1 else ""
         log.info("%s on %s\n%s", self.resolved.out, where, self.resolved.datasets.describe())
         if self.hooks:
             if resumed and (endings := read_run_endings(self.resolved.out)):
@@ -171,7 +171,7 @@ class _Run:
                 yield images
 
     def _run_scheduled_hooks(self, record: StepRecord, progress: Progress) -> None:
-        """Do what is due at this step. It depends on the step alone, so that a resumed run does the same."""
+        """Call the hooks due at this step. They depend on the step alone, so that a resumed run calls the same."""
         train, step = self.config.train, self.trainer.steps_done
         self.run_dir.writer.check()
         self.run_log.check()
@@ -200,23 +200,23 @@ class _Run:
     def _finish(self, stop: StopRequest) -> TrainResult:
         self._save()
         (signal_number,) = self.ranks.all_reduce_max(stop.signal)
-        step, steps = self.trainer.steps_done, self.config.train.steps
-        stopped = signal_number and step < steps
-        metrics = None if stopped else self._on_main(Hooks.validate)
+        out, names, step = self.resolved.out, self.resolved.datasets.names, self.trainer.steps_done
+        complete = step >= self.config.train.steps
+        if signal_number and not complete:
+            self._on_main(Hooks.close)
+            self.run_log.end(signal.Signals(signal_number).name)
+            return TrainResult(out, names, step, 128 + signal_number, None, self.hooks.best if self.hooks else None)
+        metrics = self._on_main(Hooks.validate)
         self._on_main(Hooks.close)
-        out_of_time = "" if step >= steps else " (train.max_minutes)"
-        self.run_log.end(signal.Signals(signal_number).name if stopped else f"finished{out_of_time}")
-        if not stopped:
-            self._on_main(Hooks.report)
-        status = 128 + signal_number if stopped else 0
-        best = self.hooks.best if self.hooks else None
-        return TrainResult(self.resolved.out, self.resolved.datasets.names, step, status, metrics, best)
+        self.run_log.end("finished" if complete else "finished (train.max_minutes)")
+        self._on_main(Hooks.report)
+        return TrainResult(out, names, step, 0, metrics, self.hooks.best if self.hooks else None)
 
     def _roll_back(self, error: NonFiniteError) -> None:
-        """Return to the last checkpoint, from where other noise is drawn, if the configuration wants that; else stop.
+        """Go back to the last checkpoint and draw other noise, if `train.on_nonfinite` says so.
 
         Raises:
-            UserError: no rollback is wanted, or there were too many; the last state that is good is saved.
+            UserError: it does not, or there were too many rollbacks; the last good state is saved.
         """
         number = self.trainer.rollbacks + 1
         if self.config.train.on_nonfinite == "rollback" and number <= _MAX_ROLLBACKS:
@@ -234,11 +234,10 @@ class _Run:
                 self._save_now()
         names = self.resolved.datasets.names
         tried = f", after {self.trainer.rollbacks} rollbacks" if self.trainer.rollbacks else ""
-        advice = "restart with lower learning rates"
-        if self.config.train.on_nonfinite == "stop":
-            advice = f"resume with --train.on_nonfinite rollback, or {advice}"
+        advice = "resume with --train.on_nonfinite rollback, or " if self.config.train.on_nonfinite == "stop" else ""
         raise UserError(
             f"{error} (a: {names.a}, b: {names.b}){tried}; the state after step {self.saved_step} is kept: {advice}"
+            "restart with lower learning rates"
         ) from error
 
     def _require_equal_weights(self) -> None:
@@ -251,7 +250,7 @@ class _Run:
             )
 
     def _on_main(self, hook: Callable[[Hooks], T]) -> T | None:
-        """Run a hook on the main rank; what fails there, fails on all."""
+        """Run a hook on the main rank; its error is raised on all ranks."""
         with self.ranks.fail_together():
             return hook(self.hooks) if self.hooks else None
 

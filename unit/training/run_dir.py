@@ -65,7 +65,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def archive_run(folder: Path) -> Path | None:
-    """Rename a run's directory to NAME.1, or the first such name that is free; return that, or None if there is none.
+    """Rename a run's directory to NAME.1, or NAME.2 and so on if that exists; return the new path, None without a run.
 
     Raises:
         UserError: a process is training there, it is not a run directory, or it can't be renamed.
@@ -83,7 +83,7 @@ def archive_run(folder: Path) -> Path | None:
 
 
 class BackgroundWriter:
-    """Runs one task at a time in a thread; an exception is raised by the method that is called next."""
+    """Runs one task at a time in a thread; its exception is raised by the next method called."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1)
@@ -109,8 +109,7 @@ class BackgroundWriter:
 class RunDir:
     """Writes a run's config.yaml, environment.json, checkpoints and models, and finds the checkpoint to resume from.
 
-    Checkpoints and models are copied at once and written by `writer`, in the background. What can't be written is a
-    `UserError`.
+    State is copied at once and written in the background, by `writer`. `UserError`: a file can't be written.
     """
 
     def __init__(self, resolved: ResolvedConfig, trainer: Trainer, bad_images: BadImages) -> None:

@@ -109,7 +109,7 @@ class RunLogger:
 
 
 class RunLog(logging.Handler):
-    """RUN/run.log: what the console says, with the time, and how each part of the run ended.
+    """RUN/run.log: the console's messages with their times, and how each part of the run ended.
 
     Messages are held back until `start`: a command that is refused leaves the run as it is. Methods raise `UserError`
     if the file can't be written; for a message, `check` does, since they come from anywhere, even signal handlers.
@@ -163,7 +163,7 @@ class RunLog(logging.Handler):
             raise
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a message of the console's."""
+        """Write a message."""
         try:
             self._write(record.levelname, self.format(record))
         except UserError as error:
