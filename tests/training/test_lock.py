@@ -9,10 +9,10 @@ import pytest
 
 from tests.tiny import TINY, tiny
 from unit.errors import UserError
-from unit.training.lock import archive_run, locked
 from unit.training.loop import train
+from unit.training.run_dir import archive_run, locked
 
-HOLDER = "import sys, time; from pathlib import Path; from unit.training.lock import locked\n"
+HOLDER = "import sys, time; from pathlib import Path; from unit.training.run_dir import locked\n"
 HOLDER += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 
 

@@ -1,5 +1,6 @@
 import logging
 import time
+from contextlib import closing
 
 import pytest
 import torch
@@ -10,14 +11,11 @@ CPU = torch.device("cpu")
 
 
 def test_rates_count_images_of_both_domains_and_the_time_spent_waiting() -> None:
-    def slow() -> object:
-        for number in range(3):
-            time.sleep(0.05)
-            yield number
-
-    with Progress(range(3), 4, None, CPU) as progress:
+    with closing(Progress(range(3), 4, None, CPU)) as progress:
         started = time.monotonic()
-        for _ in progress.time_waits(slow()):  # type: ignore[arg-type]
+        for _ in range(3):
+            with progress.waiting():
+                time.sleep(0.05)
             time.sleep(0.05)
             progress.step_done()
         rates, seconds = progress.rates(), time.monotonic() - started
@@ -31,7 +29,7 @@ def test_without_a_terminal_there_are_lines_and_not_too_many(
     caplog.set_level(logging.INFO)
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    with Progress(range(100, 300), 2, 5.0, CPU) as progress:
+    with closing(Progress(range(100, 300), 2, 5.0, CPU)) as progress:
         for _ in range(100):
             now += 1.0
             progress.step_done()

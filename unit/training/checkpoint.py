@@ -1,7 +1,7 @@
 """Checkpoint files: checksummed and written atomically, so that one is either complete or not there.
 
-A checkpoint is what `torch.save` writes, with its SHA-256 in the comment of the zip archive: torch.load reads the file
-as it is, and `load` notices any flipped bit, which torch.load does not.
+A checkpoint is a file of `torch.save` with its SHA-256 in the zip archive's comment: torch.load reads it as it is, and
+`load` notices any flipped bit, which torch.load does not.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from unit.errors import UserError, escape
 from unit.files import atomic_write, wrap_os_errors
@@ -40,7 +41,7 @@ def save(state: dict[str, Any], path: Path) -> None:
     """Write tensors, numbers, strings, lists and dicts to `path`.
 
     Raises:
-        UserError: it can't be written; what was there before is untouched.
+        UserError: it can't be written; an older file stays untouched.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -70,10 +71,9 @@ def load(path: Path) -> dict[str, Any]:
     if comment != _MARK + hashlib.sha256(body).hexdigest().encode():
         raise BadCheckpointError(f"{escape(path)}: damaged (its checksum does not match its content)")
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
     except Exception as error:  # a foreign file may make torch raise anything
         raise BadCheckpointError(f"{escape(path)}: not a checkpoint of this program") from error
-    return state
 
 
 def remove_old(folder: Path, keep_last: int, keep_every: int | None) -> None:
@@ -84,14 +84,7 @@ def remove_old(folder: Path, keep_last: int, keep_every: int | None) -> None:
                 path.unlink(missing_ok=True)
 
 
-def copy_to_cpu(value: Any) -> Any:
+def copy_to_cpu(state: dict[str, Any]) -> dict[str, Any]:
     """Copy nested dicts and lists, and their tensors to the CPU."""
-    match value:
-        case torch.Tensor():
-            return value.detach().to("cpu", copy=True)
-        case dict():
-            return {key: copy_to_cpu(item) for key, item in value.items()}
-        case list():
-            return [copy_to_cpu(item) for item in value]
-        case _:
-            return value
+    copied: dict[str, Any] = tree_map_only(torch.Tensor, lambda t: t.detach().to("cpu", copy=True), state)
+    return copied

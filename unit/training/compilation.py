@@ -37,7 +37,7 @@ def _is_faster_compiled(trainer: Trainer) -> bool:
         trial.compile()
         compiled = _seconds_per_step(trial)
     except Exception as error:  # torch.compile lacks a compiler, Triton, memory or something else
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = str(error).partition("\n")[0] or type(error).__name__
         log.warning("train.compile: steps can't be compiled here (%s); continuing without", reason)
         return False
     log.info("train.compile: %.3g s per step, compiled %.3g s", plain, compiled)

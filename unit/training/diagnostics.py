@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from PIL import Image
@@ -40,18 +39,16 @@ def probe_batch(sources: PerDomain[ImageSource], data: DataConfig) -> PerDomain[
 def diagnostics(
     translator: Translator, discriminators: Discriminators, held_out: PerDomain[Tensor], training: PerDomain[Tensor]
 ) -> dict[str, float]:
-    """Measure what tells a healthy run from a failing one; what needs more images than there are is left out.
+    """Return values by their tags, e.g. ``vital/spread_a2b`` or ``vital/overfitting_a``.
 
-    So is all of the discriminators where λ0 is 0, since they are not trained.
+    Diagnostics that need more images than given are left out, and so are those of the discriminators where λ0 is 0,
+    since they are not trained.
 
     Args:
         translator: with the EMA weights.
-        discriminators: unchanged by this, including their state.
-        held_out: (n, 3, H, W) in [-1, 1], at least one image of each domain that training never saw.
-        training: images that training saw.
-
-    Returns:
-        Values by their tags, e.g. ``vital/spread_a2b`` or ``vital/overfitting_a``.
+        discriminators: in training mode; their state stays as it is.
+        held_out: (n, 3, H, W) in [-1, 1], at least one image of each domain, none seen in training.
+        training: images seen in training.
     """
     translations = PerDomain.of(lambda i: _in_chunks(lambda x: translator.translate(x, i).cpu(), held_out[i]))
     scalars: dict[str, float] = {}
@@ -59,8 +56,11 @@ def diagnostics(
         of_direction = _translation_diagnostics(translator, i, held_out[i], translations[i])
         of_domain = _code_diagnostics(translator, i, held_out[i])
         if translator.config.loss.lambda0:
+            # In training mode, spectral normalization would update its state in each pass.
+            discriminator = discriminators.by_domain[i.value].eval()
             images = (held_out[i], training[i], translations[i.other])
-            of_domain |= _discriminator_diagnostics(*_logits(translator, discriminators, i, *images))
+            of_domain |= _discriminator_diagnostics(*(_logits(translator, discriminator, x) for x in images))
+            discriminator.train()
         scalars |= {f"vital/{name}_{i.direction}": value for name, value in of_direction.items()}
         scalars |= {f"vital/{name}_{i}": value for name, value in of_domain.items()}
     return scalars
@@ -78,21 +78,21 @@ def _translation_diagnostics(
       through JPEG; 1: nothing is hidden. Errors are mean |difference| + 1, in levels.
     """
 
-    def cycle_error(translated: Tensor) -> float:
-        return error(_in_chunks(lambda x: translator.translate(x, i.other).cpu(), translated))
+    def distance(outputs: Tensor) -> float:
+        return float(metrics.identity_distance(outputs, images).mean())
 
-    def reconstruction_error(x: Tensor) -> float:
-        return error(_in_chunks(lambda x: translator.reconstruct(x, i).cpu(), x))
+    def cycle_distance(inputs: Tensor) -> float:
+        return distance(_in_chunks(lambda x: translator.translate(x, i.other).cpu(), inputs))
 
-    def error(x: Tensor) -> float:
-        return float(metrics.identity_distance(x, images).mean()) + 1
+    def reconstruction_distance(inputs: Tensor) -> float:
+        return distance(_in_chunks(lambda x: translator.reconstruct(x, i).cpu(), inputs))
 
-    reconstruction = reconstruction_error(images)
-    cycle_factor = cycle_error(_through_jpeg(translations)) / cycle_error(translations)
-    reconstruction_factor = reconstruction_error(_through_jpeg(images)) / reconstruction
+    reconstruction = reconstruction_distance(images)
+    cycle_factor = (cycle_distance(_through_jpeg(translations)) + 1) / (cycle_distance(translations) + 1)
+    reconstruction_factor = (reconstruction_distance(_through_jpeg(images)) + 1) / (reconstruction + 1)
     scalars = {
-        "identity_distance": float(metrics.identity_distance(translations, images).mean()),
-        "reconstruction_distance": reconstruction - 1,
+        "identity_distance": distance(translations),
+        "reconstruction_distance": reconstruction,
         "colour_correlation": float(metrics.color_correlation(translations, images).mean()),
         "hidden_code": cycle_factor / max(reconstruction_factor, 1.0),
     }
@@ -115,13 +115,10 @@ Logits = list[Tensor]
 """A discriminator's logits (n, 1, h, w) at each scale."""
 
 
-def _logits(translator: Translator, discriminators: Discriminators, i: Domain, *images: Tensor) -> Iterator[Logits]:
-    """Yield D_i's logits of each of `images`, in evaluation mode."""
-    discriminator = discriminators.by_domain[i.value]
-    with _eval_mode(discriminator), torch.inference_mode(), autocast(translator.device, translator.precision):
-        for x in images:
-            chunks = [discriminator(chunk.to(translator.device)) for chunk in x.split(_CHUNK)]
-            yield [torch.cat(scale).float().cpu() for scale in zip(*chunks, strict=True)]
+def _logits(translator: Translator, discriminator: nn.Module, images: Tensor) -> Logits:
+    with torch.inference_mode(), autocast(translator.device, translator.precision):
+        chunks = [discriminator(chunk.to(translator.device)) for chunk in images.split(_CHUNK)]
+    return [torch.cat(scale).float().cpu() for scale in zip(*chunks, strict=True)]
 
 
 def _discriminator_diagnostics(held_out: Logits, training: Logits, fake: Logits) -> dict[str, float]:
@@ -133,9 +130,10 @@ def _discriminator_diagnostics(held_out: Logits, training: Logits, fake: Logits)
     - overfitting: Karras et al. 2020 (ADA), r_v = (E[D(train)] - E[D(held out)]) / (E[D(train)] - E[D(fake)]): 0 if
       held-out images are treated like training images, 1 if like translations. Less two standard errors of the means.
     """
+    scales = [torch.cat(logits) for logits in zip(held_out, training, fake, strict=True)]
     scalars = {
         "discriminator_accuracy": sum(map(_probability_greater, held_out, fake)) / len(held_out),
-        "logit_deviation": max(_deviation(torch.cat(scale)) for scale in zip(held_out, training, fake, strict=True)),
+        "logit_deviation": max(float(logits.std() / (1 + logits.mean().abs())) for logits in scales),
     }
     x, y, z = (
         torch.stack([s.mean(dim=(1, 2, 3)) for s in logits]).mean(dim=0) for logits in (training, held_out, fake)
@@ -154,31 +152,14 @@ def _probability_greater(x: Tensor, y: Tensor) -> float:
     return float(below.double().mean() / 2 / len(ordered))
 
 
-def _deviation(logits: Tensor) -> float:
-    return float(logits.std() / (1 + logits.mean().abs()))
-
-
 def _through_jpeg(images: Tensor) -> Tensor:
-    return torch.stack([_jpeg(image) for image in images])
-
-
-def _jpeg(image: Tensor) -> Tensor:
-    file = io.BytesIO()
-    to_image(image.nan_to_num()).save(file, "JPEG", quality=_JPEG_QUALITY)  # NaN shows in the other diagnostics
-    with Image.open(file) as decoded:
-        return to_tensor(decoded)
+    decoded = []
+    for image in images.nan_to_num():  # NaN shows in the other diagnostics
+        file = io.BytesIO()
+        to_image(image).save(file, "JPEG", quality=_JPEG_QUALITY)
+        decoded.append(to_tensor(Image.open(file)))
+    return torch.stack(decoded)
 
 
 def _in_chunks(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     return torch.cat([function(chunk) for chunk in images.split(_CHUNK)])
-
-
-@contextmanager
-def _eval_mode(network: nn.Module) -> Iterator[None]:
-    """Switch to evaluation mode: in training mode, spectral normalization updates its state in each pass."""
-    was = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(was)

@@ -108,7 +108,7 @@ class Ranks:
 
     @contextmanager
     def fail_together(self) -> Iterator[None]:
-        """Raise on all ranks what the block raises on one; a `UserError` of another rank becomes a `PeerError`."""
+        """Raise the error of one rank on all ranks; a `UserError` of another rank becomes a `PeerError`."""
         error: Exception | None = None
         try:
             yield
@@ -180,7 +180,7 @@ def init_distributed() -> Iterator[Ranks]:
 
 
 def is_main_process() -> bool:
-    """True for rank 0 of those that torchrun started, and for a process started without it."""
+    """True for rank 0, and for a process started without torchrun."""
     return not _started_by_torchrun() or os.environ.get("RANK", "0") == "0"
 
 

@@ -6,9 +6,9 @@ import io
 import shutil
 import time
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 
@@ -40,32 +40,28 @@ def describe_plan(config: Config, out: Path | None = None) -> str:
             trainer = resolved.build_trainer()
             seconds = _seconds_per_step(resolved, trainer)
             disk = _disk_bytes(resolved, trainer)
-    device = resolved.device
+    train, device = config.train, resolved.device
     millions = [parameter_count(network) / 1e6 for network in (trainer.networks, trainer.discriminators)]
-    return "\n".join(
-        [
-            f"{resolved.out}: {config.train.steps} steps on {describe(device)}, {resolved.precision}",
-            resolved.datasets.describe(),
-            "{:.1f} M parameters in encoders and generators, {:.1f} M in the discriminators".format(*millions),
-            _describe_time(config, seconds),
-            f"memory: {peak_memory(device) / 1e9:.1f} GB at most, of {total_memory(device) / 1e9:.0f} GB",
-            _describe_disk(resolved.out, disk),
-        ]
+    limit = f" (train.max_minutes ends it after {train.max_minutes:g} min)" if train.max_minutes else ""
+    duration = format_duration(seconds * train.steps / 60)
+    return (
+        f"{resolved.out}: {train.steps} steps on {describe(device)}, {resolved.precision}\n"
+        f"{resolved.datasets.describe()}\n"
+        f"{millions[0]:.1f} M parameters in encoders and generators, {millions[1]:.1f} M in the discriminators\n"
+        f"time: {seconds:.3g} s/step, {duration} for {train.steps} steps{limit}\n"
+        f"memory: {peak_memory(device) / 1e9:.1f} GB at most, of {total_memory(device) / 1e9:.0f} GB\n"
+        f"{_describe_disk(resolved.out, disk)}"
     )
 
 
 def _seconds_per_step(resolved: ResolvedConfig, trainer: Trainer) -> float:
-    seconds = []
-    bad_images = BadImages(resolved.datasets.train.map(len))
-    with closing(resolved.batches(range(_STEPS), bad_images)) as batches:
-        start = time.perf_counter()
+    times = [time.perf_counter()]
+    with closing(resolved.batches(range(_STEPS), BadImages(resolved.datasets.train.map(len)))) as batches:
         for images in batches:
             trainer.step(images)
             synchronize(resolved.device)
-            now = time.perf_counter()
-            seconds.append(now - start)
-            start = now
-    return median(seconds[1:])
+            times.append(time.perf_counter())
+    return median(end - start for start, end in pairwise(times[1:]))
 
 
 def _disk_bytes(resolved: ResolvedConfig, trainer: Trainer) -> int:
@@ -73,24 +69,11 @@ def _disk_bytes(resolved: ResolvedConfig, trainer: Trainer) -> int:
     train, translator = resolved.config.train, resolved.translator(trainer)
     checkpoints = train.keep_last + 1  # the new one is written before an old one is deleted
     checkpoints += train.steps // train.keep_every if train.keep_every else 0
-    content = io.BytesIO()
-    to_image(in_column(list(sample_grids(translator, resolved.datasets.test)), gap=12)).save(content, "PNG")
-    samples = 2 * content.tell() * (1 + train.steps // train.sample_every)  # as a file, and in TensorBoard
-    return checkpoints * _tensor_bytes(trainer.state_dict()) + 2 * len(translator.to_bytes()) + samples
-
-
-def _tensor_bytes(state: Any) -> int:
-    """The size of all tensors in nested dicts and lists."""
-    if isinstance(state, torch.Tensor):
-        return state.nbytes
-    items = state.values() if isinstance(state, dict) else state if isinstance(state, list) else ()
-    return sum(_tensor_bytes(item) for item in items)
-
-
-def _describe_time(config: Config, seconds: float) -> str:
-    train = config.train
-    total = f"time: {seconds:.3g} s/step, {format_duration(seconds * train.steps / 60)} for {train.steps} steps"
-    return total + (f" (train.max_minutes ends it after {train.max_minutes:g} min)" if train.max_minutes else "")
+    checkpoint, grid = io.BytesIO(), io.BytesIO()
+    torch.save(trainer.state_dict(), checkpoint)
+    to_image(in_column(list(sample_grids(translator, resolved.datasets.test)), gap=12)).save(grid, "PNG")
+    samples = 2 * grid.tell() * (1 + train.steps // train.sample_every)  # as a file, and in TensorBoard
+    return checkpoints * checkpoint.tell() + 2 * len(translator.to_bytes()) + samples
 
 
 def _describe_disk(out: Path, needed: int) -> str:

@@ -13,12 +13,7 @@ _NEVER = torch.iinfo(torch.int64).max
 
 
 class NonFiniteError(Exception):
-    """Something that training computed is NaN or Inf.
-
-    Args:
-        step: the first step with such a value, counted from 1.
-        name: of the value, e.g. "the loss term kl_a".
-    """
+    """A value, e.g. "the loss term kl_a", is NaN or Inf at `step`, counted from 1."""
 
     def __init__(self, step: int, name: str) -> None:
         super().__init__(step, name)
@@ -31,7 +26,7 @@ class NonFiniteError(Exception):
 class FiniteWatch:
     """Records on the device the first step at which each value was not finite, so that no step waits for the device.
 
-    What one rank finds, all raise; they must look at the same values.
+    All ranks must look at the same values, and all raise what one of them finds.
     """
 
     def __init__(self, device: torch.device, ranks: Ranks = SINGLE_PROCESS) -> None:
@@ -50,7 +45,7 @@ class FiniteWatch:
             self.check()
 
     def check(self) -> None:
-        """Wait for the device; raise `NonFiniteError` for the first value that was not finite, if there is one."""
+        """Wait for the device; raise `NonFiniteError` for the first value that was not finite, if any."""
         if not self._first:
             return
         names = [name for group in self._first for name in group]

@@ -1,20 +1,17 @@
-"""What the main rank does besides training, at the step that the trainer is at: log, sample, validate, save, report."""
+"""The main rank's work besides training: logging, sample images, validation and the report."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from unit.config_file import to_yaml
 from unit.domains import Domain, PerDomain
-from unit.errors import UserError
 from unit.evaluation.evaluate import Evaluator, Metrics, sample_grids
 from unit.evaluation.features import features_if_installed
 from unit.evaluation.metric_table import COUNTS
@@ -53,10 +50,13 @@ class Hooks:
             self.logger.text(0, "dataset", self.resolved.datasets.describe())
 
     def open_logs(self, resumed: bool) -> None:
-        """Log from this step on; what was logged after it before, in a run that is `resumed`, is overwritten."""
+        """Log from this step on; overwrite later steps that were logged before the run was `resumed`."""
         self.logger = RunLogger(self.run_dir.path, self.trainer.steps_done if resumed else None)
         self.metrics: tuple[int, Metrics] | None = None
-        self.best = best_logged_kid(self.run_dir.path / "metrics.jsonl")
+        validations = (json.loads(line) for _, line in logged(self.run_dir.path / "metrics.jsonl") if '"val/' in line)
+        kids = [(line["step"], kid) for line in validations if (kid := mean_kid(line)) is not None]
+        self.best: tuple[int, float] | None = min(kids, key=lambda pair: pair[1], default=None)
+        """step and mean KID of the best model"""
         self.alarms = Alarms(self.resolved.datasets.names, self.run_dir.path)
 
     def sample(self) -> None:
@@ -76,11 +76,16 @@ class Hooks:
         return probe_batch(datasets.test.images, data), probe_batch(datasets.train, data)
 
     def validate(self) -> Metrics:
-        """Return the metrics on test images; log them unless an earlier part of the run did so, and keep the best."""
+        """Return test metrics; log them unless an earlier part of the run did; keep the best model."""
         step = self.trainer.steps_done
         if self.metrics is None or self.metrics[0] != step:
             self.metrics = step, self.evaluator.metrics(self.resolved.translator(self.trainer))
-            scalars = metric_scalars(self.metrics[1])
+            scalars = {
+                f"val/{name}_{direction}": value
+                for direction, groups in self.metrics[1].items()
+                for name, value in groups["translated"].items()
+                if value is not None and name not in COUNTS
+            }
             self._require_no_nan("a metric", torch.tensor(list(scalars.values())))
             if step not in self.logger.validated_steps:
                 self.logger.scalars(step, scalars)
@@ -92,31 +97,19 @@ class Hooks:
         return self.metrics[1]
 
     def backfill(self) -> None:
-        """Sample and validate where that was due at this step, but a test image could not be read."""
+        """Sample and validate if that was due at this step, but a test image could not be read."""
         train, step = self.resolved.config.train, self.trainer.steps_done
         if step % train.sample_every == 0 and not self.logger.has_samples(step):
             self.sample()
         if step > 0 and step % train.validate_every == 0 and step not in self.logger.validated_steps:
             self.validate()
 
-    def save(self, checkpoint: bool) -> None:
-        """Save the model, and a checkpoint: that there is one means that the logs up to it are there too."""
-        if checkpoint:
-            self.logger.flush()
-            self.run_dir.save()
-        else:
-            self.run_dir.save_model()
-
     def close(self) -> None:
         """Wait until everything is written."""
-        self.run_dir.writer.finish()
-        self.logger.close()
-
-    def abandon(self) -> None:
-        """Close after an error; that a file can't be written, too, is not what the user has to know first."""
-        for finish in (self.run_dir.writer.finish, self.logger.close):
-            with suppress(UserError):
-                finish()
+        try:
+            self.run_dir.writer.finish()
+        finally:
+            self.logger.close()
 
     def report(self) -> None:
         """Write report.html; an error there is a line in the log, since the run itself is done."""
@@ -145,27 +138,11 @@ def step_scalars(trainer: Trainer, record: StepRecord) -> dict[str, float]:
 
 
 def _mean_logit(microbatches: list[list[Tensor]]) -> float:
-    """The mean over patches, then over scales and microbatches."""
+    """Average over patches, then over scales and microbatches."""
     return float(torch.stack([logits.detach().float().mean() for scales in microbatches for logits in scales]).mean())
-
-
-def metric_scalars(metrics: Metrics) -> dict[str, float]:
-    """The translator's metrics under TensorBoard's tags, e.g. ``val/psnr_a2b``."""
-    return {
-        f"val/{name}_{direction}": value
-        for direction, groups in metrics.items()
-        for name, value in groups["translated"].items()
-        if value is not None and name not in COUNTS
-    }
 
 
 def mean_kid(scalars: Mapping[str, float]) -> float | None:
     """The mean KID of both directions; None if it was not measured."""
     kids = [scalars[tag] for i in Domain if (tag := f"val/kid_{i.direction}") in scalars]
     return sum(kids) / len(Domain) if len(kids) == len(Domain) else None
-
-
-def best_logged_kid(metrics_file: Path) -> tuple[int, float] | None:
-    """The step with the lowest mean KID in a metrics.jsonl, and that KID; None if none was measured."""
-    kids = ((step, mean_kid(json.loads(line))) for step, line in logged(metrics_file) if '"val/' in line)
-    return min(((step, kid) for step, kid in kids if kid is not None), key=lambda pair: pair[1], default=None)

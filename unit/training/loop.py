@@ -1,4 +1,4 @@
-"""The training loop: starts or resumes a run, and does what is due at each step."""
+"""The training loop: starts or resumes a run, and calls the hooks that are due at each step."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ from unit.training.distributed import init_distributed, restarted_by_torchrun
 from unit.training.finite import NonFiniteError
 from unit.training.heartbeat import PeerError
 from unit.training.hooks import Hooks, step_scalars
-from unit.training.lock import archive_run, locked
 from unit.training.progress import Progress
 from unit.training.resolve import ResolvedConfig, explain_errors, resolve
-from unit.training.run_dir import RunDir
+from unit.training.run_dir import RunDir, archive_run, locked
 from unit.training.run_logger import RunLog
 from unit.training.signals import StopRequest, stop_on_signals
 from unit.training.trainer import StepRecord
@@ -110,14 +109,15 @@ class _Run:
             return self._finish(stop)
         except BaseException:
             if self.hooks:
-                self.hooks.abandon()
+                with suppress(UserError):  # the user has to know the first error first
+                    self.hooks.close()
             raise
 
     def _start(self) -> None:
-        """Resume from the newest good checkpoint, if there is one, and open the logs."""
+        """Resume from the newest good checkpoint, if any, and open the logs."""
         resumed = self._load_latest_checkpoint()
-        several = f", {self.ranks.world_size} ranks" if self.ranks.world_size > 1 else ""
-        where = f"{describe(self.resolved.device)}, {self.resolved.precision}{several}"
+        where = f"{describe(self.resolved.device)}, {self.resolved.precision}"
+        where += f", {self.ranks.world_size} ranks" if self.ranks.world_size > 1 else ""
         log.info("%s on %s\n%s", self.resolved.out, where, self.resolved.datasets.describe())
         if self.hooks:
             if resumed and (endings := read_run_endings(self.resolved.out)):
@@ -137,12 +137,12 @@ class _Run:
         return resumed
 
     def _train(self, stop: StopRequest, deadline: float) -> bool:
-        """Train to the last step, the deadline or a stop; return False after a rollback, when there is more to do."""
+        """Train to the last step, the deadline or a stop; return False after a rollback, to be called again."""
         self.run_dir.writer.finish()  # no thread may be running when loader processes are forked
         train, steps = self.config.train, range(self.trainer.steps_done, self.config.train.steps)
         global_batch, device = self.config.global_batch(self.ranks.world_size), self.resolved.device
         progress = Progress(steps, global_batch, train.max_minutes, device, visible=self.ranks.is_main)
-        with progress, closing(self._batches(steps, progress)) as batches:
+        with closing(progress), closing(self._batches(steps, progress)) as batches:
             try:
                 for images in batches:
                     record = self.trainer.step(images)
@@ -159,11 +159,10 @@ class _Run:
     def _batches(self, steps: range, progress: Progress) -> Generator[PerDomain[Tensor]]:
         """Yield the batches; when one rank can't read its batch, save the state, which is good, and stop all."""
         with closing(self.resolved.batches(steps, self.bad_images)) as batches:
-            timed = progress.time_waits(batches)
             while True:
                 try:
-                    with self.ranks.fail_together():
-                        images = next(timed, None)
+                    with self.ranks.fail_together(), progress.waiting():
+                        images = next(batches, None)
                 except UserError:
                     self._save_now()
                     raise
@@ -172,7 +171,7 @@ class _Run:
                 yield images
 
     def _run_scheduled_hooks(self, record: StepRecord, progress: Progress) -> None:
-        """Do what is due at this step. It depends on the step alone, so that a resumed run does the same."""
+        """Call the hooks due at this step. They depend on the step alone, so that a resumed run calls the same."""
         train, step = self.config.train, self.trainer.steps_done
         self.run_dir.writer.check()
         self.run_log.check()
@@ -180,7 +179,7 @@ class _Run:
             self.trainer.finite.check()
             scalars = self.ranks.all_reduce_mean(step_scalars(self.trainer, record) | progress.rates())
             if self.config.data.on_bad_image == "skip":
-                self._gather_bad_images()
+                self.bad_images.add(self.ranks.all_gather(self.bad_images.state_dict()))
                 scalars["data/bad_images"] = len(self.bad_images)
             if self.hooks:
                 self.hooks.logger.scalars(step, scalars)
@@ -201,23 +200,23 @@ class _Run:
     def _finish(self, stop: StopRequest) -> TrainResult:
         self._save()
         (signal_number,) = self.ranks.all_reduce_max(stop.signal)
-        step, steps = self.trainer.steps_done, self.config.train.steps
-        stopped = signal_number and step < steps
-        metrics = None if stopped else self._on_main(Hooks.validate)
+        out, names, step = self.resolved.out, self.resolved.datasets.names, self.trainer.steps_done
+        complete = step >= self.config.train.steps
+        if signal_number and not complete:
+            self._on_main(Hooks.close)
+            self.run_log.end(signal.Signals(signal_number).name)
+            return TrainResult(out, names, step, 128 + signal_number, None, self.hooks.best if self.hooks else None)
+        metrics = self._on_main(Hooks.validate)
         self._on_main(Hooks.close)
-        out_of_time = "" if step >= steps else " (train.max_minutes)"
-        self.run_log.end(signal.Signals(signal_number).name if stopped else f"finished{out_of_time}")
-        if not stopped:
-            self._on_main(Hooks.report)
-        status = 128 + signal_number if stopped else 0
-        best = self.hooks.best if self.hooks else None
-        return TrainResult(self.resolved.out, self.resolved.datasets.names, step, status, metrics, best)
+        self.run_log.end("finished" if complete else "finished (train.max_minutes)")
+        self._on_main(Hooks.report)
+        return TrainResult(out, names, step, 0, metrics, self.hooks.best if self.hooks else None)
 
     def _roll_back(self, error: NonFiniteError) -> None:
-        """Return to the last checkpoint, from where other noise is drawn, if the configuration wants that; else stop.
+        """Go back to the last checkpoint and draw other noise, if `train.on_nonfinite` says so.
 
         Raises:
-            UserError: no rollback is wanted, or there were too many; the last state that is good is saved.
+            UserError: it does not, or there were too many rollbacks; the last good state is saved.
         """
         number = self.trainer.rollbacks + 1
         if self.config.train.on_nonfinite == "rollback" and number <= _MAX_ROLLBACKS:
@@ -235,11 +234,10 @@ class _Run:
                 self._save_now()
         names = self.resolved.datasets.names
         tried = f", after {self.trainer.rollbacks} rollbacks" if self.trainer.rollbacks else ""
-        advice = "restart with lower learning rates"
-        if self.config.train.on_nonfinite == "stop":
-            advice = f"resume with --train.on_nonfinite rollback, or {advice}"
+        advice = "resume with --train.on_nonfinite rollback, or " if self.config.train.on_nonfinite == "stop" else ""
         raise UserError(
             f"{error} (a: {names.a}, b: {names.b}){tried}; the state after step {self.saved_step} is kept: {advice}"
+            "restart with lower learning rates"
         ) from error
 
     def _require_equal_weights(self) -> None:
@@ -252,22 +250,22 @@ class _Run:
             )
 
     def _on_main(self, hook: Callable[[Hooks], T]) -> T | None:
-        """Run a hook on the main rank; what fails there, fails on all."""
+        """Run a hook on the main rank; its error is raised on all ranks."""
         with self.ranks.fail_together():
             return hook(self.hooks) if self.hooks else None
-
-    def _gather_bad_images(self) -> None:
-        self.bad_images.add(self.ranks.all_gather(self.bad_images.state_dict()))
 
     def _save(self) -> None:
         """Save the model, and a checkpoint unless this step has one, in the background."""
         new = self.saved_step != self.trainer.steps_done
         if new:
             self.trainer.require_finite_weights()
-            self._gather_bad_images()
+            self.bad_images.add(self.ranks.all_gather(self.bad_images.state_dict()))
             self.saved_step = self.trainer.steps_done
-        if self.hooks:
-            self.hooks.save(checkpoint=new)
+        if self.hooks and new:
+            self.hooks.logger.flush()  # a checkpoint means that the logs up to it are complete
+            self.run_dir.save()
+        elif self.hooks:
+            self.run_dir.save_model()
 
     def _save_now(self) -> None:
         """Save and wait until it is on the disk: once a rank has failed, the others have only seconds to do so."""

@@ -6,14 +6,12 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _ESTIMATE_AFTER = 20
@@ -22,15 +20,10 @@ _SECONDS_BETWEEN_LINES = 30.0
 """Without a terminal."""
 
 
-class Progress(AbstractContextManager["Progress"]):
+class Progress:
     """Times a run's steps, and shows a bar if standard error is a terminal, else a log line now and then.
 
-    Args:
-        steps: numbers of steps already done, from where this part of the run starts to the end of the run.
-        batch_size: images of each domain in a step, of all ranks together.
-        max_minutes: `train.max_minutes`.
-        device: whose memory is logged.
-        visible: draw the bar.
+    `steps` are those from here to the end of the run; `batch_size` counts a domain's images per step on all ranks.
     """
 
     def __init__(
@@ -45,37 +38,32 @@ class Progress(AbstractContextManager["Progress"]):
             dynamic_ncols=True,
             bar_format="{n_fmt}/{total_fmt} {bar:20} {elapsed}, {remaining} to go{postfix}",
         )
-        self._done = 0
-        self._interval_start = self._last_line = time.monotonic()
-        self._interval_steps, self._interval_waited = 0, 0.0
+        self._done, self._last_line = 0, time.monotonic()
+        self._interval_start, self._interval_steps, self._interval_waited = self._last_line, 0, 0.0
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def close(self) -> None:
+        """Draw the bar no more."""
         self._bar.close()
 
-    def time_waits(self, items: Iterator[T]) -> Iterator[T]:
-        """Yield the items, and count the time spent waiting for them."""
-        while True:
-            start = time.monotonic()
-            try:
-                item = next(items)
-            except StopIteration:
-                return
-            self._interval_waited += time.monotonic() - start
-            yield item
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time in the block as spent waiting for images."""
+        start = time.monotonic()
+        yield
+        self._interval_waited += time.monotonic() - start
 
     def step_done(self) -> None:
-        """Count one step."""
+        """Count one step; after the first few, log an estimate of the time to go."""
         self._done += 1
         self._interval_steps += 1
         self._bar.update()
         if self._done == _ESTIMATE_AFTER:
-            self._log_estimate()
+            seconds = (time.monotonic() - self._interval_start) / self._interval_steps
+            limit = f" (train.max_minutes ends it after {self.max_minutes:g} min)" if self.max_minutes else ""
+            log.info("%.2f s/step: about %s to go%s", seconds, self._to_go(seconds), limit)
 
-    def _log_estimate(self) -> None:
-        seconds = (time.monotonic() - self._interval_start) / max(1, self._interval_steps)
-        minutes = seconds * (len(self.steps) - self._done) / 60
-        limit = f" (train.max_minutes ends it after {self.max_minutes:g} min)" if self.max_minutes else ""
-        log.info("%.2f s/step: about %s to go%s", seconds, format_duration(minutes), limit)
+    def _to_go(self, seconds_per_step: float) -> str:
+        return format_duration(seconds_per_step * (len(self.steps) - self._done) / 60)
 
     def rates(self) -> dict[str, float]:
         """Images of both domains per second, and the fraction of time spent waiting for them, since the last call."""
@@ -94,17 +82,15 @@ class Progress(AbstractContextManager["Progress"]):
         """Show speed and total losses beside the bar, or log them if there is no bar."""
         totals = {name: scalars.get(f"loss/{name}_total") for name in ("generator", "discriminator")}
         losses = " ".join(f"{name} {loss:.3g}" for name, loss in totals.items() if loss is not None)
-        speed = f"{scalars['perf/images_per_second']:.1f} images/s"
-        seconds = 2 * self.batch_size / scalars["perf/images_per_second"]
-        self._bar.set_postfix_str(f"{seconds:.3g} s/step, {speed}, loss: {losses}", refresh=False)
+        images_per_second = scalars["perf/images_per_second"]
+        seconds = 2 * self.batch_size / images_per_second
+        speed = f"{seconds:.3g} s/step, {images_per_second:.1f} images/s"
+        self._bar.set_postfix_str(f"{speed}, loss: {losses}", refresh=False)
         now = time.monotonic()
         if self._bar.disable and now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            step = self.steps.start + self._done
-            to_go = format_duration(seconds * (self.steps.stop - step) / 60)
-            log.info(
-                "step %d/%d, %.3g s/step, %s, %s to go, loss: %s", step, self.steps.stop, seconds, speed, to_go, losses
-            )
+            step, last = self.steps.start + self._done, self.steps.stop
+            log.info("step %d/%d, %s, %s to go, loss: %s", step, last, speed, self._to_go(seconds), losses)
 
 
 def format_duration(minutes: float) -> str:

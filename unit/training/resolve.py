@@ -33,14 +33,14 @@ _MAX_HEADERS = 5000
 
 @dataclass(frozen=True)
 class ResolvedConfig:
-    """A configuration, and what it means on this machine."""
+    """A configuration with the device, the precision, the images and the output directory that it resolves to."""
 
     config: Config
     out: Path
     device: torch.device
     precision: str
     datasets: Datasets
-    ranks: Ranks = SINGLE_PROCESS
+    ranks: Ranks
 
     def build_trainer(self) -> Trainer:
         """A trainer at step 0, compiled if the configuration says so."""
@@ -52,8 +52,10 @@ class ResolvedConfig:
         """Yield this rank's images for each of `steps`, counted from 0; count those that can't be read."""
         train, data = self.config.train, self.config.data
         workers = data.workers
-        if workers is None:  # the embedded streets are soon all in memory, where only one process finds them
-            workers = 0 if data.synthetic else (min(4, os.cpu_count() or 1) if self.device.type == "cuda" else 1)
+        if workers is None and data.synthetic:
+            workers = 0  # the embedded streets are soon all in this process's memory
+        elif workers is None:
+            workers = min(4, os.cpu_count() or 1) if self.device.type == "cuda" else 1
         images = TrainingImages(self.datasets.train, data, train.seed)
         size = train.batch_size * train.grad_accum_steps
         indices = (self.ranks.sample_indices(step, size) for step in steps)
@@ -66,19 +68,21 @@ class ResolvedConfig:
 
 
 def resolve(config: Config, out: Path | None, ranks: Ranks = SINGLE_PROCESS) -> ResolvedConfig:
-    """Find the device, list the images and inspect their headers; `out` None: the default directory.
+    """Find the device, list the images and inspect their headers; by default, `out` is named after the domains.
 
     Raises:
-        UserError: a folder, a setting or the machine makes training impossible; or ranks differ in what has to be the
-            same on all.
+        UserError: a folder, a setting or the machine makes training impossible, or ranks differ where they must not.
     """
     device = ranks.device(config.train.device)
     configure(device, config.train.deterministic)
     datasets = open_datasets(config.data, config.train.seed)
     if ranks.is_main:
         _check_headers(datasets, config.data)
-    out = out or default_out(config, datasets)
-    _refuse_inside(out, datasets)
+    names = datasets.names
+    out = out or Path("runs") / ("streets" if config.data.synthetic else f"{names.a}-{names.b}")
+    for source in (*datasets.train, *datasets.test.images):  # a run there would train on its own samples
+        if source.folder and out.resolve().is_relative_to(source.folder.resolve()):
+            raise ConfigError(f"--out {escape(out)}: lies among the images of {escape(source.folder)}; give another")
     precision = resolve_precision(config.train.precision, device)
     facts = {key: value for key, value in config.to_flat_dict().items() if key not in MACHINE_SPECIFIC}
     facts |= {"torch": torch.__version__, "the precision": precision, "the kind of device": device.type}
@@ -88,7 +92,7 @@ def resolve(config: Config, out: Path | None, ranks: Ranks = SINGLE_PROCESS) -> 
 
 @contextmanager
 def explain_errors(device: torch.device) -> Iterator[None]:
-    """Raise torch's errors as `UserError` where there is something that the user can do about them."""
+    """Raise torch's errors as `UserError` where the user can do something about them."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -105,20 +109,8 @@ def explain_errors(device: torch.device) -> Iterator[None]:
         raise
 
 
-def default_out(config: Config, datasets: Datasets) -> Path:
-    """The output directory of a run without --out."""
-    return Path("runs") / ("streets" if config.data.synthetic else f"{datasets.names.a}-{datasets.names.b}")
-
-
-def _refuse_inside(out: Path, datasets: Datasets) -> None:
-    """Refuse an output directory among the images, where a run would train on its own samples."""
-    for source in (*datasets.train, *datasets.test.images):
-        if source.folder and out.resolve().is_relative_to(source.folder.resolve()):
-            raise ConfigError(f"--out {escape(out)}: lies among the images of {escape(source.folder)}; give another")
-
-
 def _check_headers(datasets: Datasets, config: DataConfig) -> None:
-    """Log what the files' headers reveal, before hours are spent; refuse what training would stop at."""
+    """Log what the files' headers reveal, before hours are spent; refuse files at which training would stop."""
     findings = [finding for finding in check_headers(datasets, config, _MAX_HEADERS) if finding.level != "note"]
     if findings:
         log.warning("%s", describe_findings(findings))

@@ -1,19 +1,23 @@
-"""The directory of a run: what training writes there, and the checkpoint that it resumes from."""
+"""The directory of a run: its lock, the files that training writes there, and the checkpoint that it resumes from."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
+from filelock import FileLock, Timeout
 
 from unit.config import Config, differences
 from unit.config_file import write_config
@@ -24,7 +28,6 @@ from unit.errors import ConfigError, ModelError, UserError, escape
 from unit.evaluation.run_log import logged
 from unit.files import atomic_write, wrap_os_errors
 from unit.training import checkpoint
-from unit.training.background import Background
 from unit.training.resolve import ResolvedConfig
 from unit.training.trainer import Trainer
 from unit.translation.translator import MODEL_FILE, Translator
@@ -36,18 +39,88 @@ FORMAT_VERSION = 2
 """Of the checkpoints' content."""
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Create `folder` and hold its lock, which the system releases when the process ends, however it ends.
+
+    Raises:
+        UserError: another process holds it; the message has its pid.
+    """
+    lock, holder = FileLock(folder / ".lock", timeout=0), folder / ".lock-holder"
+    with wrap_os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            pid = holder.read_text(errors="replace") if holder.is_file() else "unknown"
+            raise UserError(
+                f"{escape(folder)}: process {escape(pid)} is training there; wait for it, stop it, or give "
+                "another --out"
+            ) from None
+    try:
+        atomic_write(holder, str(os.getpid()).encode())
+        yield
+    finally:
+        lock.release()
+
+
+def archive_run(folder: Path) -> Path | None:
+    """Rename a run's directory to NAME.1, or NAME.2 and so on if that exists; return the new path, None without a run.
+
+    Raises:
+        UserError: a process is training there, it is not a run directory, or it can't be renamed.
+    """
+    folder = folder.resolve()
+    if not folder.is_dir():
+        return None
+    if not any((folder / name).exists() for name in ("config.yaml", "checkpoints", ".lock")):
+        raise UserError(f"{escape(folder)}: not a run directory, so --restart does not rename it; give another --out")
+    if Path.cwd().is_relative_to(folder):
+        raise UserError(f"{escape(folder)}: the current directory is in it, so --restart can't rename it; cd elsewhere")
+    with locked(folder), wrap_os_errors(folder):
+        archive = next(path for n in range(1, 10**6) if not (path := folder.with_name(f"{folder.name}.{n}")).exists())
+        return folder.rename(archive)
+
+
+class BackgroundWriter:
+    """Runs one task at a time in a thread; its exception is raised by the next method called."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._task: Future[None] | None = None
+
+    def start(self, task: Callable[[], None]) -> None:
+        """Start a task as soon as the one before is done."""
+        self.finish()
+        self._task = self._thread.submit(task)
+
+    def finish(self) -> None:
+        """Wait for the task, if there is one."""
+        task, self._task = self._task, None
+        if task:
+            task.result()
+
+    def check(self) -> None:
+        """Raise the task's exception if it has failed; never wait."""
+        if self._task and self._task.done():
+            self.finish()
+
+
 class RunDir:
     """Writes a run's config.yaml, environment.json, checkpoints and models, and finds the checkpoint to resume from.
 
-    Checkpoints and models are copied at once and written by `writer`, in the background. What can't be written is a
-    `UserError`.
+    State is copied at once and written in the background, by `writer`. `UserError`: a file can't be written.
     """
 
     def __init__(self, resolved: ResolvedConfig, trainer: Trainer, bad_images: BadImages) -> None:
         self.resolved, self.trainer, self.bad_images = resolved, trainer, bad_images
         self.path = resolved.out
         self.checkpoints = self.path / "checkpoints"
-        self.writer = Background("checkpoint")
+        self.writer = BackgroundWriter()
+        self._how_to_restart = (
+            f"to start from step 0 add --restart, which keeps what is there as {escape(self.path)}.1, "
+            "or give another --out"
+        )
         self._global_batch = resolved.config.global_batch(resolved.ranks.world_size)
         self._facts = {  # which may change within a run, but not unnoticed
             "precision": resolved.precision,
@@ -82,7 +155,7 @@ class RunDir:
 
     def save(self) -> None:
         """Save the model, then a checkpoint, so that each checkpoint has its model, and drop old checkpoints."""
-        config, model = self.resolved.config, self._model()
+        config, model = self.resolved.config, self.resolved.translator(self.trainer).to_bytes()
         path = checkpoint.path_of(self.checkpoints, self.trainer.steps_done)
         state = {
             "format_version": FORMAT_VERSION,
@@ -102,14 +175,11 @@ class RunDir:
 
     def save_model(self, name: str = MODEL_FILE) -> None:
         """Save the EMA weights alone, all that translating needs."""
-        model = self._model()
+        model = self.resolved.translator(self.trainer).to_bytes()
         self.writer.start(lambda: atomic_write(self.path / name, model))
 
-    def _model(self) -> bytes:
-        return self.resolved.translator(self.trainer).to_bytes()
-
     def resume(self) -> bool:
-        """Load the newest good checkpoint into the trainer; return whether there was one.
+        """Load the newest good checkpoint into the trainer; return False if the run has none yet.
 
         Newer checkpoints that are damaged are renamed to .damaged, so that they no longer count.
 
@@ -139,12 +209,12 @@ class RunDir:
             state = f"none of the {len(candidates)} checkpoints can be read" if candidates else "no checkpoint is left"
             raise UserError(
                 f"{escape(self.checkpoints)}: {state}, so the training up to step {reached} is lost; "
-                f"{self._how_to_restart()}"
+                f"{self._how_to_restart}"
             )
         return False
 
     def _reached_step(self) -> int:
-        """The last step in metrics.jsonl or of the model, whatever became of the checkpoints."""
+        """The last step in metrics.jsonl or of the model, even if its checkpoint is gone."""
         steps = [step for step, _ in logged(self.path / "metrics.jsonl")]
         with suppress(ModelError):
             steps.append(Translator.load(self.path, "cpu").step)
@@ -159,10 +229,11 @@ class RunDir:
         except Exception as error:  # a foreign file may lack anything
             raise checkpoint.BadCheckpointError(f"{escape(path)}: not a checkpoint of this program") from error
         if version != FORMAT_VERSION:
-            raise UserError(f"{escape(path)}: of another version of this program; {self._how_to_restart()}")
+            raise UserError(f"{escape(path)}: of another version of this program; {self._how_to_restart}")
         self._require_same(config, global_batch)
         try:
             self.trainer.load_state_dict(trainer_state)
+            self._require_fitting_optimizers()
             self.bad_images.load_state_dict(bad_state)
             if path != checkpoint.path_of(self.checkpoints, self.trainer.steps_done):
                 raise ValueError("the file's name says another step")
@@ -171,6 +242,14 @@ class RunDir:
         for fact, before in facts.items():
             if self._facts.get(fact) != before:
                 log.warning("the %s changed: %s before, %s now", fact, before, self._facts.get(fact))
+
+    def _require_fitting_optimizers(self) -> None:
+        """Compare shapes, which torch does not, although fused Adam reads and writes beyond a smaller tensor's end."""
+        for optimizer in (self.trainer.optimizer_generator, self.trainer.optimizer_discriminator):
+            for parameter, state in optimizer.state.items():
+                expected = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+                if {name: tensor.shape for name, tensor in state.items()} != expected:
+                    raise ValueError("the optimizer's state is that of other parameters")
 
     def _require_same(self, before: Config, batch_before: int) -> None:
         changed, batch = differences(before, self.resolved.config), self._global_batch
@@ -181,10 +260,6 @@ class RunDir:
                 f"{escape(self.path)}: this run was started with another configuration ({'; '.join(changed)}); "
                 "undo the change, or give another --out"
             )
-
-    def _how_to_restart(self) -> str:
-        path = escape(self.path)
-        return f"to start from step 0 add --restart, which keeps what is there as {path}.1, or give another --out"
 
 
 def _git_revision() -> str | None:

@@ -1,4 +1,4 @@
-"""What a run logs for people to watch: metrics.jsonl, TensorBoard's event files, sample grids and run.log."""
+"""The logs of a run: metrics.jsonl, TensorBoard's event files, sample grids and run.log."""
 
 from __future__ import annotations
 
@@ -31,20 +31,18 @@ from unit.images import to_image
 
 
 class RunLogger:
-    """Logs metrics and sample grids; what an earlier part of the run logged after step `start` is overwritten.
+    """Logs metrics and sample grids; methods raise `UserError` if a file can't be written.
 
     Args:
         run: the run's directory.
-        start: the step that the run resumes from; None: a new run.
-
-    Raises:
-        UserError: from each method, when a file can't be written.
+        start: the step that the run resumes from, after which older entries are overwritten; None: a new run.
     """
 
     def __init__(self, run: Path, start: int | None) -> None:
         self._metrics_path, self._samples_path = run / "metrics.jsonl", run / "samples"
-        with wrap_os_errors(self._metrics_path):
-            _drop_lines_after(self._metrics_path, -1 if start is None else start)
+        first_step = 0 if start is None else start + 1
+        kept = "".join(f"{line}\n" for step, line in logged(self._metrics_path) if step < first_step)
+        atomic_write(self._metrics_path, kept.encode())
         self.validated_steps = {step for step, line in logged(self._metrics_path) if '"val/' in line}
         # TensorBoard reads event files in the order of their names, and the clock may have been set back.
         events = run / "tensorboard"
@@ -56,7 +54,7 @@ class RunLogger:
             self._events_file = self._events_path.open("xb")
         self._event_writer = RecordWriter(self._events_file)
         self._add_event(Event(file_version="brain.Event:2"))
-        first_step = 0 if start is None else start + 1  # from which on older files are superseded
+        # TensorBoard ignores what older files hold from this step on.
         self._add_event(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -111,10 +109,10 @@ class RunLogger:
 
 
 class RunLog(logging.Handler):
-    """RUN/run.log: what the console says, with the time, and how each part of the run ended.
+    """RUN/run.log: the console's messages with their times, and how each part of the run ended.
 
-    Messages are held back until `start`: a command that is refused leaves the run as it is. An error in writing one
-    waits for `check`, since messages come from anywhere, signal handlers included.
+    Messages are held back until `start`: a command that is refused leaves the run as it is. Methods raise `UserError`
+    if the file can't be written; for a message, `check` does, since they come from anywhere, even signal handlers.
     """
 
     def __init__(self) -> None:
@@ -140,14 +138,14 @@ class RunLog(logging.Handler):
                 root.removeHandler(handler)
 
     def start(self, run: Path, step: Callable[[], int]) -> None:
-        """Start a part of the run in its directory, at `step()`; raise `UserError` if that can't be written."""
+        """Start a part of the run in its directory, at `step()`."""
         path, command = run / RUN_LOG_FILE, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         gap = b"\n" if path.exists() else b""  # which also ends a line that a full disk cut short
         _append(path, gap + format_lines(START, f"step {step()}: {command}") + self._held_back)
         self._path, self._step = path, step
 
     def end(self, reason: str) -> None:
-        """Record how this part of the run ended; raise `UserError` if that can't be written."""
+        """Record how this part of the run ended."""
         self._write(END, f"step {self._step()}: {reason}")
 
     @contextmanager
@@ -165,7 +163,7 @@ class RunLog(logging.Handler):
             raise
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a message of the console's."""
+        """Write a message."""
         try:
             self._write(record.levelname, self.format(record))
         except UserError as error:
@@ -187,8 +185,3 @@ class RunLog(logging.Handler):
 def _append(path: Path, content: bytes) -> None:
     with wrap_os_errors(path, len(content)), path.open("ab") as file:
         file.write(content)
-
-
-def _drop_lines_after(path: Path, step: int) -> None:
-    if path.is_file():
-        atomic_write(path, "".join(f"{line}\n" for at, line in logged(path) if at <= step).encode())

@@ -2,11 +2,11 @@ import threading
 
 import pytest
 
-from unit.training.background import Background
+from unit.training.run_dir import BackgroundWriter
 
 
 def test_tasks_run_in_the_background_one_after_the_other() -> None:
-    background, run, done = Background("test"), threading.Event(), []
+    background, run, done = BackgroundWriter(), threading.Event(), []
     background.start(lambda: done.append(run.wait(10)))
     background.check()
     assert done == []
@@ -22,7 +22,7 @@ def test_an_exception_is_raised_once_by_the_next_call(ask: str) -> None:
     def fail() -> None:
         raise ValueError("full")
 
-    background, reached = Background("test"), []
+    background, reached = BackgroundWriter(), []
     background.start(fail)
     assert background._task is not None
     background._task.exception()  # wait
