@@ -11,8 +11,10 @@ from unit.cli.arguments import Parser, add_model_arguments, path
 from unit.data.datasets import HeldOut, open_datasets, open_held_out
 from unit.domains import PerDomain
 from unit.errors import ConfigError
-from unit.evaluation.evaluate import contact_sheet, evaluate, table
+from unit.evaluation.evaluate import evaluate
 from unit.evaluation.features import KINDS, features_if_installed, load_features
+from unit.evaluation.grids import contact_sheet
+from unit.evaluation.metric_table import table
 from unit.images import to_image, write_image
 from unit.translation.translator import Translator
 

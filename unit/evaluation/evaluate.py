@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import TypeAlias
 
@@ -13,23 +13,11 @@ from unit.config import DataConfig
 from unit.data.batches import held_out_image
 from unit.data.datasets import HeldOut
 from unit.domains import Domain, PerDomain
-from unit.errors import ImageError
 from unit.evaluation import metrics
 from unit.evaluation.features import Features
-from unit.evaluation.grids import contact_sheet, sample_grids
-from unit.evaluation.held_out import load_held_out, readable, stack
-from unit.evaluation.metric_table import COUNTS, NAMES, Metrics, table
+from unit.evaluation.held_out import readable, stack
+from unit.evaluation.metric_table import COUNTS, NAMES, Metrics
 from unit.translation.translator import Translator
-
-__all__ = [
-    "Evaluator",
-    "Metrics",
-    "contact_sheet",
-    "evaluate",
-    "load_held_out",
-    "sample_grids",
-    "table",
-]
 
 Columns: TypeAlias = dict[str, Tensor]
 """The name of a metric, or one of the two below → one row per image."""
@@ -74,7 +62,10 @@ class Evaluator:
             ImageError: an image can't be read; where bad images are skipped, none of a domain's can.
         """
         translated, inputs, real = ({i: list[Columns]() for i in Domain} for _ in range(3))
-        for ks, images in self._batches():
+        readable_images = readable(self.test.images, self._indices, self.data)
+        while batch := list(islice(readable_images, _BATCH_SIZE)):
+            ks = [k for k, _ in batch]
+            images = PerDomain(*(stack([x for _, pair in batch for x in pair[i]], self.data) for i in Domain))
             for i in Domain:
                 x, truth = images[i], images[i.other] if self.test.paired else None
                 if not len(x):
@@ -96,18 +87,6 @@ class Evaluator:
             self._inputs = None  # other files are readable than before
             return self.metrics(translator)
         return {i.direction: {"translated": self._summarize(columns[i], i), **self._baselines[i]} for i in Domain}
-
-    def _batches(self) -> Iterator[tuple[list[int], PerDomain[Tensor]]]:
-        """Yield the numbers of the chosen images in a batch, and the images; a domain without any more has none."""
-        failures: list[ImageError] = []
-        unseen = set(Domain)
-        images = readable(self.test.images, self._indices, self.data, failures)
-        while batch := list(islice(images, _BATCH_SIZE)):
-            stacked = PerDomain.of(lambda i: stack([x for _, pair in batch for x in pair[i]], self.data))
-            unseen -= {i for i in Domain if len(stacked[i])}
-            yield [k for k, _ in batch], stacked
-        if failures and unseen:
-            raise failures[-1]
 
     def _describe(self, images: Tensor) -> Columns:
         """Return the rows of images that metrics of sets need."""
@@ -140,7 +119,9 @@ class Evaluator:
         compared = (features[::2], features[1::2]) if real else (images[_FEATURES], features)
         values = dict.fromkeys(NAMES) | {name: float(images[name].double().mean()) for name in NAMES if name in images}
         values |= dict(zip(COUNTS, map(len, compared), strict=True))
-        values |= _diversity((target if real else images)[_THUMBNAILS], inputs[_THUMBNAILS])
+        thumbnails = (target if real else images)[_THUMBNAILS], inputs[_THUMBNAILS]
+        if min(map(len, thumbnails)) > 1:
+            values["spread"] = metrics.diversity(*thumbnails)
         if self.features:
             values |= _distances(*compared)
             if self.test.paired and _FEATURES in images:
@@ -162,10 +143,6 @@ def _compare(images: Tensor, inputs: Tensor, truth: Tensor | None) -> Columns:
         if min(images.shape[-2:]) >= metrics.SSIM_WINDOW:
             columns["ssim"] = metrics.ssim(images, truth)
     return columns
-
-
-def _diversity(images: Tensor, inputs: Tensor) -> dict[str, float | None]:
-    return {"spread": metrics.diversity(images, inputs)} if min(len(images), len(inputs)) > 1 else {}
 
 
 def _distances(features: Tensor, reference: Tensor) -> dict[str, float | None]:
