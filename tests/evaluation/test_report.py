@@ -296,6 +296,33 @@ def test_changed_keys_come_before_the_complete_configuration(streets: Path) -> N
     assert "weight_decay: 0.0001" in complete
 
 
+def test_the_environment_says_how_each_part_ended(streets: Path) -> None:
+    assert "ended" not in sections(report(streets))["environment"]  # there is no run.log
+    log = """\
+2026-11-24 10:00:00+00:00 START step 0: train.py
+2026-11-24 10:12:07+00:00 END step 1234: SIGTERM
+2026-11-24 11:00:00+00:00 START step 1234: train.py
+2026-11-24 12:00:00+00:00 START step 1000: train.py
+2026-11-24 12:30:00+00:00 END step 1500: error: <img src=x>\x1b.png: damaged
+2026-11-24 13:00:00+00:00 START step 1500: train.py
+"""
+    (streets / "run.log").write_text(log + "".join(f"<b>line {k}\n" for k in range(30)))
+    content = sections(report(streets))["environment"]
+    rows = [re.findall(">(.*?)</t[hd]>", row) for row in re.findall("<tr>(.*?)</tr>", content)]
+    assert rows[-5:] == [
+        ["started", "ended", "at step", "reason"],
+        ["2026-11-24 10:00", "2026-11-24 10:12", "1,234", "SIGTERM"],
+        ["2026-11-24 11:00", "", "", "killed (no end is recorded)"],
+        ["2026-11-24 12:00", "2026-11-24 12:30", "1,500", "error: &lt;img src=x&gt;\\x1b.png: damaged"],
+        ["2026-11-24 13:00", "", "", "no end is recorded: still running, or killed"],
+    ]
+    assert re.findall("&lt;b&gt;line (\\d+)", content.partition("<details>")[2]) == [str(k) for k in range(20, 30)]
+    (streets / "environment.json").unlink()
+    content = sections(report(streets))["environment"]
+    assert "unavailable" in content
+    assert "SIGTERM" in content
+
+
 def test_a_report_of_many_large_samples_stays_below_ten_megabytes(streets: Path) -> None:
     noise = np.random.default_rng(0).integers(256, size=(900, 1500, 3), dtype=np.uint8)
     first = streets / "samples" / "step-00000020.png"

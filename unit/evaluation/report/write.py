@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -15,17 +14,26 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from markupsafe import escape as escape_markup
 
-from unit.domains import PerDomain
 from unit.errors import UserError, escape
 from unit.evaluation.metric_table import Metrics
 from unit.evaluation.report import sections
-from unit.evaluation.report.images import Rated, rate
 from unit.evaluation.report.run import Run
 from unit.files import atomic_write
 
 log = logging.getLogger(__name__)
 
 REPORT_FILE = "report.html"
+_TITLES = {
+    "images": "Held-out images",
+    "metrics": "Metrics",
+    "curves": "Curves",
+    "steps": "The same images over the steps",
+    "extremes": "Worst and best",
+    "data": "Data",
+    "configuration": "Configuration",
+    "environment": "Environment",
+}
+"""A function of sections.py, and the macro of page.html that renders its result → the section's heading."""
 
 
 def write_report(
@@ -53,22 +61,15 @@ def write_report(
         ConfigError: the folder is not a run directory.
         UserError: the file can't be written.
     """
-    run = Run(folder, device, precision)
-    path = folder / REPORT_FILE
-    atomic_write(path, _render(run, metrics, features))
-    return path
+    content = _render(Run(folder, device, precision), metrics, features)
+    atomic_write(folder / REPORT_FILE, content)
+    return folder / REPORT_FILE
 
 
-def report_unless_it_fails(
-    folder: Path,
-    device: str = "auto",
-    precision: str = "auto",
-    metrics: Metrics | None = None,
-    features: str | None = None,
-) -> Path | None:
+def report_unless_it_fails(folder: Path, *options: Any) -> Path | None:
     """Call `write_report` at the end of a finished run: an error is logged in one line, and None returned."""
     try:
-        return write_report(folder, device, precision, metrics, features)
+        return write_report(folder, *options)
     except Exception as error:  # whatever it is, the training is not lost for it
         reason = escape(" ".join(str(error).split()))
         log.warning("%s: no report was written (%s); python -m unit report writes it", escape(folder), reason)
@@ -77,32 +78,16 @@ def report_unless_it_fails(
 
 def _render(run: Run, metrics: Metrics | None, features: str | None) -> bytes:
     """Render the sections in order; one that fails says why in its place."""
-
-    @cache
-    def ratings() -> PerDomain[list[Rated]]:
-        return rate(run)
-
-    parts: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
-        "images": ("Held-out images", lambda: sections.images(run, ratings())),
-        "metrics": ("Metrics", lambda: sections.metrics(run, metrics, features)),
-        "curves": ("Curves", lambda: sections.curves(run)),
-        "steps": ("The same images over the steps", lambda: sections.steps(run)),
-        "extremes": ("Worst and best", lambda: sections.extremes(run, ratings())),
-        "data": ("Data", lambda: sections.data(run)),
-        "configuration": ("Configuration", lambda: sections.configuration(run)),
-        "environment": ("Environment", lambda: sections.environment(run)),
-    }
-    content = [
-        _or_why_not("introduction", lambda: sections.introduction(run)),
-        macros().navigation([(key, title) for key, (title, _) in parts.items()]),
-        *(macros().section(key, title, _or_why_not(key, build)) for key, (title, build) in parts.items()),
-    ]
+    content = [_section("introduction", run), macros().navigation(_TITLES.items())]
+    for key, title in _TITLES.items():
+        given = (metrics, features) if key == "metrics" else ()
+        content.append(macros().section(key, title, _section(key, run, *given)))
     return _page(f"{' ⇄ '.join(run.names)} · {run.name}", Markup("").join(content))
 
 
-def _or_why_not(key: str, build: Callable[[], dict[str, Any]]) -> Markup:
+def _section(key: str, run: Run, *given: Any) -> Markup:
     try:
-        content: Markup = getattr(macros(), key)(**build())
+        content: Markup = getattr(macros(), key)(**getattr(sections, key)(run, *given))
     except UserError as error:
         content = macros().unavailable(error)
     return content
