@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +36,7 @@ _ACRONYMS = ("fid", "gb", "gpu", "kid", "kl", "psnr", "ssim")
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart."""
+    """A curve of a chart."""
 
     label: str
     steps: NDArray[Any]
@@ -66,30 +65,22 @@ class Curve:
         return len(self.values) >= 80 and bool((slopes[:-1] * slopes[1:] < 0).sum() > len(self.values) / 4)
 
 
-class Chart(NamedTuple):
-    """Curves on shared axes."""
-
-    title: str
-    curves: list[Curve]
-
-
-def charts(log: Mapping[str, Mapping[int, float]], names: PerDomain[str]) -> list[Chart]:
-    """Group a log (tag → step → value) into charts, the losses first; alarms are displayed as text elsewhere."""
-
-    def curve(tag: str) -> Curve:
-        stem, owner = _split(tag, names)
-        label = _words(stem.rpartition("/")[2]) + (f", {owner}" if owner else "")
-        return Curve(label, np.array(list(log[tag])), np.array(list(log[tag].values())))
+def charts(log: Mapping[str, Mapping[int, float]], names: PerDomain[str]) -> dict[str, list[Curve]]:
+    """Group a log (tag → step → value) into charts by title, the losses first; alarms are text elsewhere."""
+    ranks = [*_TITLES, *_PREFIXES]
 
     def order(tag: str) -> tuple[int, str, str]:
-        stem, prefix = _split(tag, names)[0], tag.partition("/")[0]
-        if stem in _TITLES:
-            return list(_TITLES).index(stem), stem, tag
-        return len(_TITLES) + [*_PREFIXES, prefix].index(prefix), stem, tag
+        stem = _split(tag, names)[0]
+        key = stem if stem in _TITLES else tag.partition("/")[0]
+        return ranks.index(key) if key in ranks else len(ranks), stem, tag
 
-    tags = sorted((tag for tag, points in log.items() if points and not tag.startswith("alarm/")), key=order)
-    grouped = groupby(tags, key=lambda tag: _title(_split(tag, names)[0]))
-    return [Chart(title, [curve(tag) for tag in members]) for title, members in grouped]
+    by_title: dict[str, list[Curve]] = {}
+    for tag in sorted((tag for tag, points in log.items() if points and not tag.startswith("alarm/")), key=order):
+        stem, owner = _split(tag, names)
+        label = _words(stem.rpartition("/")[2]) + (f", {owner}" if owner else "")
+        curve = Curve(label, np.array(list(log[tag])), np.array(list(log[tag].values())))
+        by_title.setdefault(_title(stem), []).append(curve)
+    return by_title
 
 
 def _title(stem: str) -> str:
@@ -154,20 +145,20 @@ class Axis:
         return step * np.arange(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)
 
 
-def draw(chart: Chart) -> dict[str, Any]:
+def draw(title: str, curves: Sequence[Curve]) -> dict[str, Any]:
     """Lay out a chart: the arguments of the macro."""
-    x = Axis(np.concatenate([curve.steps for curve in chart.curves]), LEFT, RIGHT)
-    y = Axis(np.concatenate([curve.values for curve in chart.curves]), BOTTOM - 4, TOP + 4, may_be_logarithmic=True)
+    x = Axis(np.concatenate([curve.steps for curve in curves]), LEFT, RIGHT)
+    y = Axis(np.concatenate([curve.values for curve in curves]), BOTTOM - 4, TOP + 4, may_be_logarithmic=True)
     x_ticks, y_ticks, lines, legend = x.ticks(5), y.ticks(4), [], []
     x_ticks = x_ticks[x_ticks == np.round(x_ticks)]
-    for k, curve in enumerate(chart.curves):
+    for k, curve in enumerate(curves):
         color = f"c{k % _COLORS}"
         legend.append((color, curve.label, number(curve.values[-1])))
         for kind, line in _lines(curve):
             points = zip(x(line.steps), y(line.values), strict=True)
             lines.append((f"{kind} {color}", " ".join(f"{left:.1f},{top:.1f}" for left, top in points)))
     return {
-        "title": chart.title,
+        "title": title,
         "x": x,
         "y": y,
         "x_ticks": [(x(step), short(int(step))) for step in x_ticks],

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from PIL import Image
 from torch import Tensor
@@ -33,16 +33,15 @@ _FRAME_SIDE = 1200
 _MAX_RATED = 500
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Rated:
-    """A held-out image, and how good its translation is."""
+    """How good the translation of a held-out image is."""
 
-    index: int
     score: float
+    index: int
 
 
-@dataclass(frozen=True)
-class Embedded:
+class Embedded(NamedTuple):
     """The attributes of an <img> that contains its image."""
 
     src: str
@@ -66,9 +65,7 @@ def embed(image: Image.Image, alt: str, max_side: int = 256, title: str = "") ->
 
 def sample_steps(run: Path) -> list[tuple[int, Path]]:
     """List (step, file) of the sample grids by step."""
-    files: list[Path] = []
-    with suppress(OSError):
-        files = list((run / "samples").iterdir())
+    files = (run / "samples").glob("step-*.png")
     matches = [(re.fullmatch(r"step-(\d{1,18})\.png", file.name, re.ASCII), file) for file in files]
     return sorted((int(match[1]), file) for match, file in matches if match)
 
@@ -108,7 +105,7 @@ def rate(run: Run) -> PerDomain[list[Rated]]:
         for i in Domain:
             for image in images[i]:
                 truth = images[i.other][0] if test.paired else None
-                rated[i].append(Rated(indices[i][k], _score(run, i, image, truth)))
+                rated[i].append(Rated(_score(run, i, image, truth), indices[i][k]))
     return rated
 
 
@@ -135,7 +132,7 @@ def _translate(run: Run, i: Domain, image: Tensor) -> Tensor:
 
 def worst_and_best(ratings: list[Rated], count: int) -> tuple[list[Rated], list[Rated]]:
     """Choose at most `count` from either end, the most extreme first; none is in both."""
-    ordered = sorted(ratings, key=lambda rating: (rating.score, rating.index))
+    ordered = sorted(ratings)
     count = min(count, len(ordered) // 2)
     return ordered[:count], ordered[::-1][:count]
 

@@ -94,11 +94,6 @@ class Run:
                     curves.setdefault(tag, {})[step] = float(value)
         return {tag: dict(sorted(points.items())) for tag, points in curves.items()}
 
-    @property
-    def logged_step(self) -> int:
-        """The last step in the log."""
-        return max((next(reversed(points)) for points in self.log.values()), default=0)
-
     @cached_property
     def names(self) -> PerDomain[str]:
         """The user's names of the domains, from the model, else from environment.json, else "a" and "b"."""

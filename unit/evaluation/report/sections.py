@@ -49,7 +49,8 @@ def introduction(run: Run) -> dict[str, Any]:
 
 
 def _progress(run: Run) -> str:
-    train, step, written = run.config.train, run.logged_step, None
+    train, written = run.config.train, None
+    step = max((max(points) for points in run.log.values()), default=0)
     with suppress(UserError):
         written = run.translator.step
         step = max(step, written)
@@ -133,7 +134,7 @@ def metrics(run: Run, measured: Metrics | None, features: str | None) -> dict[st
 
 def curves(run: Run) -> dict[str, Any]:
     """All curves of metrics.jsonl."""
-    drawings = [draw(chart) for chart in charts(run.log, run.names)]
+    drawings = [draw(title, curves) for title, curves in charts(run.log, run.names).items()]
     if not drawings:
         raise UserError("metrics.jsonl has no metrics yet")
     return {"drawings": drawings}
