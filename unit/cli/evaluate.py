@@ -47,9 +47,7 @@ def _parser() -> Parser:
     parser.add_argument("--a", type=path, metavar="DIR", help="test images of domain A")
     parser.add_argument("--b", type=path, metavar="DIR", help="test images of domain B")
     parser.add_argument("--paired", action="store_true", help="in the order of their names, they show the same scenes")
-    features_help = (
-        "networks behind KID and FID: lite0 (default, from a package) or inception (as published; downloads)"
-    )
+    features_help = "network behind KID and FID: lite0 (default, from a package) or inception (as published; downloads)"
     parser.add_argument("--features", choices=KINDS, help=features_help)
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
     sheet_help = "write a contact sheet: input, translation and, for pairs, the real image"

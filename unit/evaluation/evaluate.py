@@ -24,8 +24,6 @@ Columns: TypeAlias = dict[str, Tensor]
 _FEATURES, _THUMBNAILS = "features", "thumbnails"
 
 _BATCH_SIZE = 16
-_FID_IMAGES_PER_FEATURE = 2
-"""With fewer images on either side, the estimated covariances are mostly noise."""
 
 
 def evaluate(translator: Translator, test: HeldOut, features: Features | None = None) -> Metrics:
@@ -151,10 +149,9 @@ def _distances(features: Tensor, reference: Tensor) -> dict[str, float | None]:
     if count < 2:
         return {}
     low, high = metrics.kid_interval(features, reference)
-    distances: dict[str, float | None] = {"kid": metrics.kid(features, reference), "kid_low": low, "kid_high": high}
-    if count >= _FID_IMAGES_PER_FEATURE * dimension:
-        distances["fid"] = metrics.fid(features, reference)
-    return distances
+    # With fewer than two images per feature, the estimated covariances are mostly noise.
+    fid = metrics.fid(features, reference) if count >= 2 * dimension else None
+    return {"kid": metrics.kid(features, reference), "kid_low": low, "kid_high": high, "fid": fid}
 
 
 def _evenly_spaced(count: int, at_most: int) -> Sequence[int]:
