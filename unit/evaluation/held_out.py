@@ -46,8 +46,7 @@ def readable(
     def load(i: Domain, k: int) -> list[Tensor]:
         return [held_out_image(sources[i], index, data) for index in chosen[i][k : k + 1]]
 
-    failure: ImageError | None = None
-    counts = dict.fromkeys(Domain, 0)
+    failure, unseen, count = None, set(Domain), 0
     for k in range(max(chosen.map(len))):
         try:
             images = PerDomain(load(Domain.A, k), load(Domain.B, k))
@@ -58,11 +57,11 @@ def readable(
             failure = error
             continue
         yield k, images
-        for i in Domain:
-            counts[i] += len(images[i])
-        if max(counts.values()) == at_most:
+        unseen -= {i for i in Domain if images[i]}
+        count += 1
+        if count == at_most:
             break
-    if failure and not all(counts.values()):
+    if failure and unseen:
         raise failure
 
 

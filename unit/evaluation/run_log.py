@@ -20,7 +20,7 @@ _TAIL_BYTES = 16_000_000
 """How much of the end of run.log is read: at a line every 30 s, months."""
 _MAX_CHARACTERS = 1000
 """Of a line; the rest is cut off."""
-_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d) ([A-Z]+) (?:step (\d{1,18}): )?(.*)")
+_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d) (START|END) (?:step (\d{1,18}): )?(.*)")
 
 
 def logged(path: Path) -> Iterator[tuple[int, str]]:
@@ -72,7 +72,7 @@ def read_run_endings(run: Path) -> list[RunEnding]:
     endings: list[RunEnding] = []
     for line in last_lines(run, None):
         match = _LINE.fullmatch(line)
-        if not match or match[2] not in (START, END):
+        if not match:
             continue
         try:
             time = datetime.fromisoformat(match[1])
