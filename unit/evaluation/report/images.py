@@ -63,22 +63,23 @@ def embed(image: Image.Image, alt: str, max_side: int = 256, title: str = "") ->
 # The sample grids that training drew
 
 
-def sample_steps(run: Path) -> list[tuple[int, Path]]:
-    """List (step, file) of the sample grids by step."""
+def frames(run: Path) -> tuple[list[tuple[int, Embedded]], int]:
+    """Embed the first, the last and evenly spaced sample grids in between, about 5 MB of them at most.
+
+    Returns:
+        (step, image) by step, and the number of grids in the run.
+    """
     files = (run / "samples").glob("step-*.png")
     matches = [(re.fullmatch(r"step-(\d{1,18})\.png", file.name, re.ASCII), file) for file in files]
-    return sorted((int(match[1]), file) for match, file in matches if match)
+    grids = sorted((int(match[1]), file) for match, file in matches if match)
+    size = next((len(frame.src) for _, frame in _frames(grids[::-1])), 1)
+    chosen = evenly_spaced(grids, max(2, min(_MAX_FRAMES, _MAX_FRAME_CHARACTERS // size)))
+    return list(_frames(chosen)), len(grids)
 
 
-def frames(steps: list[tuple[int, Path]]) -> list[tuple[int, Embedded]]:
-    """Embed the first, the last and evenly spaced sample grids in between, about 5 MB of them at most."""
-    size = next((len(frame.src) for _, frame in _frames(steps[::-1])), 1)
-    return list(_frames(evenly_spaced(steps, max(2, min(_MAX_FRAMES, _MAX_FRAME_CHARACTERS // size)))))
-
-
-def _frames(steps: list[tuple[int, Path]]) -> Iterator[tuple[int, Embedded]]:
+def _frames(grids: list[tuple[int, Path]]) -> Iterator[tuple[int, Embedded]]:
     """Embed those that are readable: the last may be half written."""
-    for step, path in steps:
+    for step, path in grids:
         with suppress(ImageError):
             yield step, embed(read_image(path), f"samples of step {step:,}", _FRAME_SIDE)
 

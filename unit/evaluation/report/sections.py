@@ -17,17 +17,7 @@ from unit.evaluation.features import features_if_installed
 from unit.evaluation.held_out import readable
 from unit.evaluation.metric_table import GROUPS, Metrics, describe_counts, table_rows
 from unit.evaluation.report.charts import charts, draw
-from unit.evaluation.report.images import (
-    Embedded,
-    Rated,
-    frames,
-    heads,
-    rate,
-    sample_steps,
-    score_name,
-    side_by_side,
-    worst_and_best,
-)
+from unit.evaluation.report.images import Rated, frames, heads, rate, score_name, side_by_side, worst_and_best
 from unit.evaluation.report.run import Run
 from unit.evaluation.run_log import RunEnding, last_lines, read_run_endings
 from unit.image_source import ImageSource
@@ -68,13 +58,12 @@ def _duration(run: Run) -> str:
     """Add up the time from the logged speeds."""
     ranks = run.fact("ranks")
     images = 2 * run.config.global_batch(ranks if isinstance(ranks, int) and 0 < ranks < 10**6 else 1)
-    seconds, previous = 0.0, 0
+    minutes, previous = 0.0, 0
     for step, speed in run.log.get("perf/images_per_second", {}).items():
-        seconds += (step - previous) * images / speed if speed > 0 else 0
+        minutes += (step - previous) * images / speed / 60 if speed > 0 else 0
         previous = step
-    if not seconds:
+    if not minutes:
         return ""
-    minutes = seconds / 60
     if minutes < 1.5:
         return " in about a minute" if minutes > 0.5 else " in less than a minute"
     return f" in about {minutes:,.0f} minutes" if minutes < 120 else f" in about {minutes / 60:,.1f} hours"
@@ -105,14 +94,15 @@ def extremes(run: Run) -> dict[str, Any]:
     counts = " and ".join(f"{len(ratings[i]):,} from {run.names[i]}" for i in Domain)
     compared = "the translation and the real image of the same scene" if test.paired else "the cycle and the input"
 
-    def card(i: Domain, rating: Rated) -> tuple[str, str, list[Embedded]]:
-        value = f"{rating.score:.3f}" if score == "SSIM" else f"{rating.score:.1f}"
-        return value, test.images[i].name(rating.index), side_by_side(run, i, rating.index, 160)
+    digits = 3 if score == "SSIM" else 1
+
+    def cards(i: Domain, chosen: list[Rated]) -> list[Any]:
+        return [(f"{rating.score:.{digits}f}", side_by_side(run, i, rating.index, 160)) for rating in chosen]
 
     directions = []
     for i in Domain:
-        worst, best = ([card(i, rating) for rating in chosen] for chosen in worst_and_best(ratings[i], _EXTREMES))
-        directions.append((_direction(run, i), [("Worst", worst), ("Best", best)]))
+        worst, best = worst_and_best(ratings[i], _EXTREMES)
+        directions.append((_direction(run, i), [("Worst", cards(i, worst)), ("Best", cards(i, best))]))
     explanation = f"The worst and the best of {counts}, by the {score} of {compared}."
     return {"explanation": explanation, "directions": directions}
 
@@ -142,11 +132,10 @@ def curves(run: Run) -> dict[str, Any]:
 
 def steps(run: Run) -> dict[str, Any]:
     """The sample grids over the steps."""
-    available = sample_steps(run.path)
-    embedded = frames(available)
+    embedded, total = frames(run.path)
     if not embedded:
         raise UserError("the run has no readable samples")
-    return {"directions": [_direction(run, i) for i in Domain], "frames": embedded, "total": len(available)}
+    return {"directions": [_direction(run, i) for i in Domain], "frames": embedded, "total": total}
 
 
 def data(run: Run) -> dict[str, Any]:
