@@ -26,7 +26,7 @@ from unit.images import read_header
 _SHEET_ROWS = 8
 _EXTREMES = 12
 _MAX_HEADERS = 200
-_LOG_LINES = 10
+_MAX_PARTS, _LOG_LINES = 20, 10
 
 
 def introduction(run: Run) -> dict[str, Any]:
@@ -193,16 +193,17 @@ def environment(run: Run) -> dict[str, Any]:
         facts = [(key.replace("_", " "), _plain(value)) for key, value in run.environment.items()]
     except UserError as error:
         missing = str(error)
-    endings = read_run_endings(run.path)
+    endings = read_run_endings(run.path)[-_MAX_PARTS:]
     parts = [_ending(ending, is_last=ending is endings[-1]) for ending in endings]
     return {"facts": facts, "missing": missing, "parts": parts, "lines": last_lines(run.path, _LOG_LINES)}
 
 
 def _ending(ending: RunEnding, is_last: bool) -> tuple[str, ...]:
+    started = f"{ending.started:%Y-%m-%d %H:%M}"
     if ending.ended is None:
         reason = "no end is recorded: still running, or killed" if is_last else "killed (no end is recorded)"
-        return f"{ending.started:%Y-%m-%d %H:%M}", "", "", reason
-    return f"{ending.started:%Y-%m-%d %H:%M}", f"{ending.ended:%Y-%m-%d %H:%M}", f"{ending.step:,}", ending.reason
+        return started, "", "", reason
+    return started, f"{ending.ended:%Y-%m-%d %H:%M}", f"{ending.step:,}", ending.reason
 
 
 def _plain(value: object) -> str:

@@ -43,9 +43,10 @@ def write_report(
     metrics: Metrics | None = None,
     features: str | None = None,
 ) -> Path:
-    """Write RUN/report.html atomically, and touch nothing else; a missing part is named in its section.
+    """Write the report of a run, which may still be training, and return its path.
 
-    The same run gives the same bytes; it may still be training.
+    The file is written atomically, and nothing else is touched; the same run gives the same bytes. A missing part is
+    named in its section. The page's policy allows no other style and script than its own.
 
     Args:
         folder: the run directory.
@@ -54,15 +55,20 @@ def write_report(
         metrics: of the latest model; None: they are evaluated now.
         features: name of the features behind the given metrics' KID; None: they have none.
 
-    Returns:
-        The report's path.
-
     Raises:
         ConfigError: the folder is not a run directory.
         UserError: the file can't be written.
     """
-    content = _render(Run(folder, device, precision), metrics, features)
-    atomic_write(folder / REPORT_FILE, content)
+    run = Run(folder, device, precision)
+    parts = [_section("introduction", run), macros().navigation(_TITLES.items())]
+    for key, title in _TITLES.items():
+        given = (metrics, features) if key == "metrics" else ()
+        parts.append(macros().section(key, title, _section(key, run, *given)))
+    style, script = (Markup(_resource(name)) for name in ("style.css", "script.js"))
+    hashes = [base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in (style, script)]
+    title = f"{' ⇄ '.join(run.names)} · {run.name}"
+    page: Markup = macros().page(title, hashes, style, script, Markup("").join(parts))
+    atomic_write(folder / REPORT_FILE, page.encode())
     return folder / REPORT_FILE
 
 
@@ -76,24 +82,13 @@ def report_unless_it_fails(folder: Path, *options: Any) -> Path | None:
         return None
 
 
-def _render(run: Run, metrics: Metrics | None, features: str | None) -> bytes:
-    """Render the sections in order; one that fails says why in its place."""
-    content = [_section("introduction", run), macros().navigation(_TITLES.items())]
-    for key, title in _TITLES.items():
-        given = (metrics, features) if key == "metrics" else ()
-        content.append(macros().section(key, title, _section(key, run, *given)))
-    return _page(f"{' ⇄ '.join(run.names)} · {run.name}", Markup("").join(content))
-
-
 def _section(key: str, run: Run, *given: Any) -> Markup:
+    """Render a section, or why it is unavailable."""
     try:
         content: Markup = getattr(macros(), key)(**getattr(sections, key)(run, *given))
     except UserError as error:
         content = macros().unavailable(error)
     return content
-
-
-# HTML in which whatever a user named stays text
 
 
 def text(value: object) -> Markup:
@@ -113,11 +108,3 @@ def macros() -> Any:
     )
     environment.globals["thousands"] = "{:,.0f}".format
     return environment.from_string(_resource("page.html")).module
-
-
-def _page(title: str, content: Markup) -> bytes:
-    """Render the whole file; its policy allows no other style and script than its own."""
-    style, script = (Markup(_resource(name)) for name in ("style.css", "script.js"))
-    hashes = [base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in (style, script)]
-    html: Markup = macros().page(title, hashes, style, script, content)
-    return html.encode()
