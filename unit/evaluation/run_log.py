@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -72,15 +73,13 @@ def read_run_endings(run: Path) -> list[RunEnding]:
         match = _LINE.fullmatch(line)
         if not match:
             continue
-        try:
+        with suppress(ValueError):  # no such date
             time = datetime.fromisoformat(match[1])
-        except ValueError:
-            continue
-        if match[2] == START:
-            endings.append(RunEnding(time))
-        elif match[3]:
-            started = endings.pop().started if endings else time  # its start is no longer in the file's end
-            endings.append(RunEnding(started, time, int(match[3]), match[4]))
+            if match[2] == START:
+                endings.append(RunEnding(time))
+            elif match[3]:
+                started = endings.pop().started if endings else time  # its start is no longer in the file's end
+                endings.append(RunEnding(started, time, int(match[3]), match[4]))
     return endings
 
 

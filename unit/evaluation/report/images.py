@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from PIL import Image
 from torch import Tensor
@@ -23,12 +23,10 @@ from unit.evaluation.report.run import Run
 from unit.images import read_image, to_image
 from unit.translation.translator import MODEL_FILE
 
-T = TypeVar("T")
-
 _QUALITY = 85
 _MAX_FRAMES = 40
 _MAX_FRAME_CHARACTERS = 7_000_000
-"""Of all frames together, in base64."""
+"""The length of all frames together, in base64."""
 _FRAME_SIDE = 1200
 _MAX_RATED = 500
 
@@ -84,11 +82,11 @@ def _frames(grids: list[tuple[int, Path]]) -> Iterator[tuple[int, Embedded]]:
             yield step, embed(read_image(path), f"samples of step {step:,}", _FRAME_SIDE)
 
 
-def evenly_spaced(items: list[T], count: int) -> list[T]:
-    """Choose at most `count` items, at least two, with the first and the last among them."""
-    if len(items) <= count:
-        return items
-    return [items[k * (len(items) - 1) // (count - 1)] for k in range(count)]
+def evenly_spaced(grids: list[tuple[int, Path]], count: int) -> list[tuple[int, Path]]:
+    """Choose at most `count` grids, at least two, with the first and the last among them."""
+    if len(grids) <= count:
+        return grids
+    return [grids[k * (len(grids) - 1) // (count - 1)] for k in range(count)]
 
 
 # The held-out images
