@@ -1,4 +1,4 @@
-"""``check``: find what would go wrong with the images, before hours are spent."""
+"""``check``: find problems with the images before hours of training are spent on them."""
 
 from __future__ import annotations
 

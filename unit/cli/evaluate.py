@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from unit.cli.arguments import Parser, add_model_arguments, path
 from unit.data.datasets import HeldOut, open_datasets, open_held_out
 from unit.domains import PerDomain
-from unit.errors import ConfigError
+from unit.errors import ConfigError, escape
 from unit.evaluation.evaluate import evaluate
 from unit.evaluation.features import KINDS, features_if_installed, load_features
 from unit.evaluation.grids import contact_sheet
@@ -32,7 +32,7 @@ def run(argv: Sequence[str]) -> int:
     print(json.dumps(metrics | {"features": name}) if arguments.json else table(metrics, translator.names, name))
     if arguments.sheet:
         write_image(to_image(contact_sheet(translator, test)), arguments.sheet)
-        log.info("%s: input, translation%s", arguments.sheet, " and the real image" if test.paired else "")
+        log.info("%s: input, translation%s", escape(arguments.sheet), " and the real image" if test.paired else "")
     return 0
 
 

@@ -32,7 +32,7 @@ def evaluate(translator: Translator, test: HeldOut, features: Features | None = 
 
 
 class Evaluator:
-    """Evaluates translators on the same test images; what does not depend on the translator is computed once.
+    """Evaluates translators on the same test images; features and metrics of the images themselves are computed once.
 
     The group "identity" takes the input for its own translation. "real" is what real images of the target domain reach:
     KID and FID of every second image against the others; diversity of all; for pairs, the colour correlation and

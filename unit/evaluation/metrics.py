@@ -18,7 +18,7 @@ SSIM_WINDOW = 11
 
 
 def quantize(images: Tensor) -> Tensor:
-    """Round to what an 8-bit file would hold; still in [-1, 1]."""
+    """Round to the 256 levels of an 8-bit file; still in [-1, 1]."""
     return _levels(images) / 127.5 - 1
 
 

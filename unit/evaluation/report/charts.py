@@ -1,4 +1,4 @@
-"""The curves of metrics.jsonl as charts: which of them share axes, and their coordinates for the macro `chart`."""
+"""The curves of metrics.jsonl as charts: those that share axes, and their coordinates for the macro `chart`."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Run:
 
     @property
     def data(self) -> DataConfig:
-        """How to read held-out images: unreadable ones are skipped, whatever training did."""
+        """How to read held-out images: unreadable ones are skipped, even if they would stop training."""
         return replace(self.config.data, on_bad_image="skip")
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What a report says: for each section the arguments of its macro in page.html."""
+"""The contents of a report: for each section, the arguments of its macro in page.html."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def steps(run: Run) -> dict[str, Any]:
 
 
 def data(run: Run) -> dict[str, Any]:
-    """What the run was trained and is tested on."""
+    """The training and test images: how many, where from, and how large."""
     config, counts = run.config.data, [run.fact("training_images"), run.fact("test_images")]
     rows = [(run.names[i], *(_count(fact, k) for fact in counts), _place(config, i)) for k, i in enumerate(Domain)]
     crop = config.crop_size

@@ -76,7 +76,7 @@ def report_unless_it_fails(folder: Path, *options: Any) -> Path | None:
     """Call `write_report` at the end of a finished run: an error is logged in one line, and None returned."""
     try:
         return write_report(folder, *options)
-    except Exception as error:  # whatever it is, the training is not lost for it
+    except Exception as error:  # no error here is worth losing the training
         reason = escape(" ".join(str(error).split()))
         log.warning("%s: no report was written (%s); python -m unit report writes it", escape(folder), reason)
         return None
