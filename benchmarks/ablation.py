@@ -44,8 +44,9 @@ from unit.config import Config
 from unit.devices import configure, resolve_device, resolve_precision
 from unit.domains import PerDomain
 from unit.errors import UserError
-from unit.evaluation.evaluate import Evaluator, Metrics
+from unit.evaluation.evaluate import Evaluator
 from unit.evaluation.features import features_if_installed
+from unit.evaluation.metric_table import Metrics
 from unit.evaluation.run_log import logged
 from unit.model.extras.r1 import INTERVAL
 from unit.training.progress import format_duration

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from benchmarks.ablation_study import Run, Study, changed_keys
 from unit.domains import Domain
 from unit.errors import ConfigError, escape
-from unit.evaluation.evaluate import Metrics
+from unit.evaluation.metric_table import Metrics
 from unit.files import atomic_write
 
 Key: TypeAlias = tuple[str, ...]

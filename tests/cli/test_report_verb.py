@@ -20,7 +20,7 @@ def test_the_report_of_a_run_is_printed_by_its_path(tmp_path: Path, capsys: pyte
     assert capsys.readouterr().out == f"{tmp_path / 'run' / 'report.html'}\n"
     content = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "unavailable" not in content
-    assert ">3</strong> of 3 steps" in content
+    assert "</strong>: 3 of 3 steps" in content
 
 
 @pytest.mark.parametrize(

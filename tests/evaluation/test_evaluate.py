@@ -10,7 +10,8 @@ from unit.data.datasets import HeldOut, open_datasets
 from unit.domains import Domain, PerDomain
 from unit.errors import ImageError
 from unit.evaluation import metrics
-from unit.evaluation.evaluate import Evaluator, evaluate, load_held_out
+from unit.evaluation.evaluate import Evaluator, evaluate
+from unit.evaluation.held_out import load_held_out
 from unit.evaluation.metric_table import NAMES, PAIRED
 from unit.image_source import ImageSource
 from unit.model.networks import build_autoencoders
@@ -124,7 +125,7 @@ def test_metrics_against_the_input_are_those_of_all_at_once(translator: Translat
 
 
 @pytest.mark.parametrize("test", [STREETS, unpaired(18, 5), unpaired(3, 19)], ids=["pairs", "18-5", "3-19"])
-def test_kid_compares_with_the_held_out_candidateof_the_other_domain(translator: Translator, test: HeldOut) -> None:
+def test_kid_compares_with_the_held_out_images_of_the_other_domain(translator: Translator, test: HeldOut) -> None:
     features = Corners()
     results = evaluate(translator, test, features)
     images = load_held_out(test.images, range(19), CONFIG.data)
@@ -151,7 +152,7 @@ def test_the_identity_baseline_keeps_its_old_name_beside_the_new_one(translator:
         assert groups["do_nothing"] == groups["identity"]
 
 
-def test_unpaired_candidatehave_no_paired_metrics(translator: Translator) -> None:
+def test_unpaired_images_have_no_paired_metrics(translator: Translator) -> None:
     results = evaluate(translator, unpaired(18, 5), Corners())
     for groups in results.values():
         for values in groups.values():
@@ -180,7 +181,7 @@ def test_without_features_the_other_metrics_remain(translator: Translator) -> No
 
 
 @pytest.mark.parametrize(("dimension", "known"), [(9, True), (10, False)])
-def test_fid_needs_twice_as_many_candidateas_features(translator: Translator, dimension: int, known: bool) -> None:
+def test_fid_needs_twice_as_many_images_as_features(translator: Translator, dimension: int, known: bool) -> None:
     class Few(Corners):
         def __call__(self, images: Tensor) -> Tensor:
             return super().__call__(images)[:, :dimension]
@@ -205,7 +206,7 @@ def test_a_second_translator_extracts_features_of_its_translations_alone() -> No
     assert evaluator.metrics(make_translator(1)) == first
 
 
-def test_redrawn_candidateare_drawn_once(translator: Translator) -> None:
+def test_redrawn_images_are_drawn_once(translator: Translator) -> None:
     again = PerDomain.of(lambda i: Source(STREETS.images[i], 19))
     evaluator = Evaluator(replace(STREETS, redrawn=PerDomain(again.a, again.b)), CONFIG.data, Corners())
     assert evaluator.metrics(translator) == evaluator.metrics(translator)
@@ -220,7 +221,7 @@ def test_long_lists_are_subsampled_evenly(translator: Translator) -> None:
     assert test.images.a.read == [0, 3, 6, 9, 12, 15]
 
 
-def test_unreadable_candidateare_skipped_where_the_configuration_says_so(translator: Translator) -> None:
+def test_unreadable_images_are_skipped_where_the_configuration_says_so(translator: Translator) -> None:
     skipping = replace(CONFIG.data, on_bad_image="skip")
     damaged = Source(STREETS.images.a, 19, {0, 17})
     test = replace(STREETS, images=PerDomain(damaged, STREETS.images.b))
@@ -248,7 +249,7 @@ def test_a_domain_without_a_readable_image_is_an_error(translator: Translator) -
 
 
 @pytest.mark.parametrize("size", [8, 12])
-def test_candidatesmaller_than_its_window_have_no_ssim(size: int) -> None:
+def test_images_smaller_than_its_window_have_no_ssim(size: int) -> None:
     config = tiny(data={"streets_test": 2, "load_size": size, "crop_size": size})
     networks = build_autoencoders(config.model).requires_grad_(False)
     small = Translator(networks, config, PerDomain("sunny", "rainy"), 0, "cpu", "fp32")

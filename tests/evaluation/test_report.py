@@ -20,7 +20,7 @@ from unit.domains import Domain, PerDomain
 from unit.errors import ConfigError
 from unit.evaluation import metric_table, metrics
 from unit.evaluation.held_out import load_held_out
-from unit.evaluation.report.charts import Chart, Curve, charts, draw
+from unit.evaluation.report.charts import Curve, charts, draw
 from unit.evaluation.report.images import Embedded, Rated, evenly_spaced, rate, worst_and_best
 from unit.evaluation.report.run import Run
 from unit.evaluation.report.write import macros, report_unless_it_fails, text, write_report
@@ -296,6 +296,33 @@ def test_changed_keys_come_before_the_complete_configuration(streets: Path) -> N
     assert "weight_decay: 0.0001" in complete
 
 
+def test_the_environment_says_how_each_part_ended(streets: Path) -> None:
+    assert "ended" not in sections(report(streets))["environment"]  # there is no run.log
+    log = """\
+2026-11-24 10:00:00+00:00 START step 0: train.py
+2026-11-24 10:12:07+00:00 END step 1234: SIGTERM
+2026-11-24 11:00:00+00:00 START step 1234: train.py
+2026-11-24 12:00:00+00:00 START step 1000: train.py
+2026-11-24 12:30:00+00:00 END step 1500: error: <img src=x>\x1b.png: damaged
+2026-11-24 13:00:00+00:00 START step 1500: train.py
+"""
+    (streets / "run.log").write_text(log + "".join(f"<b>line {k}\n" for k in range(30)))
+    content = sections(report(streets))["environment"]
+    rows = [re.findall(">(.*?)</t[hd]>", row) for row in re.findall("<tr>(.*?)</tr>", content)]
+    assert rows[-5:] == [
+        ["started", "ended", "at step", "reason"],
+        ["2026-11-24 10:00", "2026-11-24 10:12", "1,234", "SIGTERM"],
+        ["2026-11-24 11:00", "", "", "killed (no end is recorded)"],
+        ["2026-11-24 12:00", "2026-11-24 12:30", "1,500", "error: &lt;img src=x&gt;\\x1b.png: damaged"],
+        ["2026-11-24 13:00", "", "", "no end is recorded: still running, or killed"],
+    ]
+    assert re.findall("&lt;b&gt;line (\\d+)", content.partition("<details>")[2]) == [str(k) for k in range(20, 30)]
+    (streets / "environment.json").unlink()
+    content = sections(report(streets))["environment"]
+    assert "unavailable" in content
+    assert "SIGTERM" in content
+
+
 def test_a_report_of_many_large_samples_stays_below_ten_megabytes(streets: Path) -> None:
     noise = np.random.default_rng(0).integers(256, size=(900, 1500, 3), dtype=np.uint8)
     first = streets / "samples" / "step-00000020.png"
@@ -354,7 +381,7 @@ def test_long_lists_are_rated_in_part(streets: Path) -> None:
 
 
 def test_the_worst_come_first_and_no_image_is_both_worst_and_best() -> None:
-    ratings = [Rated(k, score) for k, score in enumerate((0.5, 0.1, 0.9, 0.3, 0.7))]
+    ratings = [Rated(score, k) for k, score in enumerate((0.5, 0.1, 0.9, 0.3, 0.7))]
     worst, best = worst_and_best(ratings, 12)
     assert [rating.index for rating in worst] == [1, 3]
     assert [rating.index for rating in best] == [2, 4]
@@ -404,7 +431,7 @@ def test_related_losses_share_axes_and_alarms_are_not_curves() -> None:
     tags = [f"loss/{term}_{i}" for i in Domain for term in ("cycle", "reconstruction", "kl", "cycle_kl", "brand_new")]
     tags += ["alarm/collapse", "optimizer/learning_rate_generator", "val/psnr_a2b", "perf/gpu_memory_gb"]
     drawn = charts({tag: {1: 2.0} for tag in tags} | {"val/empty": {}}, PerDomain("sun", "rain"))
-    labels = {chart.title: [curve.label for curve in chart.curves] for chart in drawn}
+    labels = {title: [curve.label for curve in curves] for title, curves in drawn.items()}
     assert labels == {
         "Reconstruction and cycle losses": ["reconstruction, sun", "reconstruction, rain", "cycle, sun", "cycle, rain"],
         "KL losses": ["KL, sun", "KL, rain", "cycle KL, sun", "cycle KL, rain"],
@@ -420,7 +447,7 @@ def test_related_losses_share_axes_and_alarms_are_not_curves() -> None:
     [[5.0], [0.0, 0.0], [1e-9, 1e9], [-3.0, 4.0], [1e30, -1e30], [0.001] * 9, [0.0, 1e-30], [7.0, 8.0, 160.0]],
 )
 def test_curves_of_all_ranges_lie_inside_their_axes(values: list[float]) -> None:
-    svg = macros().chart(draw(Chart("any", [Curve("<x>", np.arange(len(values)) + 10**6, np.array(values))])))
+    svg = macros().chart(draw("any", [Curve("<x>", np.arange(len(values)) + 10**6, np.array(values))]))
     spots = re.findall(r"([-\d.]+),([-\d.]+)", "".join(re.findall('points="(.*?)"', svg)))
     spots += re.findall(r'cx="(.*?)" cy="(.*?)"', svg)
     assert len(spots) >= len(values)
@@ -429,7 +456,7 @@ def test_curves_of_all_ranges_lie_inside_their_axes(values: list[float]) -> None
 
 
 def test_the_largest_value_is_at_the_top_and_the_last_step_on_the_right() -> None:
-    svg = macros().chart(draw(Chart("any", [Curve("x", np.array([0, 5, 10]), np.array([1.0, 3.0, 2.0]))])))
+    svg = macros().chart(draw("any", [Curve("x", np.array([0, 5, 10]), np.array([1.0, 3.0, 2.0]))]))
     (points,) = re.findall('class="line c0" points="(.*?)"', svg)
     (x0, y0), (x1, y1), (x2, y2) = (map(float, point.split(",")) for point in points.split())
     assert (x0, x1, x2) == (52, 242, 432)

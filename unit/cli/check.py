@@ -1,4 +1,4 @@
-"""``check``: find what would go wrong with the images, before hours are spent."""
+"""``check``: find problems with the images before hours of training are spent on them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unit.errors import ConfigError, DataError, escape
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run the verb; returns the exit status: 0, or that of `DataError` where training would stop."""
+    """Check the images; return the exit status: 0, or that of `DataError` where training would stop."""
     arguments = _parser().parse_args(argv)
     config = _data_config(arguments)
     datasets = open_datasets(config)
@@ -80,14 +80,8 @@ def _to_json(report: Report) -> dict[str, Any]:
         "short_side": {name: facts.short_side for name, facts in report.folders.items()},
         "brightness": {name: facts.brightness for name, facts in report.folders.items()},
         "findings": [
-            {
-                "file": finding.file,
-                "class": finding.check,
-                "level": finding.level,
-                "detail": finding.detail,
-                "advice": CHECKS[finding.check].advice,
-            }
-            for finding in report.findings
+            {"file": f.file, "class": f.check, "level": f.level, "detail": f.detail, "advice": CHECKS[f.check].advice}
+            for f in report.findings
         ],
         "usable": report.usable,
     }

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def run(argv: Sequence[str]) -> int:
-    """Write the folders; returns the exit status."""
+    """Write the folders; return the exit status."""
     parser = Parser(
         prog="python -m unit earth",
         description="Write tiles of the Earth, satellite photos (A) and relief map (B): OUT/trainA and trainB from "

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from unit.cli.arguments import Parser, add_model_arguments, path
 from unit.data.datasets import HeldOut, open_datasets, open_held_out
 from unit.domains import PerDomain
-from unit.errors import ConfigError
-from unit.evaluation.evaluate import contact_sheet, evaluate, table
+from unit.errors import ConfigError, escape
+from unit.evaluation.evaluate import evaluate
 from unit.evaluation.features import KINDS, features_if_installed, load_features
+from unit.evaluation.grids import contact_sheet
+from unit.evaluation.metric_table import table
 from unit.images import to_image, write_image
 from unit.translation.translator import Translator
 
@@ -30,7 +32,7 @@ def run(argv: Sequence[str]) -> int:
     print(json.dumps(metrics | {"features": name}) if arguments.json else table(metrics, translator.names, name))
     if arguments.sheet:
         write_image(to_image(contact_sheet(translator, test)), arguments.sheet)
-        log.info("%s: input, translation%s", arguments.sheet, " and the real image" if test.paired else "")
+        log.info("%s: input, translation%s", escape(arguments.sheet), " and the real image" if test.paired else "")
     return 0
 
 
@@ -45,9 +47,7 @@ def _parser() -> Parser:
     parser.add_argument("--a", type=path, metavar="DIR", help="test images of domain A")
     parser.add_argument("--b", type=path, metavar="DIR", help="test images of domain B")
     parser.add_argument("--paired", action="store_true", help="in the order of their names, they show the same scenes")
-    features_help = (
-        "networks behind KID and FID: lite0 (default, from a package) or inception (as published; downloads)"
-    )
+    features_help = "network behind KID and FID: lite0 (default, from a package) or inception (as published; downloads)"
     parser.add_argument("--features", choices=KINDS, help=features_help)
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
     sheet_help = "write a contact sheet: input, translation and, for pairs, the real image"

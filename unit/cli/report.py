@@ -14,8 +14,8 @@ def run(argv: Sequence[str]) -> int:
     parser = Parser(
         prog="python -m unit report",
         description="Write RUN/report.html: one file that loads nothing from elsewhere, with images, metrics beside "
-        "the identity baseline, curves, samples over the steps, worst and best, data and configuration. A missing part "
-        "is named there. Works during training too.",
+        "the identity baseline, curves, samples over the steps, worst and best, data, configuration and how the parts "
+        "of the run ended. A missing part is named there. Works during training too.",
         epilog="example: python -m unit report runs/sunny-rainy",
     )
     parser.add_argument("run", type=path, metavar="RUN", help="a run directory")

@@ -9,7 +9,7 @@ from unit.data.shard_writer import write_shards
 
 
 def run(argv: Sequence[str]) -> int:
-    """Write the shards; returns the exit status."""
+    """Write the shards; return the exit status."""
     parser = Parser(
         prog="python -m unit shards",
         description="Copy the images of a folder, byte for byte and in random order, into tar files that training "

@@ -10,7 +10,7 @@ from unit.streets import write_streets
 
 
 def run(argv: Sequence[str]) -> int:
-    """Write the folders; returns the exit status."""
+    """Write the folders; return the exit status."""
     parser = Parser(
         prog="python -m unit streets",
         description="Render sunny (A) and rainy (B) streets: OUT/trainA and trainB share no scene, testA and testB are "

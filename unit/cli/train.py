@@ -77,7 +77,7 @@ def choose_preset(config: Config) -> Path:
 
 def summary(result: TrainResult) -> str:
     """Describe what a run left, and what to do with it."""
-    from unit.evaluation.evaluate import table
+    from unit.evaluation.metric_table import table
     from unit.evaluation.report.write import REPORT_FILE
     from unit.training.run_dir import BEST_FILE
 

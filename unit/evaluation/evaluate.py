@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import TypeAlias
 
@@ -13,31 +13,17 @@ from unit.config import DataConfig
 from unit.data.batches import held_out_image
 from unit.data.datasets import HeldOut
 from unit.domains import Domain, PerDomain
-from unit.errors import ImageError
 from unit.evaluation import metrics
 from unit.evaluation.features import Features
-from unit.evaluation.grids import contact_sheet, sample_grids
-from unit.evaluation.held_out import load_held_out, readable, stack
-from unit.evaluation.metric_table import COUNTS, NAMES, Metrics, table
+from unit.evaluation.held_out import readable, stack
+from unit.evaluation.metric_table import COUNTS, NAMES, Metrics
 from unit.translation.translator import Translator
-
-__all__ = [
-    "Evaluator",
-    "Metrics",
-    "contact_sheet",
-    "evaluate",
-    "load_held_out",
-    "sample_grids",
-    "table",
-]
 
 Columns: TypeAlias = dict[str, Tensor]
 """The name of a metric, or one of the two below → one row per image."""
 _FEATURES, _THUMBNAILS = "features", "thumbnails"
 
 _BATCH_SIZE = 16
-_FID_IMAGES_PER_FEATURE = 2
-"""With fewer images on either side, the estimated covariances are mostly noise."""
 
 
 def evaluate(translator: Translator, test: HeldOut, features: Features | None = None) -> Metrics:
@@ -46,7 +32,7 @@ def evaluate(translator: Translator, test: HeldOut, features: Features | None = 
 
 
 class Evaluator:
-    """Evaluates translators on the same test images; what does not depend on the translator is computed once.
+    """Evaluates translators on the same test images; features and metrics of the images themselves are computed once.
 
     The group "identity" takes the input for its own translation. "real" is what real images of the target domain reach:
     KID and FID of every second image against the others; diversity of all; for pairs, the colour correlation and
@@ -74,7 +60,10 @@ class Evaluator:
             ImageError: an image can't be read; where bad images are skipped, none of a domain's can.
         """
         translated, inputs, real = ({i: list[Columns]() for i in Domain} for _ in range(3))
-        for ks, images in self._batches():
+        readable_images = readable(self.test.images, self._indices, self.data)
+        while batch := list(islice(readable_images, _BATCH_SIZE)):
+            ks = [k for k, _ in batch]
+            images = PerDomain(*(stack([x for _, pair in batch for x in pair[i]], self.data) for i in Domain))
             for i in Domain:
                 x, truth = images[i], images[i.other] if self.test.paired else None
                 if not len(x):
@@ -96,18 +85,6 @@ class Evaluator:
             self._inputs = None  # other files are readable than before
             return self.metrics(translator)
         return {i.direction: {"translated": self._summarize(columns[i], i), **self._baselines[i]} for i in Domain}
-
-    def _batches(self) -> Iterator[tuple[list[int], PerDomain[Tensor]]]:
-        """Yield the numbers of the chosen images in a batch, and the images; a domain without any more has none."""
-        failures: list[ImageError] = []
-        unseen = set(Domain)
-        images = readable(self.test.images, self._indices, self.data, failures)
-        while batch := list(islice(images, _BATCH_SIZE)):
-            stacked = PerDomain.of(lambda i: stack([x for _, pair in batch for x in pair[i]], self.data))
-            unseen -= {i for i in Domain if len(stacked[i])}
-            yield [k for k, _ in batch], stacked
-        if failures and unseen:
-            raise failures[-1]
 
     def _describe(self, images: Tensor) -> Columns:
         """Return the rows of images that metrics of sets need."""
@@ -140,7 +117,9 @@ class Evaluator:
         compared = (features[::2], features[1::2]) if real else (images[_FEATURES], features)
         values = dict.fromkeys(NAMES) | {name: float(images[name].double().mean()) for name in NAMES if name in images}
         values |= dict(zip(COUNTS, map(len, compared), strict=True))
-        values |= _diversity((target if real else images)[_THUMBNAILS], inputs[_THUMBNAILS])
+        thumbnails = (target if real else images)[_THUMBNAILS], inputs[_THUMBNAILS]
+        if min(map(len, thumbnails)) > 1:
+            values["spread"] = metrics.diversity(*thumbnails)
         if self.features:
             values |= _distances(*compared)
             if self.test.paired and _FEATURES in images:
@@ -164,20 +143,15 @@ def _compare(images: Tensor, inputs: Tensor, truth: Tensor | None) -> Columns:
     return columns
 
 
-def _diversity(images: Tensor, inputs: Tensor) -> dict[str, float | None]:
-    return {"spread": metrics.diversity(images, inputs)} if min(len(images), len(inputs)) > 1 else {}
-
-
 def _distances(features: Tensor, reference: Tensor) -> dict[str, float | None]:
     """KID, which needs two images on either side, and FID, which needs many."""
     count, dimension = min(len(features), len(reference)), features.shape[1]
     if count < 2:
         return {}
     low, high = metrics.kid_interval(features, reference)
-    distances: dict[str, float | None] = {"kid": metrics.kid(features, reference), "kid_low": low, "kid_high": high}
-    if count >= _FID_IMAGES_PER_FEATURE * dimension:
-        distances["fid"] = metrics.fid(features, reference)
-    return distances
+    # With fewer than two images per feature, the estimated covariances are mostly noise.
+    fid = metrics.fid(features, reference) if count >= 2 * dimension else None
+    return {"kid": metrics.kid(features, reference), "kid_low": low, "kid_high": high, "fid": fid}
 
 
 def _evenly_spaced(count: int, at_most: int) -> Sequence[int]:

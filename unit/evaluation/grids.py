@@ -25,7 +25,7 @@ def sample_grids(translator: Translator, test: HeldOut, rows: int = 8) -> PerDom
         (3, H, W) in [-1, 1] for each direction, both of one size: input | translation | cycle | reconstruction, in two
         blocks side by side.
     """
-    images = load_held_out(test.images, _all(test), translator.config.data, rows)
+    images = _first_images(translator, test, rows)
     block_rows = -(-max(images.map(len)) // 2)
 
     def grid(i: Domain) -> Tensor:
@@ -44,13 +44,11 @@ def contact_sheet(translator: Translator, test: HeldOut, rows: int = 8) -> Tenso
     Returns:
         (3, H, W) in [-1, 1], a block for each direction: input | translation and, for pairs, | the real target.
     """
-    images = load_held_out(test.images, _all(test), translator.config.data, rows)
-
-    def block(i: Domain) -> Tensor:
+    images, blocks = _first_images(translator, test, rows), []
+    for i in Domain:
         columns = [images[i], translator.translate(images[i], i)]
-        return _block([*columns, images[i.other]] if test.paired else columns, max(images.map(len)))
-
-    return _grid([block(i) for i in Domain], 2, _WIDE_GAP)
+        blocks.append(_block([*columns, images[i.other]] if test.paired else columns, max(images.map(len))))
+    return _grid(blocks, 2, _WIDE_GAP)
 
 
 def in_column(grids: Sequence[Tensor], gap: int = _WIDE_GAP) -> Tensor:
@@ -71,5 +69,5 @@ def _grid(cells: Sequence[Tensor], columns: int, gap: int) -> Tensor:
     return grid[:, gap:-gap, gap:-gap] if len(cells) > 1 else grid
 
 
-def _all(test: HeldOut) -> range:
-    return range(max(test.images.map(len)))
+def _first_images(translator: Translator, test: HeldOut, count: int) -> PerDomain[Tensor]:
+    return load_held_out(test.images, range(max(test.images.map(len))), translator.config.data, count)

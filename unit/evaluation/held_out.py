@@ -28,32 +28,25 @@ def load_held_out(
         ImageError: an image can't be read; where bad images are skipped, none of a domain's can.
     """
     chosen: PerDomain[Sequence[int]] = sources.map(lambda source: [k for k in indices if k < len(source)])
-    loaded: PerDomain[list[Tensor]] = PerDomain([], [])
-    failures: list[ImageError] = []
-    for _, images in readable(sources, chosen, data, failures):
-        for i in Domain:
-            loaded[i].extend(images[i])
-        if at_most is not None and max(map(len, loaded)) >= at_most:
-            break
-    if failures and not all(loaded):
-        raise failures[-1]
-    return loaded.map(lambda images: stack(images, data))
+    loaded = [images for _, images in readable(sources, chosen, data, at_most)]
+    return PerDomain.of(lambda i: stack([image for images in loaded for image in images[i]], data))
 
 
 def readable(
-    sources: PerDomain[ImageSource], chosen: PerDomain[Sequence[int]], data: DataConfig, failures: list[ImageError]
+    sources: PerDomain[ImageSource], chosen: PerDomain[Sequence[int]], data: DataConfig, at_most: int | None = None
 ) -> Iterator[tuple[int, PerDomain[list[Tensor]]]]:
-    """Yield k and the k-th chosen image of each domain, in a list that is empty for a domain with fewer images.
+    """Yield the first `at_most` k whose images can be read, and the k-th chosen image of each domain.
 
-    Where bad images are skipped, they are logged and appended to `failures`.
+    The images come in lists, of which one is empty where that domain has fewer images.
 
     Raises:
-        ImageError: an image can't be read, and `data.on_bad_image` is "stop".
+        ImageError: an image can't be read; where bad images are skipped, none of a domain's can.
     """
 
     def load(i: Domain, k: int) -> list[Tensor]:
         return [held_out_image(sources[i], index, data) for index in chosen[i][k : k + 1]]
 
+    failure, unseen, count = None, set(Domain), 0
     for k in range(max(chosen.map(len))):
         try:
             images = PerDomain(load(Domain.A, k), load(Domain.B, k))
@@ -61,9 +54,15 @@ def readable(
             if data.on_bad_image == "stop":
                 raise
             log.warning("%s; skipped", error)
-            failures.append(error)
-        else:
-            yield k, images
+            failure = error
+            continue
+        yield k, images
+        unseen -= {i for i in Domain if images[i]}
+        count += 1
+        if count == at_most:
+            break
+    if failure and unseen:
+        raise failure
 
 
 def stack(images: list[Tensor], data: DataConfig) -> Tensor:

@@ -37,10 +37,6 @@ class Row(NamedTuple):
     factor: int = 1
     decimals: int = 1
 
-    def text(self, value: float | None) -> str:
-        """Format a value in the row's unit; empty for None."""
-        return "" if value is None else f"{value * self.factor:.{self.decimals}f}"
-
 
 ROWS = {
     "kid": Row("KID x 1000, {features}", "lower"),
@@ -65,29 +61,38 @@ def table(metrics: Metrics, names: PerDomain[str], features: str | None = "Lite0
         names: the user's names of the domains.
         features: name of the features behind KID, FID and feature_distance.
     """
-    blocks = [_block(metrics[i.direction], f"{names[i]} to {names[i.other]}", features) for i in Domain]
-    return "\n".join([*blocks, *_legend(metrics)])
+    lines = []
+    for i in Domain:
+        groups = metrics[i.direction]
+        lines.append(f"{names[i]} to {names[i.other]}, {describe_counts(groups)}")
+        for label, better, *cells in [["", "better", *GROUPS], *table_rows(groups, features)]:
+            lines.append(f"  {label:<34}{better:<9}{''.join(f'{cell:>13}' for cell in cells)}".rstrip())
+    return "\n".join(lines + _legend(metrics))
 
 
-def _block(groups: dict[str, dict[str, float | None]], direction: str, features: str | None) -> str:
-    images, reference = (f"{groups['translated'][name]:,.0f}" for name in COUNTS)
-    lines = [
-        f"{direction}, {images} images vs. {reference} real",
-        f"  {'':<34}{'better':<9}" + "".join(f"{group:>13}" for group in GROUPS),
-    ]
+def describe_counts(groups: dict[str, dict[str, float | None]]) -> str:
+    """Say how many images KID and FID compare."""
+    return "{:,.0f} images vs. {:,.0f} real".format(*(groups["translated"][name] or 0 for name in COUNTS))
+
+
+def table_rows(groups: dict[str, dict[str, float | None]], features: str | None) -> list[list[str]]:
+    """Return the rows of one direction: the label, "higher", "lower" or "as real", and the value of each group.
+
+    A metric that no group has is left out; the value of a group without it is empty.
+    """
+    rows = []
     for name, row in ROWS.items():
         values = [groups[group][name] for group in GROUPS]
         if any(value is not None for value in values):
-            cells = "".join(f"{row.text(value):>13}" for value in values)
-            lines.append(f"  {row.label.format(features=features):<34}{row.better:<9}{cells}")
-        if name == "kid" and values[0] is not None:
-            intervals = "".join(f"{interval_text(groups[group]):>13}" for group in GROUPS)
-            lines.append(f"  {'  95 % bootstrap interval':<43}{intervals}")
-    return "\n".join(line.rstrip() for line in lines)
+            cells = ["" if value is None else f"{value * row.factor:.{row.decimals}f}" for value in values]
+            rows.append([row.label.format(features=features), row.better, *cells])
+        intervals = [_interval(groups[group]) for group in GROUPS]
+        if name == "kid" and any(intervals):
+            rows.append(["  95 % bootstrap interval", "", *intervals])
+    return rows
 
 
-def interval_text(group: dict[str, float | None]) -> str:
-    """Format KID's interval; empty where there is none."""
+def _interval(group: dict[str, float | None]) -> str:
     low, high = group["kid_low"], group["kid_high"]
     return "" if low is None or high is None else f"{low:.0f} to {high:.0f}"
 

@@ -11,21 +11,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.image.kid import poly_kernel
 
 SSIM_WINDOW = 11
 """Side of SSIM's window in pixels; smaller images have no SSIM."""
-_MAX_PSNR = 100.0
-_THUMBNAIL = 8
 
 
 def quantize(images: Tensor) -> Tensor:
-    """Round to what an 8-bit file would hold; still in [-1, 1]."""
+    """Round to the 256 levels of an 8-bit file; still in [-1, 1]."""
     return _levels(images) / 127.5 - 1
 
 
 def thumbnails(images: Tensor) -> Tensor:
     """Average to (n, 3, 8, 8): layout and colours without detail."""
-    return functional.adaptive_avg_pool2d(images.float(), _THUMBNAIL)
+    return functional.adaptive_avg_pool2d(images.float(), 8)
 
 
 # Aligned pairs
@@ -33,10 +32,9 @@ def thumbnails(images: Tensor) -> Tensor:
 
 def psnr(images: Tensor, targets: Tensor) -> Tensor:
     """PSNR in dB; identical images count as 100."""
-    values = peak_signal_noise_ratio(
-        _levels(images), _levels(targets), data_range=255.0, dim=(1, 2, 3), reduction="none"
-    )
-    return values.clamp(max=_MAX_PSNR)
+    levels = _levels(images), _levels(targets)
+    values = peak_signal_noise_ratio(*levels, data_range=255.0, dim=(1, 2, 3), reduction="none")
+    return values.clamp(max=100)
 
 
 def ssim(images: Tensor, targets: Tensor) -> Tensor:
@@ -99,43 +97,30 @@ def kid(features: Tensor, reference: Tensor) -> float:
     return float(_weighted_kid(features, reference, *ones))
 
 
-def kid_interval(
-    features: Tensor, reference: Tensor, resamples: int = 1000, level: float = 0.95
-) -> tuple[float, float]:
+def kid_interval(features: Tensor, reference: Tensor, resamples: int = 1000, level: float = 0.95) -> list[float]:
     """Bootstrap interval of `kid`: resamples both sets with replacement, from a fixed seed.
 
     An image drawn twice is not compared with itself, which would pull the resampled sets apart.
     """
     generator = torch.Generator().manual_seed(0)
-    weights = [_bootstrap_counts(len(z), resamples, generator) for z in (features, reference)]
-    kids = _weighted_kid(features, reference, *weights)
+    draws = [torch.randint(len(z), (resamples, len(z)), generator=generator) for z in (features, reference)]
+    occurrences = [torch.stack([row.bincount(minlength=len(row)) for row in draw]).double() for draw in draws]
+    kids = _weighted_kid(features, reference, *occurrences)
     tail = (1 - level) / 2
-    low, high = kids.nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return low, high
-
-
-def _bootstrap_counts(count: int, resamples: int, generator: torch.Generator) -> Tensor:
-    """(resamples, count): how often each of `count` items occurs in as many draws."""
-    drawn = torch.randint(count, (resamples, count), generator=generator)
-    ones = torch.ones(resamples, count, dtype=torch.float64)
-    return torch.zeros_like(ones).scatter_add_(1, drawn, ones)
+    return kids.nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
 
 
 def _weighted_kid(features: Tensor, reference: Tensor, p: Tensor, q: Tensor) -> Tensor:
     """(r,): KIDs in which image k of the two sets counts p[:, k] and q[:, k] times."""
     x, y = features.double(), reference.double()
-    between = (p @ _kernel(x, y) * q).sum(dim=1) / (p.sum(dim=1) * q.sum(dim=1))
+    between = (p @ poly_kernel(x, y) * q).sum(dim=1) / (p.sum(dim=1) * q.sum(dim=1))
     return 1000 * (_mean_kernel_within(x, p) + _mean_kernel_within(y, q) - 2 * between)
 
 
 def _mean_kernel_within(x: Tensor, weights: Tensor) -> Tensor:
     """(r,): the mean kernel over pairs of different images of one set."""
-    total = (weights @ _kernel(x, x).fill_diagonal_(0) * weights).sum(dim=1)
+    total = (weights @ poly_kernel(x, x).fill_diagonal_(0) * weights).sum(dim=1)
     return total / (weights.sum(dim=1) ** 2 - (weights**2).sum(dim=1))
-
-
-def _kernel(x: Tensor, y: Tensor) -> Tensor:
-    return (x @ y.T / x.shape[1] + 1) ** 3
 
 
 def fid(features: Tensor, reference: Tensor) -> float:
@@ -152,8 +137,7 @@ def fid(features: Tensor, reference: Tensor) -> float:
 
 
 def _covariance_root(x: Tensor) -> Tensor:
-    centred = (x - x.mean(dim=0)) / (len(x) - 1) ** 0.5
-    root: Tensor = torch.linalg.qr(centred, mode="r").R
+    root: Tensor = torch.linalg.qr((x - x.mean(dim=0)) / (len(x) - 1) ** 0.5, mode="r").R
     return root
 
 

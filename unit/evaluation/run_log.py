@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,8 +20,8 @@ START, END = "START", "END"
 _TAIL_BYTES = 16_000_000
 """How much of the end of run.log is read: at a line every 30 s, months."""
 _MAX_CHARACTERS = 1000
-"""Of a line; the rest is cut off."""
-_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d) ([A-Z]+) (?:step (\d{1,18}): )?(.*)")
+"""The length of a line from which it is cut off."""
+_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d) (START|END) (?:step (\d{1,18}): )?(.*)")
 
 
 def logged(path: Path) -> Iterator[tuple[int, str]]:
@@ -39,11 +40,9 @@ def logged(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def format_lines(kind: str, text: str) -> bytes:
-    """The lines of run.log for a message: each with the time and the kind, so that no text is taken for another line.
+    """Format a message of one or more lines for run.log, each with the time and the kind, so that none can be forged.
 
-    Args:
-        kind: `START`, `END` or the name of a logging level.
-        text: of one line or several.
+    `kind` is `START`, `END` or the name of a logging level.
     """
     time = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     return "".join(f"{time} {kind} {escape(line)}\n" for line in text.splitlines() or [""]).encode()
@@ -51,13 +50,13 @@ def format_lines(kind: str, text: str) -> bytes:
 
 @dataclass(frozen=True)
 class RunEnding:
-    """How one part of a run, from a start of the program to its end, ended."""
+    """How a part of a run ended, from a start of the program to its end."""
 
     started: datetime
     ended: datetime | None = None
-    """None: no end is recorded, as when it was killed, or is still running"""
+    """None: no end is recorded; it was killed, or is still running"""
     step: int | None = None
-    """the step it ended at"""
+    """the step at which it ended"""
     reason: str = ""
     """finished, the name of a signal, or the error"""
 
@@ -68,26 +67,24 @@ class RunEnding:
 
 
 def read_run_endings(run: Path) -> list[RunEnding]:
-    """How the parts of a run ended, oldest first; empty where there is no readable run.log."""
+    """Read how the parts of a run ended, oldest first; empty where run.log is missing or can't be read."""
     endings: list[RunEnding] = []
     for line in last_lines(run, None):
         match = _LINE.fullmatch(line)
-        if not match or match[2] not in (START, END):
+        if not match:
             continue
-        try:
+        with suppress(ValueError):  # no such date
             time = datetime.fromisoformat(match[1])
-        except ValueError:
-            continue
-        if match[2] == START:
-            endings.append(RunEnding(time))
-        elif match[3]:
-            started = endings.pop().started if endings else time  # which is no longer in the file's end
-            endings.append(RunEnding(started, time, int(match[3]), match[4]))
+            if match[2] == START:
+                endings.append(RunEnding(time))
+            elif match[3]:
+                started = endings.pop().started if endings else time  # its start is no longer in the file's end
+                endings.append(RunEnding(started, time, int(match[3]), match[4]))
     return endings
 
 
 def last_lines(run: Path, count: int | None = 20) -> list[str]:
-    """The last `count` lines of a run's run.log (None: of its last 16 MB), escaped; empty where it can't be read."""
+    """Return the last `count` lines of run.log (None: of its last 16 MB), escaped; empty where it can't be read."""
     path = run / RUN_LOG_FILE
     try:
         if not path.is_file():  # a pipe would be waited for

@@ -15,8 +15,7 @@ import torch
 from unit.config import Config
 from unit.data.bad_images import BadImages
 from unit.devices import describe, peak_memory, synchronize, total_memory
-from unit.evaluation.evaluate import sample_grids
-from unit.evaluation.grids import in_column
+from unit.evaluation.grids import in_column, sample_grids
 from unit.images import to_image
 from unit.model.networks import parameter_count
 from unit.training.distributed import init_distributed

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from unit.config_file import to_yaml
 from unit.domains import Domain, PerDomain
-from unit.evaluation.evaluate import Evaluator, Metrics, sample_grids
+from unit.evaluation.evaluate import Evaluator
 from unit.evaluation.features import features_if_installed
-from unit.evaluation.metric_table import COUNTS
+from unit.evaluation.grids import sample_grids
+from unit.evaluation.metric_table import COUNTS, Metrics
 from unit.evaluation.report.write import report_unless_it_fails
 from unit.evaluation.run_log import logged
 from unit.model.objective import total

@@ -19,7 +19,7 @@ from unit.data.bad_images import BadImages
 from unit.devices import describe
 from unit.domains import PerDomain
 from unit.errors import ImageError, UserError
-from unit.evaluation.evaluate import Metrics
+from unit.evaluation.metric_table import Metrics
 from unit.evaluation.run_log import read_run_endings
 from unit.training.checkpoint import copy_to_cpu
 from unit.training.distributed import init_distributed, restarted_by_torchrun

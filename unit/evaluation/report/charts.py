@@ -1,11 +1,10 @@
-"""The curves of metrics.jsonl as charts: which of them share axes, and their coordinates for the macro `chart`."""
+"""The curves of metrics.jsonl as charts: those that share axes, and their coordinates for the macro `chart`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ _ACRONYMS = ("fid", "gb", "gpu", "kid", "kl", "psnr", "ssim")
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart."""
+    """A curve of a chart."""
 
     label: str
     steps: NDArray[Any]
@@ -66,47 +65,22 @@ class Curve:
         return len(self.values) >= 80 and bool((slopes[:-1] * slopes[1:] < 0).sum() > len(self.values) / 4)
 
 
-@dataclass(frozen=True)
-class Chart:
-    """Curves on shared axes."""
-
-    title: str
-    curves: list[Curve]
-
-    @property
-    def steps(self) -> NDArray[Any]:
-        """The steps of all curves."""
-        return np.concatenate([curve.steps for curve in self.curves])
-
-    @property
-    def values(self) -> NDArray[Any]:
-        """The values of all curves."""
-        return np.concatenate([curve.values for curve in self.curves])
-
-    @property
-    def logarithmic(self) -> bool:
-        """True if the values span a wide ratio."""
-        low, high = self.values.min(), self.values.max()
-        return bool(low > 0 and high / low >= _LOGARITHMIC)
-
-
-def charts(log: Mapping[str, Mapping[int, float]], names: PerDomain[str]) -> list[Chart]:
-    """Group a log (tag → step → value) into charts, the losses first; alarms are displayed as text elsewhere."""
-
-    def curve(tag: str) -> Curve:
-        stem, owner = _split(tag, names)
-        label = _words(stem.rpartition("/")[2]) + (f", {owner}" if owner else "")
-        return Curve(label, np.array(list(log[tag])), np.array(list(log[tag].values())))
+def charts(log: Mapping[str, Mapping[int, float]], names: PerDomain[str]) -> dict[str, list[Curve]]:
+    """Group a log (tag → step → value) into charts by title, the losses first; alarms are text elsewhere."""
+    ranks = [*_TITLES, *_PREFIXES]
 
     def order(tag: str) -> tuple[int, str, str]:
-        stem, prefix = _split(tag, names)[0], tag.partition("/")[0]
-        if stem in _TITLES:
-            return list(_TITLES).index(stem), stem, tag
-        return len(_TITLES) + [*_PREFIXES, prefix].index(prefix), stem, tag
+        stem = _split(tag, names)[0]
+        key = stem if stem in _TITLES else tag.partition("/")[0]
+        return ranks.index(key) if key in ranks else len(ranks), stem, tag
 
-    tags = sorted((tag for tag, points in log.items() if points and not tag.startswith("alarm/")), key=order)
-    grouped = groupby(tags, key=lambda tag: _title(_split(tag, names)[0]))
-    return [Chart(title, [curve(tag) for tag in members]) for title, members in grouped]
+    by_title: dict[str, list[Curve]] = {}
+    for tag in sorted((tag for tag, points in log.items() if points and not tag.startswith("alarm/")), key=order):
+        stem, owner = _split(tag, names)
+        label = _words(stem.rpartition("/")[2]) + (f", {owner}" if owner else "")
+        curve = Curve(label, np.array(list(log[tag])), np.array(list(log[tag].values())))
+        by_title.setdefault(_title(stem), []).append(curve)
+    return by_title
 
 
 def _title(stem: str) -> str:
@@ -129,8 +103,6 @@ def _words(name: str) -> str:
     return " ".join(word.upper() if word in _ACRONYMS else word for word in name.split("_"))
 
 
-# Coordinates
-
 LEFT, RIGHT, TOP, BOTTOM = 52, 432, 10, 204
 """The plot's box; page.html's viewBox is 440 x 230."""
 _COLORS = 6
@@ -138,52 +110,61 @@ _COLORS = 6
 
 
 class Axis:
-    """Maps values to pixels from `start` to `end`."""
+    """Maps values to pixels from `start` to `end`; positive values that span a wide ratio logarithmically."""
 
-    def __init__(self, low: float, high: float, start: float, end: float, logarithmic: bool = False) -> None:
-        self.logarithmic, self.start, self.end = logarithmic, start, end
-        self.low, self.high = (math.log10(low), math.log10(high)) if logarithmic else (low, high)
-        if self.low == self.high:
-            margin = 0.5 if logarithmic else abs(low) / 10 or 1.0
+    def __init__(self, values: NDArray[Any], start: float, end: float, may_be_logarithmic: bool = False) -> None:
+        self.start, self.end = start, end
+        self.low, self.high = float(values.min()), float(values.max())
+        self.logarithmic = may_be_logarithmic and self.low > 0 and self.high / self.low >= _LOGARITHMIC
+        if self.logarithmic:
+            self.low, self.high = math.log10(self.low), math.log10(self.high)
+        elif self.low == self.high:
+            margin = abs(self.low) / 10 or 1.0
             self.low, self.high = self.low - margin, self.high + margin
 
-    def __call__(self, value: float) -> float:
-        """Map a value to its pixel."""
-        position = math.log10(value) if self.logarithmic else value
-        return self.start + (position - self.low) / (self.high - self.low) * (self.end - self.start)
+    def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Map values to their pixels."""
+        positions = np.log10(values) if self.logarithmic else values
+        return self.start + (positions - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def __str__(self) -> str:
         """Format for script.js, which maps pixels back to values."""
         return f"{self.start} {self.end} {self.low:.9g} {self.high:.9g}"
 
-    def ticks(self, about: int) -> list[float]:
+    def ticks(self, about: int) -> NDArray[Any]:
         """Choose about this many round values."""
         if self.logarithmic:
-            decades = range(math.floor(self.low), math.ceil(self.high) + 1)
             factors = (1, 2, 5) if self.high - self.low < 2 else (1,)
-            values = [factor * 10.0**decade for decade in decades for factor in factors]
-            inside = [value for value in values if self.low - 1e-9 <= math.log10(value) <= self.high + 1e-9]
-            return inside[:: -(-len(inside) // (about + 2))] if inside else []
+            decades = 10.0 ** np.arange(math.floor(self.low), math.ceil(self.high) + 1)
+            values = np.outer(decades, factors).flatten()
+            inside = values[(np.log10(values) >= self.low - 1e-9) & (np.log10(values) <= self.high + 1e-9)]
+            return inside[:: -(-len(inside) // (about + 2))]
         wanted = (self.high - self.low) / about
         magnitude = 10.0 ** math.floor(math.log10(wanted))
         step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= wanted * 0.999)
-        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [k * step for k in range(first, last + 1)]
+        return step * np.arange(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)
 
 
-def draw(chart: Chart) -> dict[str, Any]:
+def draw(title: str, curves: Sequence[Curve]) -> dict[str, Any]:
     """Lay out a chart: the arguments of the macro."""
-    x = Axis(float(chart.steps.min()), float(chart.steps.max()), LEFT, RIGHT)
-    y = Axis(float(chart.values.min()), float(chart.values.max()), BOTTOM - 4, TOP + 4, chart.logarithmic)
-    colored = [(f"c{k % _COLORS}", curve) for k, curve in enumerate(chart.curves)]
+    x = Axis(np.concatenate([curve.steps for curve in curves]), LEFT, RIGHT)
+    y = Axis(np.concatenate([curve.values for curve in curves]), BOTTOM - 4, TOP + 4, may_be_logarithmic=True)
+    x_ticks, y_ticks, lines, legend = x.ticks(5), y.ticks(4), [], []
+    x_ticks = x_ticks[x_ticks == np.round(x_ticks)]
+    for k, curve in enumerate(curves):
+        color = f"c{k % _COLORS}"
+        legend.append((color, curve.label, number(curve.values[-1])))
+        for kind, line in _lines(curve):
+            points = zip(x(line.steps), y(line.values), strict=True)
+            lines.append((f"{kind} {color}", " ".join(f"{left:.1f},{top:.1f}" for left, top in points)))
     return {
-        "title": chart.title,
+        "title": title,
         "x": x,
         "y": y,
-        "x_ticks": [(x(value), short(int(value))) for value in x.ticks(5) if value == int(value)],
-        "y_ticks": [(y(value), number(value)) for value in y.ticks(4)],
-        "lines": [(f"{kind} {color}", _path(line, x, y)) for color, curve in colored for kind, line in _lines(curve)],
-        "legend": [(color, curve.label, number(float(curve.values[-1]))) for color, curve in colored],
+        "x_ticks": [(x(step), short(int(step))) for step in x_ticks],
+        "y_ticks": [(y(value), number(value)) for value in y_ticks],
+        "lines": lines,
+        "legend": legend,
     }
 
 
@@ -196,10 +177,6 @@ def _lines(curve: Curve) -> list[tuple[str, Curve]]:
     return [("rough", curve.thinned()), ("line", curve.smoothed().thinned())]
 
 
-def _path(curve: Curve, x: Axis, y: Axis) -> str:
-    return " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in zip(curve.steps, curve.values, strict=True))
-
-
 def number(value: float) -> str:
     """Format three significant digits, without an exponent where that is short."""
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}" if abs(value) < 1e7 else f"{value:.2e}"
@@ -207,7 +184,6 @@ def number(value: float) -> str:
 
 def short(step: int) -> str:
     """Abbreviate a step for an axis: 500, 20k, 1.5M."""
-    for unit, letter in ((1_000_000, "M"), (1_000, "k")):
-        if step >= unit:
-            return f"{step / unit:g}{letter}"
-    return str(step)
+    if step >= 1_000_000:
+        return f"{step / 1_000_000:g}M"
+    return f"{step / 1000:g}k" if step >= 1000 else str(step)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple
 
 from PIL import Image
 from torch import Tensor
@@ -23,26 +23,23 @@ from unit.evaluation.report.run import Run
 from unit.images import read_image, to_image
 from unit.translation.translator import MODEL_FILE
 
-T = TypeVar("T")
-
 _QUALITY = 85
 _MAX_FRAMES = 40
 _MAX_FRAME_CHARACTERS = 7_000_000
-"""Of all frames together, in base64."""
+"""The length of all frames together, in base64."""
 _FRAME_SIDE = 1200
 _MAX_RATED = 500
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Rated:
-    """A held-out image, and how good its translation is."""
+    """How good the translation of a held-out image is."""
 
-    index: int
     score: float
+    index: int
 
 
-@dataclass(frozen=True)
-class Embedded:
+class Embedded(NamedTuple):
     """The attributes of an <img> that contains its image."""
 
     src: str
@@ -64,33 +61,32 @@ def embed(image: Image.Image, alt: str, max_side: int = 256, title: str = "") ->
 # The sample grids that training drew
 
 
-def sample_steps(run: Path) -> list[tuple[int, Path]]:
-    """List (step, file) of the sample grids by step."""
-    files: list[Path] = []
-    with suppress(OSError):
-        files = list((run / "samples").iterdir())
+def frames(run: Path) -> tuple[list[tuple[int, Embedded]], int]:
+    """Embed the first, the last and evenly spaced sample grids in between, about 5 MB of them at most.
+
+    Returns:
+        (step, image) by step, and the number of grids in the run.
+    """
+    files = (run / "samples").glob("step-*.png")
     matches = [(re.fullmatch(r"step-(\d{1,18})\.png", file.name, re.ASCII), file) for file in files]
-    return sorted((int(match[1]), file) for match, file in matches if match)
+    grids = sorted((int(match[1]), file) for match, file in matches if match)
+    size = next((len(frame.src) for _, frame in _frames(grids[::-1])), 1)
+    chosen = evenly_spaced(grids, max(2, min(_MAX_FRAMES, _MAX_FRAME_CHARACTERS // size)))
+    return list(_frames(chosen)), len(grids)
 
 
-def frames(steps: list[tuple[int, Path]]) -> list[tuple[int, Embedded]]:
-    """Embed the first, the last and evenly spaced sample grids in between, about 5 MB of them at most."""
-    size = next((len(frame.src) for _, frame in _frames(steps[::-1])), 1)
-    return list(_frames(evenly_spaced(steps, max(2, min(_MAX_FRAMES, _MAX_FRAME_CHARACTERS // size)))))
-
-
-def _frames(steps: list[tuple[int, Path]]) -> Iterator[tuple[int, Embedded]]:
+def _frames(grids: list[tuple[int, Path]]) -> Iterator[tuple[int, Embedded]]:
     """Embed those that are readable: the last may be half written."""
-    for step, path in steps:
+    for step, path in grids:
         with suppress(ImageError):
             yield step, embed(read_image(path), f"samples of step {step:,}", _FRAME_SIDE)
 
 
-def evenly_spaced(items: list[T], count: int) -> list[T]:
-    """Choose at most `count` items, at least two, with the first and the last among them."""
-    if len(items) <= count:
-        return items
-    return [items[k * (len(items) - 1) // (count - 1)] for k in range(count)]
+def evenly_spaced(grids: list[tuple[int, Path]], count: int) -> list[tuple[int, Path]]:
+    """Choose at most `count` grids, at least two, with the first and the last among them."""
+    if len(grids) <= count:
+        return grids
+    return [grids[k * (len(grids) - 1) // (count - 1)] for k in range(count)]
 
 
 # The held-out images
@@ -104,14 +100,11 @@ def rate(run: Run) -> PerDomain[list[Rated]]:
     test = run.datasets.test
     indices = test.images.map(lambda source: range(0, len(source), -(-len(source) // _MAX_RATED)))
     rated: PerDomain[list[Rated]] = PerDomain([], [])
-    failures: list[ImageError] = []
-    for k, images in readable(test.images, PerDomain(*indices), run.data, failures):
+    for k, images in readable(test.images, PerDomain(*indices), run.data):
         for i in Domain:
             for image in images[i]:
                 truth = images[i.other][0] if test.paired else None
-                rated[i].append(Rated(indices[i][k], _score(run, i, image, truth)))
-    if failures and not all(rated):
-        raise failures[-1]
+                rated[i].append(Rated(_score(run, i, image, truth), indices[i][k]))
     return rated
 
 
@@ -138,7 +131,7 @@ def _translate(run: Run, i: Domain, image: Tensor) -> Tensor:
 
 def worst_and_best(ratings: list[Rated], count: int) -> tuple[list[Rated], list[Rated]]:
     """Choose at most `count` from either end, the most extreme first; none is in both."""
-    ordered = sorted(ratings, key=lambda rating: (rating.score, rating.index))
+    ordered = sorted(ratings)
     count = min(count, len(ordered) // 2)
     return ordered[:count], ordered[::-1][:count]
 

@@ -34,13 +34,8 @@ class Run:
     def __init__(self, path: Path, device: str = "auto", precision: str = "auto") -> None:
         if not any(os.path.exists(path / part) for part in _PARTS):  # noqa: PTH110 - Path.exists raises for some names
             raise ConfigError(f"{escape(path)}: not a run directory; give the one that training wrote (--out)")
-        self.path = path
+        self.path, self.name = path, path.resolve().name
         self._device, self._precision = device, precision
-
-    @property
-    def name(self) -> str:
-        """The directory's own name, however its path was written."""
-        return self.path.resolve().name
 
     @cached_property
     def translator(self) -> Translator:
@@ -60,7 +55,7 @@ class Run:
 
     @property
     def data(self) -> DataConfig:
-        """How to read held-out images: unreadable ones are skipped, whatever training did."""
+        """How to read held-out images: unreadable ones are skipped, even if they would stop training."""
         return replace(self.config.data, on_bad_image="skip")
 
     @cached_property
@@ -69,10 +64,9 @@ class Run:
         file = self.path / "environment.json"
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise UserError(f"{escape(file)}: is missing") from error
         except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{escape(file)}: can't be read") from error
+            reason = "is missing" if isinstance(error, FileNotFoundError) else "can't be read"
+            raise UserError(f"{escape(file)}: {reason}") from error
         if not isinstance(content, dict):
             raise UserError(f"{escape(file)}: not a JSON object")
         return content
@@ -93,11 +87,6 @@ class Run:
                 if tag != "step" and isinstance(value, int | float) and abs(value) <= _MAX_VALUE:  # False for NaN
                     curves.setdefault(tag, {})[step] = float(value)
         return {tag: dict(sorted(points.items())) for tag, points in curves.items()}
-
-    @property
-    def logged_step(self) -> int:
-        """The last step in the log."""
-        return max((next(reversed(points)) for points in self.log.values()), default=0)
 
     @cached_property
     def names(self) -> PerDomain[str]:

@@ -1,8 +1,10 @@
-"""What a report says: for each section the arguments of its macro in page.html."""
+"""The contents of a report: for each section, the arguments of its macro in page.html."""
 
 from __future__ import annotations
 
 import json
+import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,72 +14,56 @@ from unit.domains import Domain, PerDomain
 from unit.errors import ImageError, UserError
 from unit.evaluation.evaluate import Evaluator
 from unit.evaluation.features import features_if_installed
-from unit.evaluation.metric_table import COUNTS, GROUPS, ROWS, Metrics, interval_text
+from unit.evaluation.held_out import readable
+from unit.evaluation.metric_table import GROUPS, Metrics, describe_counts, table_rows
 from unit.evaluation.report.charts import charts, draw
-from unit.evaluation.report.images import (
-    Embedded,
-    Rated,
-    frames,
-    heads,
-    sample_steps,
-    score_name,
-    side_by_side,
-    worst_and_best,
-)
+from unit.evaluation.report.images import Rated, frames, heads, rate, score_name, side_by_side, worst_and_best
 from unit.evaluation.report.run import Run
+from unit.evaluation.run_log import RunEnding, last_lines, read_run_endings
 from unit.image_source import ImageSource
 from unit.images import read_header
 
 _SHEET_ROWS = 8
 _EXTREMES = 12
 _MAX_HEADERS = 200
+_MAX_PARTS, _LOG_LINES = 20, 10
 
 
 def introduction(run: Run) -> dict[str, Any]:
     """The names, how far the run came, and its alarms."""
-    error, progress = "", {}
     try:
         progress = _progress(run)
-    except UserError as reason:
-        error = str(reason)
-    return {"names": run.names, "run": run.name, "error": error, "progress": progress, "alarms": _alarms(run)}
+    except UserError as error:
+        progress = str(error)
+    return {"names": run.names, "run": run.name, "progress": progress, "alarms": _alarms(run)}
 
 
-def _progress(run: Run) -> dict[str, Any]:
-    train = run.config.train
-    step, written = run.logged_step, None
-    try:
+def _progress(run: Run) -> str:
+    train, written = run.config.train, None
+    step = max((max(points) for points in run.log.values()), default=0)
+    with suppress(UserError):
         written = run.translator.step
         step = max(step, written)
-    except UserError:
-        pass
     if step >= train.steps:
         ending = "finished"
     elif written != step:
         ending = "still training, or interrupted"
     else:
         ending = "stopped there" + (f" (train.max_minutes is {train.max_minutes:g})" if train.max_minutes else "")
-    device = run.fact("device")
-    return {
-        "step": step,
-        "steps": train.steps,
-        "duration": _duration(run),
-        "device": f" on {device}, {run.fact('precision')}" if device else "",
-        "ending": ending,
-    }
+    device = f" on {run.fact('device')}, {run.fact('precision')}" if run.fact("device") else ""
+    return f"{step:,} of {train.steps:,} steps{_duration(run)}{device}; {ending}"
 
 
 def _duration(run: Run) -> str:
     """Add up the time from the logged speeds."""
     ranks = run.fact("ranks")
     images = 2 * run.config.global_batch(ranks if isinstance(ranks, int) and 0 < ranks < 10**6 else 1)
-    seconds, previous = 0.0, 0
+    minutes, previous = 0.0, 0
     for step, speed in run.log.get("perf/images_per_second", {}).items():
-        seconds += (step - previous) * images / speed if speed > 0 else 0
+        minutes += (step - previous) * images / speed / 60 if speed > 0 else 0
         previous = step
-    if not seconds:
+    if not minutes:
         return ""
-    minutes = seconds / 60
     if minutes < 1.5:
         return " in about a minute" if minutes > 0.5 else " in less than a minute"
     return f" in about {minutes:,.0f} minutes" if minutes < 120 else f" in about {minutes / 60:,.1f} hours"
@@ -85,38 +71,40 @@ def _duration(run: Run) -> str:
 
 def _alarms(run: Run) -> list[tuple[str, int, int]]:
     """List the alarms that fired, with their first and last step."""
-    fired = {
-        tag.removeprefix("alarm/"): [step for step, value in points.items() if value]
-        for tag, points in run.log.items()
-        if tag.startswith("alarm/")
-    }
-    return [(name, steps[0], steps[-1]) for name, steps in fired.items() if steps]
+    alarms = []
+    for tag, points in run.log.items():
+        fired = [step for step, value in points.items() if value and tag.startswith("alarm/")]
+        if fired:
+            alarms.append((tag.removeprefix("alarm/"), fired[0], fired[-1]))
+    return alarms
 
 
-def images(run: Run, ratings: PerDomain[list[Rated]]) -> dict[str, Any]:
+def images(run: Run) -> dict[str, Any]:
     """The first held-out images and their translations."""
-    rows = PerDomain.of(lambda i: [side_by_side(run, i, rating.index, 256) for rating in ratings[i][:_SHEET_ROWS]])
+    sources = run.datasets.test.images
+    indices = sources.map(lambda source: range(len(source)))
+    first = [k for k, _ in readable(sources, PerDomain(*indices), run.data, _SHEET_ROWS)]
+    rows = PerDomain.of(lambda i: [side_by_side(run, i, k, 256) for k in first if k in indices[i]])
     return {"directions": [(heads(run, i), rows[i]) for i in Domain]}
 
 
-def extremes(run: Run, ratings: PerDomain[list[Rated]]) -> dict[str, Any]:
+def extremes(run: Run) -> dict[str, Any]:
     """The worst and the best translations."""
-    score, (a, b) = score_name(run), (f"{len(ratings[i]):,} from {run.names[i]}" for i in Domain)
-    paired = run.datasets.test.paired
-    compared = "of the translation and the real image of the same scene" if paired else "of the cycle and the input"
+    test, ratings, score = run.datasets.test, rate(run), score_name(run)
+    counts = " and ".join(f"{len(ratings[i]):,} from {run.names[i]}" for i in Domain)
+    compared = "the translation and the real image of the same scene" if test.paired else "the cycle and the input"
 
-    def card(i: Domain, rating: Rated) -> tuple[str, str, list[Embedded]]:
-        value = f"{rating.score:.3f}" if score == "SSIM" else f"{rating.score:.1f}"
-        return value, run.datasets.test.images[i].name(rating.index), side_by_side(run, i, rating.index, 160)
+    digits = 3 if score == "SSIM" else 1
 
-    def groups(i: Domain) -> list[tuple[str, list[Any]]]:
-        both = zip(("Worst", "Best"), worst_and_best(ratings[i], _EXTREMES), strict=True)
-        return [(label, [card(i, rating) for rating in chosen]) for label, chosen in both]
+    def cards(i: Domain, chosen: list[Rated]) -> list[Any]:
+        return [(f"{rating.score:.{digits}f}", side_by_side(run, i, rating.index, 160)) for rating in chosen]
 
-    return {
-        "explanation": f"The worst and the best of {a} and {b}, by the {score} {compared}.",
-        "directions": [(_direction(run, i), groups(i)) for i in Domain],
-    }
+    directions = []
+    for i in Domain:
+        worst, best = worst_and_best(ratings[i], _EXTREMES)
+        directions.append((_direction(run, i), [("Worst", cards(i, worst)), ("Best", cards(i, best))]))
+    explanation = f"The worst and the best of {counts}, by the {score} of {compared}."
+    return {"explanation": explanation, "directions": directions}
 
 
 def _direction(run: Run, i: Domain) -> str:
@@ -129,27 +117,14 @@ def metrics(run: Run, measured: Metrics | None, features: str | None) -> dict[st
         extract = features_if_installed(run.translator.device)
         features = extract.name if extract else None
         measured = Evaluator(run.datasets.test, run.data, extract).metrics(run.translator)
-    directions = []
-    for i in Domain:
-        groups = [measured[i.direction][group] for group in GROUPS]
-        rows = [
-            (
-                row.label.format(features=features),
-                row.better,
-                [(row.text(group[name]), interval_text(group) if name == "kid" else "") for group in groups],
-            )
-            for name, row in ROWS.items()
-            if any(group[name] is not None for group in groups)
-        ]
-        counts = "{:,.0f} images vs. {:,.0f} real".format(*(groups[0][name] or 0 for name in COUNTS))
-        counts += ", and below KID its 95 % bootstrap interval" if groups[0]["kid"] is not None else ""
-        directions.append((_direction(run, i), counts, GROUPS, rows))
-    return {"directions": directions}
+    tables = {i: measured[i.direction] for i in Domain}
+    directions = [(_direction(run, i), describe_counts(tables[i]), table_rows(tables[i], features)) for i in Domain]
+    return {"columns": GROUPS, "directions": directions}
 
 
 def curves(run: Run) -> dict[str, Any]:
     """All curves of metrics.jsonl."""
-    drawings = [draw(chart) for chart in charts(run.log, run.names)]
+    drawings = [draw(title, curves) for title, curves in charts(run.log, run.names).items()]
     if not drawings:
         raise UserError("metrics.jsonl has no metrics yet")
     return {"drawings": drawings}
@@ -157,16 +132,14 @@ def curves(run: Run) -> dict[str, Any]:
 
 def steps(run: Run) -> dict[str, Any]:
     """The sample grids over the steps."""
-    available = sample_steps(run.path)
-    embedded = frames(available)
+    embedded, total = frames(run.path)
     if not embedded:
         raise UserError("the run has no readable samples")
-    above, below = (_direction(run, i) for i in Domain)
-    return {"above": above, "below": below, "frames": embedded, "total": len(available)}
+    return {"directions": [_direction(run, i) for i in Domain], "frames": embedded, "total": total}
 
 
 def data(run: Run) -> dict[str, Any]:
-    """What the run was trained and is tested on."""
+    """The training and test images: how many, where from, and how large."""
     config, counts = run.config.data, [run.fact("training_images"), run.fact("test_images")]
     rows = [(run.names[i], *(_count(fact, k) for fact in counts), _place(config, i)) for k, i in enumerate(Domain)]
     crop = config.crop_size
@@ -197,19 +170,13 @@ def _sizes(name: str, source: ImageSource) -> str:
     """The smallest and the largest of some held-out files."""
     sizes = []
     for file in source.files()[:_MAX_HEADERS]:
-        try:
+        with suppress(ImageError):
             header = read_header(Path(file))
-        except ImageError:
-            continue
-        sizes.append((header.width, header.height))
+            sizes.append((header.width, header.height))
     if not sizes:
         return ""
-    low, high = (f"{width} x {height}" for width, height in (min(sizes, key=_area), max(sizes, key=_area)))
+    low, high = (f"{width} x {height}" for width, height in (min(sizes, key=math.prod), max(sizes, key=math.prod)))
     return f"{name}: files of {low}" + (f" to {high} pixels." if high != low else " pixels.")
-
-
-def _area(size: tuple[int, int]) -> int:
-    return size[0] * size[1]
 
 
 def configuration(run: Run) -> dict[str, Any]:
@@ -220,8 +187,23 @@ def configuration(run: Run) -> dict[str, Any]:
 
 
 def environment(run: Run) -> dict[str, Any]:
-    """The facts of environment.json."""
-    return {"rows": [(key.replace("_", " "), _plain(value)) for key, value in run.environment.items()]}
+    """The facts of environment.json, how each part of the run ended, and the end of its log."""
+    facts, missing = [], ""
+    try:
+        facts = [(key.replace("_", " "), _plain(value)) for key, value in run.environment.items()]
+    except UserError as error:
+        missing = str(error)
+    endings = read_run_endings(run.path)[-_MAX_PARTS:]
+    parts = [_ending(ending, is_last=ending is endings[-1]) for ending in endings]
+    return {"facts": facts, "missing": missing, "parts": parts, "lines": last_lines(run.path, _LOG_LINES)}
+
+
+def _ending(ending: RunEnding, is_last: bool) -> tuple[str, ...]:
+    started = f"{ending.started:%Y-%m-%d %H:%M}"
+    if ending.ended is None:
+        reason = "no end is recorded: still running, or killed" if is_last else "killed (no end is recorded)"
+        return started, "", "", reason
+    return started, f"{ending.ended:%Y-%m-%d %H:%M}", f"{ending.step:,}", ending.reason
 
 
 def _plain(value: object) -> str:

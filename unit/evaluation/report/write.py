@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -15,17 +14,26 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from markupsafe import escape as escape_markup
 
-from unit.domains import PerDomain
 from unit.errors import UserError, escape
 from unit.evaluation.metric_table import Metrics
 from unit.evaluation.report import sections
-from unit.evaluation.report.images import Rated, rate
 from unit.evaluation.report.run import Run
 from unit.files import atomic_write
 
 log = logging.getLogger(__name__)
 
 REPORT_FILE = "report.html"
+_TITLES = {
+    "images": "Held-out images",
+    "metrics": "Metrics",
+    "curves": "Curves",
+    "steps": "The same images over the steps",
+    "extremes": "Worst and best",
+    "data": "Data",
+    "configuration": "Configuration",
+    "environment": "Environment",
+}
+"""A function of sections.py, and the macro of page.html that renders its result → the section's heading."""
 
 
 def write_report(
@@ -35,9 +43,10 @@ def write_report(
     metrics: Metrics | None = None,
     features: str | None = None,
 ) -> Path:
-    """Write RUN/report.html atomically, and touch nothing else; a missing part is named in its section.
+    """Write the report of a run, which may still be training, and return its path.
 
-    The same run gives the same bytes; it may still be training.
+    The file is written atomically, and nothing else is touched; the same run gives the same bytes. A missing part is
+    named in its section. The page's policy allows no other style and script than its own.
 
     Args:
         folder: the run directory.
@@ -46,69 +55,40 @@ def write_report(
         metrics: of the latest model; None: they are evaluated now.
         features: name of the features behind the given metrics' KID; None: they have none.
 
-    Returns:
-        The report's path.
-
     Raises:
         ConfigError: the folder is not a run directory.
         UserError: the file can't be written.
     """
     run = Run(folder, device, precision)
-    path = folder / REPORT_FILE
-    atomic_write(path, _render(run, metrics, features))
-    return path
+    parts = [_section("introduction", run), macros().navigation(_TITLES.items())]
+    for key, title in _TITLES.items():
+        given = (metrics, features) if key == "metrics" else ()
+        parts.append(macros().section(key, title, _section(key, run, *given)))
+    style, script = (Markup(_resource(name)) for name in ("style.css", "script.js"))
+    hashes = [base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in (style, script)]
+    title = f"{' ⇄ '.join(run.names)} · {run.name}"
+    page: Markup = macros().page(title, hashes, style, script, Markup("").join(parts))
+    atomic_write(folder / REPORT_FILE, page.encode())
+    return folder / REPORT_FILE
 
 
-def report_unless_it_fails(
-    folder: Path,
-    device: str = "auto",
-    precision: str = "auto",
-    metrics: Metrics | None = None,
-    features: str | None = None,
-) -> Path | None:
+def report_unless_it_fails(folder: Path, *options: Any) -> Path | None:
     """Call `write_report` at the end of a finished run: an error is logged in one line, and None returned."""
     try:
-        return write_report(folder, device, precision, metrics, features)
-    except Exception as error:  # whatever it is, the training is not lost for it
+        return write_report(folder, *options)
+    except Exception as error:  # no error here is worth losing the training
         reason = escape(" ".join(str(error).split()))
         log.warning("%s: no report was written (%s); python -m unit report writes it", escape(folder), reason)
         return None
 
 
-def _render(run: Run, metrics: Metrics | None, features: str | None) -> bytes:
-    """Render the sections in order; one that fails says why in its place."""
-
-    @cache
-    def ratings() -> PerDomain[list[Rated]]:
-        return rate(run)
-
-    parts: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
-        "images": ("Held-out images", lambda: sections.images(run, ratings())),
-        "metrics": ("Metrics", lambda: sections.metrics(run, metrics, features)),
-        "curves": ("Curves", lambda: sections.curves(run)),
-        "steps": ("The same images over the steps", lambda: sections.steps(run)),
-        "extremes": ("Worst and best", lambda: sections.extremes(run, ratings())),
-        "data": ("Data", lambda: sections.data(run)),
-        "configuration": ("Configuration", lambda: sections.configuration(run)),
-        "environment": ("Environment", lambda: sections.environment(run)),
-    }
-    content = [
-        _or_why_not("introduction", lambda: sections.introduction(run)),
-        macros().navigation([(key, title) for key, (title, _) in parts.items()]),
-        *(macros().section(key, title, _or_why_not(key, build)) for key, (title, build) in parts.items()),
-    ]
-    return _page(f"{' ⇄ '.join(run.names)} · {run.name}", Markup("").join(content))
-
-
-def _or_why_not(key: str, build: Callable[[], dict[str, Any]]) -> Markup:
+def _section(key: str, run: Run, *given: Any) -> Markup:
+    """Render a section, or why it is unavailable."""
     try:
-        content: Markup = getattr(macros(), key)(**build())
+        content: Markup = getattr(macros(), key)(**getattr(sections, key)(run, *given))
     except UserError as error:
         content = macros().unavailable(error)
     return content
-
-
-# HTML in which whatever a user named stays text
 
 
 def text(value: object) -> Markup:
@@ -128,18 +108,3 @@ def macros() -> Any:
     )
     environment.globals["thousands"] = "{:,.0f}".format
     return environment.from_string(_resource("page.html")).module
-
-
-def _page(title: str, content: Markup) -> bytes:
-    """Render the whole file; its policy allows no other style and script than its own."""
-    style, script = (Markup(_resource(name)) for name in ("style.css", "script.js"))
-    policy = (
-        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    html: Markup = macros().page(title, policy, style, script, content)
-    return html.encode()
-
-
-def _hash(content: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
