@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from unit.config import LossConfig, ModelConfig
 from unit.domains import Domain, PerDomain
 from unit.model.networks import Autoencoders, Discriminators, Encoder, Generator
-from unit.model.objective import Microbatch, Noise, forward_pass
+from unit.model.noise import Noise
+from unit.model.objective import Microbatch, forward_pass
 from unit.seeds import seed_for
 
 SHAPE = (2, 3, 4, 4)
@@ -72,7 +73,7 @@ def discriminators() -> Discriminators:
 def make_microbatch() -> Microbatch:
     """X and its pass, as the generators' update sees them."""
     out = forward_pass(autoencoders(), X, NOISE)
-    return Microbatch(X, seeds, NOISE, out, real=X, fake=out.translation.swapped())
+    return Microbatch(X, seeds, NOISE, out, d_real=X, d_fake=out.translation.swapped())
 
 
 def seeds(purpose: str, domain: Domain, count: int = 4) -> list[int]:

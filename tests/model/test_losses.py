@@ -85,8 +85,8 @@ def test_the_table_gives_each_form_its_pair_of_losses() -> None:
     for name, (d_loss, g_loss) in expected.items():
         adversarial = ADVERSARIAL[name]
         assert adversarial.d_loss(real, fake).item() == pytest.approx(d_loss.item())
-        assert adversarial.g_loss(real if adversarial.paired else [], fake).item() == pytest.approx(g_loss.item())
-    assert [name for name, adversarial in ADVERSARIAL.items() if adversarial.paired] == ["relativistic"]
+        assert adversarial.g_loss(real if adversarial.needs_real else [], fake).item() == pytest.approx(g_loss.item())
+    assert [name for name, adversarial in ADVERSARIAL.items() if adversarial.needs_real] == ["relativistic"]
 
 
 def test_losses_of_half_precision_inputs_are_computed_in_fp32() -> None:

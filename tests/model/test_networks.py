@@ -190,7 +190,7 @@ def test_each_scale_of_a_discriminator_sees_images_at_half_the_size() -> None:
 def test_comparing_real_and_fake_in_one_batch_equals_two_forward_passes() -> None:
     discriminators = build_discriminators(ModelConfig(channels=4, discriminator_layers=2, discriminator_scales=2))
     real, fake = make_images(), make_images()
-    for together, x in zip(discriminators.compare(real, fake), (real, fake), strict=True):
+    for together, x in zip(discriminators.real_and_fake_logits(real, fake), (real, fake), strict=True):
         alone = discriminators(x)
         for i in Domain:
             for logits, expected in zip(together[i], alone[i], strict=True):

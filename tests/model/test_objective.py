@@ -26,12 +26,11 @@ from unit.domains import Domain, PerDomain
 from unit.model.extras import LossExtras
 from unit.model.losses import Logits
 from unit.model.networks import build_autoencoders, build_discriminators
-from unit.model.noise import gaussian
+from unit.model.noise import draw_noise, gaussian
 from unit.model.objective import (
     Microbatch,
     autoencoder_terms,
     discriminator_terms,
-    draw_noise,
     forward_pass,
     generator_adversarial_terms,
     total,
@@ -91,7 +90,7 @@ def test_adversarial_terms_by_hand(adversarial: str, d_a: float, d_b: float, g_a
     weights = replace(WEIGHTS, adversarial=adversarial)
     fake = forward_pass(autoencoders(), X, NOISE).translation.swapped()
     assert [value(x) for x in fake] == [28, 9]
-    d_terms = values(discriminator_terms(*discriminators().compare(X, fake), weights))
+    d_terms = values(discriminator_terms(*discriminators().real_and_fake_logits(X, fake), weights))
     assert d_terms == pytest.approx({"discriminator_a": 7 * d_a, "discriminator_b": 7 * d_b}, rel=1e-5)
     g_terms = values(generator_adversarial_terms(discriminators(), X, fake, weights))
     assert g_terms == pytest.approx({"adversarial_a": 7 * g_a, "adversarial_b": 7 * g_b}, rel=1e-5, abs=1e-5)
@@ -194,10 +193,10 @@ def test_terms_of_a_batch_are_the_means_over_its_microbatches() -> None:
         batch = Microbatch(x, lambda *key: seeds(*key)[part], draw_noise(networks, x, lambda *key: seeds(*key)[part]))
         batch.out = forward_pass(networks, x, batch.noise, lambda x: extras.perturb(x, batch.seeds))
         real, fake = extras.discriminator_inputs(x, batch.out.translation, batch.seeds)
-        batch.real, batch.fake = real, fake
+        batch.d_real, batch.d_fake = real, fake
         return (
             autoencoder_terms(batch.out, x, ALL)
-            | discriminator_terms(*d.compare(real, fake), ALL)
+            | discriminator_terms(*d.real_and_fake_logits(real, fake), ALL)
             | extras.discriminator_terms(d, real, 16)
             | generator_adversarial_terms(d, real, fake, ALL)
             | extras.generator_terms(networks, d, batch)
@@ -218,7 +217,7 @@ def test_generators_learn_from_frozen_discriminators_through_the_fake_images_onl
     d = build_discriminators(SMALL).requires_grad_(False)
     real, fake = (make_images().map(Tensor.requires_grad_) for _ in range(2))
     batch = make_microbatch()
-    batch.real, batch.fake = real, fake
+    batch.d_real, batch.d_fake = real, fake
     weights = LossConfig(adversarial=adversarial, feature_matching=1.0)
     terms = generator_adversarial_terms(d, real, fake, weights)
     terms |= LossExtras(weights, autoencoders()).generator_terms(autoencoders(), d, batch)

@@ -14,7 +14,8 @@ from tests.tiny import TINY, tiny
 from unit.config import Config
 from unit.domains import Domain, PerDomain
 from unit.model.extras.r1 import INTERVAL
-from unit.model.objective import Noise, forward_pass, translate
+from unit.model.noise import Noise
+from unit.model.objective import forward_pass, translate
 from unit.training.finite import NonFiniteError
 from unit.training.trainer import Trainer
 
@@ -228,7 +229,7 @@ def test_with_a_lambda0_of_0_discriminators_are_not_trained() -> None:
     before = copy.deepcopy(trainer.discriminators.state_dict())
     record = trainer.step(batch(0))
     assert record.discriminator == {}
-    assert record.real == record.fake == []
+    assert record.real_logits == record.fake_logits == []
     assert not {"adversarial_a", "adversarial_b"} & record.generator.keys()
     assert all(torch.equal(before[name], t) for name, t in trainer.discriminators.state_dict().items())
 
@@ -328,7 +329,7 @@ def test_microbatches_compute_what_one_batch_does(loss: dict[str, Any], grad_acc
             assert terms.keys() == expected.keys()
             for term in terms:
                 assert terms[term].item() == pytest.approx(expected[term].item(), rel=1e-8), term
-        assert len(records[0].real) == len(records[0].fake) == grad_accum_steps
+        assert len(records[0].real_logits) == len(records[0].fake_logits) == grad_accum_steps
         assert accumulated.gradient_norms() == pytest.approx(reference.gradient_norms(), rel=1e-8)
     for name, tensor in weights(accumulated).items():
         torch.testing.assert_close(tensor, weights(reference)[name], rtol=1e-7, atol=1e-9, msg=name)
@@ -389,7 +390,7 @@ def test_d_judges_the_translations_of_the_step_and_its_logits_are_those_before_i
     discriminators, x = copy.deepcopy(trainer.discriminators), batch(0)
     translation = translate(trainer.networks, x, noise_of(trainer, x))
     record = trainer.step(x)
-    for logits, images in ((record.real, x), (record.fake, translation.swapped())):
+    for logits, images in ((record.real_logits, x), (record.fake_logits, translation.swapped())):
         expected = discriminators(images)
         (actual,) = logits
         for i in Domain:

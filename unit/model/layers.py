@@ -12,7 +12,7 @@ LEAK = 0.01
 
 
 def normalization(kind: str, channels: int) -> nn.Module:
-    """Return the layer of `model.normalization`: instance without, group (8 groups) with a learned scale and shift."""
+    """Return the layer of `model.normalization`: instance (not affine) or group (8 groups, affine)."""
     if kind == "instance":
         return InstanceNorm(channels)
     return nn.GroupNorm(8, channels)
@@ -124,15 +124,15 @@ def initialize(network: nn.Module, kind: str) -> None:
     """Initialize every convolution's weights as `model.initialization` says; biases keep PyTorch's default."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            deviation = 0.02 if kind == "normal" else (2 / (1 + LEAK**2) / _fan_in(module)) ** 0.5
-            nn.init.normal_(module.weight, 0.0, deviation)
+            std = 0.02 if kind == "normal" else (2 / (1 + LEAK**2) / _fan_in(module)) ** 0.5
+            nn.init.normal_(module.weight, 0.0, std)
 
 
-def normalize_spectrally(network: nn.Module) -> None:
+def apply_spectral_norm(network: nn.Module) -> None:
     """Divide every convolution's weight by its largest singular value σ (Miyato et al. 2018); call `initialize` first.
 
     Each forward pass in training refines σ by one power iteration, from vectors that are part of the state. It does not
-    depend on the images, so ranks stay equal; with several microbatches σ is slightly more exact.
+    depend on the images, so ranks stay equal; with several microbatches σ is more accurate.
     """
     for module in list(network.modules()):
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

@@ -1,6 +1,6 @@
-"""The loss functions: tensors in, a scalar out. A weight means nothing without its reduction, so each states its own.
+"""The loss functions: tensors in, a scalar out. Each docstring states its reduction.
 
-All are means over the images of a batch, and none mixes images: the mean over microbatches is the whole batch's loss.
+All are means over the images of a batch, and none mixes images, so the mean over microbatches is the batch's loss.
 All compute in fp32 or better, also from bf16 inputs and under autocast.
 """
 
@@ -62,8 +62,8 @@ class Adversarial(NamedTuple):
     d_loss: Callable[[Logits, Logits], Tensor]
     """of (real, fake)"""
     g_loss: Callable[[Logits, Logits], Tensor]
-    """of (real, fake); `real` is empty unless `paired`"""
-    paired: bool = False
+    """of (real, fake); `real` is empty unless `needs_real`"""
+    needs_real: bool = False
     """g_loss compares with real logits"""
 
 
@@ -80,7 +80,7 @@ ADVERSARIAL = {
         lambda real, fake: hinge(real, True) + hinge(fake, False),
         lambda _, fake: _sum_of_scales(lambda x: -x.mean(), fake),
     ),
-    "relativistic": Adversarial(relativistic, lambda real, fake: relativistic(fake, real), paired=True),
+    "relativistic": Adversarial(relativistic, lambda real, fake: relativistic(fake, real), needs_real=True),
 }
 """By the values of `loss.adversarial`."""
 

@@ -20,9 +20,9 @@ from unit.model.layers import (
     LEAK,
     BlurPool,
     ToRGB,
+    apply_spectral_norm,
     downsample,
     initialize,
-    normalize_spectrally,
     residual_blocks,
     upsample,
 )
@@ -45,7 +45,7 @@ class Encoder(nn.Module):
         self.private = nn.ModuleDict({i.value: private[i] for i in Domain})
         self.shared = shared
         self.checkpoint_activations = False
-        """keep each part's input alone and recompute the rest in the backward pass (Chen et al. 2016)"""
+        """keep only each part's input and recompute the rest in the backward pass (Chen et al. 2016)"""
 
     def forward(self, images: Mapping[Domain, Tensor]) -> dict[Domain, Tensor]:
         """Return the mean of the code of each domain's images; `images[i]` passes through E_i."""
@@ -192,7 +192,7 @@ class Discriminators(nn.Module):
         """Return D_i's features of `images[i]`: each layer's output at each scale, a scale's logits last."""
         return PerDomain.of(lambda i: self.by_domain[i.value].features(images[i]))  # type: ignore[operator]
 
-    def compare(
+    def real_and_fake_logits(
         self, real: PerDomain[Tensor], fake: PerDomain[Tensor]
     ) -> tuple[PerDomain[list[Tensor]], PerDomain[list[Tensor]]]:
         """Return D_i's logits on `real[i]` and on `fake[i]`, which have the same shape; both in one batch."""
@@ -222,7 +222,7 @@ def build_autoencoders(config: ModelConfig) -> Autoencoders:
     encoder = Encoder(PerDomain.of(encoder_private), encoder_shared)
     generator = Generator(generator_shared, PerDomain.of(generator_private))
     first, second = encoder.private.values()
-    for part in (first, encoder.shared, second, generator):  # in the order of the recorded results
+    for part in (first, encoder.shared, second, generator):  # this order reproduces earlier results
         initialize(part, config.initialization)
     if config.same_init:
         for private in (encoder.private, generator.private):
@@ -237,7 +237,7 @@ def build_discriminators(config: ModelConfig) -> Discriminators:
     networks = Discriminators(PerDomain.of(lambda _: Discriminator(width, layers, scales, config.downsampling)))
     initialize(networks, config.initialization)
     if config.spectral_norm:
-        normalize_spectrally(networks)
+        apply_spectral_norm(networks)
     return networks
 
 

@@ -1,9 +1,12 @@
-"""The paper's objective: one pass through encoders and generators, and its six weighted terms a domain.
+"""The paper's objective: one forward pass, and its six weighted terms per domain.
 
-i is a domain and j the other one. Everything is filed under the domain of the image it came from: `translation[i]` is
-x_i^{i→j}, which D_j judges. Only what D_i sees is filed under i: `fake[i]` is x_j^{j→i}.
+New terms go into `unit.model.extras`; this file is the paper's alone.
 
-L_VAE is equation 2 of the paper, L_GAN equation 4, L_CC equation 5. Later ingredients live in `unit.model.extras`.
+i is a domain and j the other one. Everything is indexed by the domain of the image it came from: `translation[i]` is
+x_i^{i→j}, which D_j judges. Only what D_i sees is indexed by i: `fake[i]` is x_j^{j→i}.
+
+L_VAE is equation 2 of the paper, L_GAN equation 4, L_CC equation 5. As there, D_i judges translations only, never
+reconstructions.
 """
 
 from __future__ import annotations
@@ -19,25 +22,15 @@ from unit.config import LossConfig
 from unit.domains import Domain, PerDomain
 from unit.model.losses import ADVERSARIAL, Logits, kl, l1
 from unit.model.networks import RECONSTRUCTIONS, TRANSLATIONS, Autoencoders, Discriminators
-from unit.model.noise import Seeds, gaussian
+from unit.model.noise import Noise, Seeds
 
 Terms: TypeAlias = dict[str, Tensor]
 """Weighted terms by name; their sum is the objective."""
 
 
 @dataclass(frozen=True)
-class Noise:
-    """The code's noise η ~ N(0, I), shaped like μ."""
-
-    code: PerDomain[Tensor]
-    """for q_i(z|x_i)"""
-    cycle: PerDomain[Tensor]
-    """for q_j(z|x_i^{i→j})"""
-
-
-@dataclass(frozen=True)
-class Pass:
-    """Everything that one pass computes from a batch."""
+class ForwardPass:
+    """Everything that one forward pass computes from a batch."""
 
     mu: PerDomain[Tensor]
     """E_i(x_i), the mean of q_i(z|x_i)"""
@@ -58,26 +51,15 @@ class Microbatch:
     images: PerDomain[Tensor]
     """x_i: (B, 3, H, W) in [-1, 1]"""
     seeds: Seeds
-    """of all that is random for these images"""
+    """seeds of every random draw for these images"""
     noise: Noise
-    out: Pass | None = None
+    out: ForwardPass | None = None
     terms: Terms = field(default_factory=dict)
-    """those of E and G"""
-    real: PerDomain[Tensor] | None = None
-    """what D_i sees of x_i"""
-    fake: PerDomain[Tensor] | None = None
-    """what D_i sees of x_j^{j→i}"""
-
-
-def draw_noise(networks: Autoencoders, images: PerDomain[Tensor], seeds: Seeds, sample: bool = True) -> Noise:
-    """Draw η for images (B, 3, H, W); without `sample` it is 0, so that z = μ."""
-    scale = 1.0 if sample else 0.0
-
-    def eta(purpose: str, i: Domain) -> Tensor:
-        shape = networks.code_shape(*images[i].shape[2:])
-        return scale * gaussian(shape, seeds(purpose, i), images[i].device)
-
-    return Noise(PerDomain.of(lambda i: eta("noise", i)), PerDomain.of(lambda i: eta("cycle noise", i)))
+    """loss terms of E and G"""
+    d_real: PerDomain[Tensor] | None = None
+    """D_i's input from x_i, for extras that compare features"""
+    d_fake: PerDomain[Tensor] | None = None
+    """D_i's input from x_j^{j→i}"""
 
 
 def forward_pass(
@@ -87,7 +69,7 @@ def forward_pass(
     perturb: Callable[[PerDomain[Tensor]], PerDomain[Tensor]] = lambda translation: translation,
     *,
     cycle: bool = True,
-) -> Pass:
+) -> ForwardPass:
     """Encode, reconstruct, translate and cycle a batch of images (Figure 1 of the paper).
 
     Args:
@@ -98,19 +80,19 @@ def forward_pass(
         cycle: whether any term needs the cycle.
     """
     E, G = networks.encoder, networks.generator  # noqa: N806 - the paper's names
-    mu = PerDomain.of(E({i: images[i] for i in Domain}).__getitem__)  # q_i(z_i|x_i) = N(μ_i, I)
+    mu = PerDomain(**E({i: images[i] for i in Domain}))  # q_i(z_i|x_i) = N(μ_i, I)
     z = {i: mu[i] + noise.code[i] for i in Domain}
     x = G(z, RECONSTRUCTIONS + TRANSLATIONS)  # x[i, j] = x_i^{i→j} = G_j(z_i)
     reconstruction = PerDomain.of(lambda i: x[i, i])
     translation = PerDomain.of(lambda i: x[i, i.other])
     if not cycle:
-        return Pass(mu, reconstruction, translation)
+        return ForwardPass(mu, reconstruction, translation)
     perturbed = perturb(translation)
     cycle_mu = E({j: perturbed[j.other] for j in Domain})  # q_j(z|x_i^{i→j}): a translation into j goes through E_j
-    # In the order of x_i: the order of a batch decides how sums are rounded, and so whether runs repeat bit for bit.
+    # A dict's order is the batch's order in E and G; it decides rounding, so x_i's order is kept.
     cycle_z = {i.other: cycle_mu[i.other] + noise.cycle[i] for i in Domain}
     back = G(cycle_z, TRANSLATIONS)  # back[j, i] = x_i^{i→j→i} = G_i(z)
-    return Pass(
+    return ForwardPass(
         mu,
         reconstruction,
         translation,
@@ -126,7 +108,7 @@ def translate(networks: Autoencoders, images: PerDomain[Tensor], noise: Noise) -
     return PerDomain.of(lambda i: x[i, i.other])
 
 
-def autoencoder_terms(out: Pass, images: PerDomain[Tensor], weights: LossConfig) -> Terms:
+def autoencoder_terms(out: ForwardPass, images: PerDomain[Tensor], weights: LossConfig) -> Terms:
     """Return the weighted L_VAE and L_CC of E and G, e.g. ``{"kl_a": λ1·KL(q_a(z|x_a)), …}``; weight 0 omits a term."""
     terms: Terms = {}
     for i in Domain:
@@ -134,9 +116,9 @@ def autoencoder_terms(out: Pass, images: PerDomain[Tensor], weights: LossConfig)
             terms[f"kl_{i}"] = weights.lambda1 * kl(out.mu[i])
         if weights.lambda2:
             terms[f"reconstruction_{i}"] = weights.lambda2 * l1(out.reconstruction[i], images[i])
-        if weights.lambda3 and out.cycle_mu:  # L_CC, equation 5, with both of its KL terms
+        if weights.lambda3 and out.cycle_mu is not None:  # L_CC, equation 5, with both of its KL terms
             terms[f"cycle_kl_{i}"] = weights.lambda3 * (kl(out.mu[i]) + kl(out.cycle_mu[i]))
-        if weights.lambda4 and out.cycle:
+        if weights.lambda4 and out.cycle is not None:
             terms[f"cycle_{i}"] = weights.lambda4 * l1(out.cycle[i], images[i])
     return terms
 
@@ -150,10 +132,12 @@ def discriminator_terms(real: PerDomain[Logits], fake: PerDomain[Logits], weight
 def generator_adversarial_terms(
     discriminators: Discriminators, real: PerDomain[Tensor], fake: PerDomain[Tensor], weights: LossConfig
 ) -> Terms:
-    """Return G's weighted L_GAN (equation 4), non-saturating: G_i wants D_i to take `fake[i]` = x_j^{j→i} for real."""
+    """Return G's weighted L_GAN (equation 4), non-saturating.
+
+    G_i tries to make D_i classify `fake[i]` = x_j^{j→i} as real."""
     adversarial = ADVERSARIAL[weights.adversarial]
     real_logits: PerDomain[Logits] = PerDomain([], [])
-    if adversarial.paired:
+    if adversarial.needs_real:
         with torch.no_grad():
             real_logits = discriminators(real)
     fake_logits = discriminators(fake)

@@ -132,7 +132,7 @@ def step_scalars(trainer: Trainer, record: StepRecord) -> dict[str, float]:
     rates, norms = trainer.learning_rates(), trainer.gradient_norms()
     for part, rate, norm in zip(("generator", "discriminator"), rates, norms, strict=True):
         scalars |= {f"optimizer/learning_rate_{part}": rate, f"optimizer/gradient_norm_{part}": norm}
-    for label, microbatches in (("real", record.real), ("fake", record.fake)):
+    for label, microbatches in (("real", record.real_logits), ("fake", record.fake_logits)):
         if microbatches:
             scalars |= {f"discriminator/{label}_logit_{i}": _mean_logit([mb[i] for mb in microbatches]) for i in Domain}
     return scalars

@@ -18,13 +18,13 @@ from unit.domains import Domain, PerDomain
 from unit.model.extras import LossExtras
 from unit.model.losses import Logits
 from unit.model.networks import Autoencoders, build_autoencoders, build_discriminators
+from unit.model.noise import draw_noise
 from unit.model.objective import (
+    ForwardPass,
     Microbatch,
-    Pass,
     Terms,
     autoencoder_terms,
     discriminator_terms,
-    draw_noise,
     forward_pass,
     generator_adversarial_terms,
     total,
@@ -44,16 +44,16 @@ class StepRecord:
     """weighted terms of E and G, averaged over microbatches"""
     discriminator: Terms
     """weighted terms of D; empty when λ0 is 0"""
-    real: list[PerDomain[Logits]]
+    real_logits: list[PerDomain[Logits]]
     """D_i's logits on x_i, by microbatch; empty when λ0 is 0"""
-    fake: list[PerDomain[Logits]]
+    fake_logits: list[PerDomain[Logits]]
     """D_i's logits on x_j^{j→i}, before D's update"""
 
 
 class Trainer:
     """Networks, optimizers, EMA and step count: the state that training changes.
 
-    Each rank has one, and all stay equal: they start alike and follow the mean of their gradients.
+    Each rank has one. All ranks stay equal: same initial weights, same averaged gradients.
     """
 
     def __init__(self, config: Config, device: torch.device, precision: str, ranks: Ranks = SINGLE_PROCESS) -> None:
@@ -73,16 +73,16 @@ class Trainer:
         self.optimizer_discriminator = self._adam(self.discriminators, rates.learning_rate_discriminator)
         self.steps_done = 0
         self.rollbacks = 0
-        """how often the run went back because of NaN or Inf; each time with other noise"""
+        """number of rollbacks after NaN or Inf; it seeds the noise"""
         self.mid_step = False
         """D has been updated in a step that is not finished"""
         self.finite = FiniteWatch(device, ranks)
         self.compiled = False
 
-    def _adam(self, network: nn.Module, rate: float) -> torch.optim.Adam:
+    def _adam(self, modules: nn.Module, rate: float) -> torch.optim.Adam:
         config = self.config.optimizer
         betas = (config.beta1, config.beta2)
-        return torch.optim.Adam(network.parameters(), rate, betas, weight_decay=config.weight_decay, fused=True)
+        return torch.optim.Adam(modules.parameters(), rate, betas, weight_decay=config.weight_decay, fused=True)
 
     def compile(self, backend: str = "inductor") -> None:
         """Compile the networks' forward passes, with CUDA graphs on CUDA; results are equal up to rounding."""
@@ -100,19 +100,20 @@ class Trainer:
             images: this rank's (B, 3, H, W) of each domain in [-1, 1]; B = batch_size × grad_accum_steps.
 
         Raises:
-            NonFiniteError: a loss term or a gradient is NaN or Inf; nothing of it has been applied. (On CUDA
-                `finite.check` raises it later.)
+            NonFiniteError: a loss term or a gradient is NaN or Inf; the update it belongs to is not applied. (If that
+                is E and G's, D has been updated already; on CUDA `finite.check` raises it later.)
         """
         loss, D = self.config.loss, self.discriminators  # noqa: N806 - the paper's name
-        amp = partial(autocast, self.device, self.precision)
-        microbatches = self.split_into_microbatches(images)
+        amp = partial(autocast, self.device, self.precision)  # for the networks; losses compute in fp32 either way
+        step, microbatches = self.steps_done + 1, self.split_into_microbatches(images)
         self._begin_step()
 
-        # Forward pass. One serves both updates; with several microbatches, memory holds the graph of one at a time.
+        # Forward pass. One serves both updates; with several microbatches, memory holds the graph of one at a time, and
+        # D's translations are computed without gradients first.
         if len(microbatches) == 1:
             self._forward(microbatches[0])
 
-        # Discriminators: ascend L_GAN (equation 4) with E and G fixed.
+        # Discriminators: maximize L_GAN (equation 4), by minimizing d_loss, with E and G fixed.
         D.requires_grad_(True)
         self.optimizer_discriminator.zero_grad()
         d_terms, logits = [], []
@@ -120,15 +121,16 @@ class Trainer:
             with amp():
                 with torch.no_grad():
                     x = batch.out.translation if batch.out else translate(self.networks, batch.images, batch.noise)
-                    real, fake = self.extras.discriminator_inputs(batch.images, x, batch.seeds)
-                logits.append(D.compare(real, fake.map(Tensor.detach)))
+                    real, fake = self.extras.discriminator_inputs(batch.images, x.map(Tensor.detach), batch.seeds)
+                logits.append(D.real_and_fake_logits(real, fake))
             d_terms.append(discriminator_terms(*logits[-1], loss))
-            d_terms[-1] |= self.extras.discriminator_terms(D, real, self.steps_done + 1)
+            d_terms[-1] |= self.extras.discriminator_terms(D, real, step)
             self._backward(d_terms[-1])
         if loss.lambda0:
             self._update(D, self.optimizer_discriminator)
+            self.mid_step = True
 
-        # Encoders and generators: descend L_VAE + L_GAN + L_CC (equations 2, 4 and 5) with D fixed.
+        # Encoders and generators: minimize L_VAE + L_GAN + L_CC (equations 2, 4 and 5) with D fixed.
         D.requires_grad_(False)
         self.optimizer_generator.zero_grad()
         for batch in microbatches:
@@ -136,15 +138,14 @@ class Trainer:
             with amp():
                 if loss.lambda0:
                     inputs = self.extras.discriminator_inputs(batch.images, out.translation, batch.seeds)
-                    batch.real, batch.fake = inputs
+                    batch.d_real, batch.d_fake = inputs
                     batch.terms |= generator_adversarial_terms(D, *inputs, loss)
                 batch.terms |= self.extras.generator_terms(self.networks, D, batch)
             self._backward(batch.terms)
-            batch.out = None  # frees its graph
+            batch.out = batch.d_real = batch.d_fake = None  # nothing is kept of earlier microbatches
         self._update(self.generator_modules, self.optimizer_generator)
 
-        self.steps_done += 1
-        self.mid_step = False
+        self.steps_done, self.mid_step = step, False
         self._update_ema()
         real_logits, fake_logits = [real for real, _ in logits], [fake for _, fake in logits]
         return StepRecord(_means([b.terms for b in microbatches]), _means(d_terms), real_logits, fake_logits)
@@ -175,18 +176,18 @@ class Trainer:
         self.optimizer_generator.param_groups[0]["lr"] = factor * config.learning_rate_generator
         self.optimizer_discriminator.param_groups[0]["lr"] = factor * config.learning_rate_discriminator
 
-    def _forward(self, batch: Microbatch) -> Pass:
+    def _forward(self, batch: Microbatch) -> ForwardPass:
         """Run the forward pass, and compute L_VAE and L_CC (equations 2 and 5)."""
         loss, perturb = self.config.loss, partial(self.extras.perturb, seeds=batch.seeds)
         cycle = loss.lambda3 > 0 or loss.lambda4 > 0
         with autocast(self.device, self.precision):
             batch.out = forward_pass(self.networks, batch.images, batch.noise, perturb, cycle=cycle)
         batch.terms = autoencoder_terms(batch.out, batch.images, loss)
-        self._require_finite("the loss term", batch.terms)
+        self._require_finite("the loss term", batch.terms)  # before D's update, so that nothing of this step is applied
         return batch.out
 
     def _backward(self, terms: Terms) -> None:
-        """Add the gradient of the terms' sum, this microbatch's share of the batch's mean."""
+        """Backpropagate the sum of the terms, divided by grad_accum_steps."""
         self._require_finite("the loss term", terms)
         (total(terms) / self.config.train.grad_accum_steps).backward()
 
@@ -196,18 +197,17 @@ class Trainer:
         gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
         self._require_finite("the gradient of", _norms(gradients))
         optimizer.step()
-        self.mid_step = True
 
     def _update_ema(self) -> None:
-        """Follow the weights with decay min(d, (1 + n) / (10 + n)) after n steps, a warm-up that forgets the start."""
+        """Update the EMA with decay min(d, (1 + n) / (10 + n)) after n steps (warm-up)."""
         decay = min(self.config.model.ema_decay, (1 + self.steps_done) / (10 + self.steps_done))
         update = get_ema_multi_avg_fn(decay)
         update(list(self.ema.parameters()), [p.detach() for p in self.networks.parameters()], None)
 
-    def _require_finite(self, what: str, values: dict[str, Tensor]) -> None:
-        self.finite.look(self.steps_done + 1, {f"{what} {name}": value for name, value in values.items()})
+    def _require_finite(self, kind: str, values: dict[str, Tensor]) -> None:
+        self.finite.look(self.steps_done + 1, {f"{kind} {name}": value for name, value in values.items()})
 
-    # -- what the run asks for -----------------------------------------------------------------------------------------
+    # -- used by the training loop ------------------------------------------------------------------------------------
 
     def learning_rates(self) -> tuple[float, float]:
         """Return the rates of generators and discriminators in the last step."""

@@ -13,7 +13,8 @@ from unit.domains import Domain, PerDomain
 from unit.model.extras import patch_nce as module
 from unit.model.extras.patch_nce import PATCHES, Extra, patch_nce, sample_positions
 from unit.model.networks import Autoencoders, Encoder, Generator, build_autoencoders
-from unit.model.objective import Microbatch, draw_noise, forward_pass, total
+from unit.model.noise import draw_noise
+from unit.model.objective import Microbatch, forward_pass, total
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""Ingredients that came after the paper, one file each, called like its key in `loss`; paper.yaml uses none of them.
+"""Ingredients that came after the paper, one file each, named after its key in `loss`; paper.yaml uses none of them.
 
 To add one, write a file here with a class `Extra(LossExtra)` and give `LossConfig` a key of the file's name. A key at 0
 or "none" costs nothing: its file is not even imported.

@@ -33,26 +33,26 @@ class Extra(LossExtra):
 
 
 def augmented(images: Tensor, seeds: Sequence[int], kinds: Collection[str]) -> Tensor:
-    """Change images (B, 3, H, W) by numbers drawn from each one's own seed.
+    """Change images (B, 3, H, W) by numbers drawn from its own seed.
 
     Args:
         images: in [-1, 1]; the result may lie beyond.
         seeds: one for each image.
         kinds: any of "color", "translation" and "cutout", in any order.
     """
-    return torch.cat([_one(x, seed, kinds) for x, seed in zip(images.split(1), seeds, strict=True)])
+    return torch.cat([_augment_image(x, seed, kinds) for x, seed in zip(images.split(1), seeds, strict=True)])
 
 
-def _one(image: Tensor, seed: int, kinds: Collection[str]) -> Tensor:
+def _augment_image(image: Tensor, seed: int, kinds: Collection[str]) -> Tensor:
     draw = random.Random(seed)
-    brightness, saturation, contrast, *places = [draw.random() for _ in range(7)]
+    brightness, saturation, contrast, *offsets = [draw.random() for _ in range(7)]
     if "color" in kinds:
         image = colored(image, brightness - 0.5, 2 * saturation, contrast + 0.5)
     if "translation" in kinds:
-        down, right = (_up_to(round(side * _SHIFT), u) for side, u in zip(image.shape[2:], places[:2], strict=True))
+        down, right = (_up_to(round(side * _SHIFT), u) for side, u in zip(image.shape[2:], offsets[:2], strict=True))
         image = translated(image, down, right)
     if "cutout" in kinds:
-        row, column = (int(u * side) for side, u in zip(image.shape[2:], places[2:], strict=True))
+        row, column = (int(u * side) for side, u in zip(image.shape[2:], offsets[2:], strict=True))
         image = cut_out(image, row, column)
     return image
 

@@ -27,12 +27,12 @@ class Extra(LossExtra):
     """Matches D_i's mean features of translations to those of real images, in all layers but the logits."""
 
     def generator_terms(self, networks: Autoencoders, discriminators: Discriminators, batch: Microbatch) -> Terms:
-        """Return the weighted difference of each domain."""
-        assert batch.real
-        assert batch.fake
+        """Return the weighted loss of each domain."""
+        assert batch.d_real
+        assert batch.d_fake
         with torch.no_grad():
-            targets = discriminators.features(batch.real).map(_without_logits)
-        features = discriminators.features(batch.fake).map(_without_logits)
+            targets = discriminators.features(batch.d_real).map(_without_logits)
+        features = discriminators.features(batch.d_fake).map(_without_logits)
         return {f"feature_matching_{i}": self.weight * feature_matching(features[i], targets[i]) for i in Domain}
 
 

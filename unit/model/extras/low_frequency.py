@@ -23,7 +23,7 @@ class Extra(LossExtra):
     """L1 between x_i^{i→j} and x_i at about 32 × 32."""
 
     def generator_terms(self, networks: Autoencoders, discriminators: Discriminators, batch: Microbatch) -> Terms:
-        """Return the weighted distance of each domain."""
+        """Return the weighted loss of each domain."""
         assert batch.out
         translation = batch.out.translation
         return {f"low_frequency_{i}": self.weight * low_frequency(translation[i], batch.images[i]) for i in Domain}

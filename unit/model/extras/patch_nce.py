@@ -56,7 +56,7 @@ class Extra(LossExtra):
         self.heads = nn.ModuleDict({i.value: nn.ModuleList(map(_head, networks.feature_channels)) for i in Domain})
 
     def generator_terms(self, networks: Autoencoders, discriminators: Discriminators, batch: Microbatch) -> Terms:
-        """Return the weighted contrast of each domain."""
+        """Return the weighted loss of each domain."""
         assert batch.out
         x, translation, encoder = batch.images, batch.out.translation, networks.encoder
         positions = PerDomain.of(lambda i: self._positions(x[i], networks.feature_strides, batch.seeds, i))
