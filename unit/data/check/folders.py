@@ -38,8 +38,10 @@ _Folders = dict[str, _Folder]
 def check_headers(datasets: Datasets, config: DataConfig, limit: int | None = None) -> list[Finding]:
     """Check the files' headers, of each folder at most `limit`, evenly spread; in this process, decoding nothing."""
     folders = _list_folders(datasets)
-    if limit is not None:
-        folders = {name: replace(folder, files=_spread(folder.files, limit)) for name, folder in folders.items()}
+    for name, folder in folders.items():
+        count = folder.count
+        if limit is not None and count > limit:
+            folders[name] = replace(folder, files=[folder.files[k * count // limit] for k in range(limit)])
     _, _, findings = _check_headers(folders, config, processes=0)
     return sort_findings(findings)
 
@@ -73,10 +75,6 @@ def _list_folders(datasets: Datasets) -> _Folders:
                 files = sources[i].files()
                 folders[f"{purpose}{i.upper()}"] = _Folder(root, files, len(files))
     return folders
-
-
-def _spread(files: Sequence[str], limit: int) -> Sequence[str]:
-    return files if len(files) <= limit else [files[k * len(files) // limit] for k in range(limit)]
 
 
 def _check_headers(

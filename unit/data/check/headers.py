@@ -20,7 +20,7 @@ _PARALLEL_FROM = 20_000  # headers; fewer are read before processes have started
 
 @dataclass(frozen=True, slots=True)
 class CheckedHeader:
-    """The findings in one file's header, and what later checks need of it."""
+    """One file's header: its findings, and the sizes that later checks use."""
 
     file: str
     findings: tuple[Finding, ...]
