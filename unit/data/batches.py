@@ -33,7 +33,7 @@ _FAILURES = {
     "exited unexpectedly": "died, probably out of memory; lower data.workers",
     "DataLoader timed out": "gave nothing for 5 minutes; check the disk",
 }
-"""By words of torch's error message."""
+"""Explanations by a phrase of torch's error message."""
 _GRACE_PERIOD = 20
 """Seconds that a loader process lives on after SIGTERM."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -133,5 +134,4 @@ def _hash_fraction(name: str) -> float:
 
 
 def _as_name(parts: Sequence[str]) -> str:
-    text = "-".join(parts)
-    return "".join(c if c.isalnum() or c in "_.-" else "-" for c in text).strip(".-")
+    return re.sub(r"[^\w.-]", "-", "-".join(parts)).strip(".-")

@@ -23,9 +23,9 @@ def write_shards(folder: Path, out: Path, images: int, megabytes: int, seed: int
     """Write all images below `folder` to shards in `out`, which appear there all together, at the end.
 
     Args:
-        images: at most so many in a shard.
-        megabytes: at most so many in a shard.
-        seed: of a random order, by which neighbours in the folder, such as frames of one film, lie apart.
+        images: the maximum number in a shard.
+        megabytes: the maximum size of a shard.
+        seed: for a random order, which separates neighbours in the folder, such as frames of one film.
 
     Returns:
         The pattern that stands for the shards.
@@ -35,7 +35,10 @@ def write_shards(folder: Path, out: Path, images: int, megabytes: int, seed: int
         ConfigError: `out` has such shards already, or webdataset is missing.
         UserError: the shards can't be written.
     """
-    writer = _webdataset().ShardWriter
+    try:
+        from webdataset import ShardWriter
+    except ImportError as error:
+        raise ConfigError("shards: needs the package webdataset; pip install 'webdataset>=1.0'") from error
     names = list_images(folder)
     stem = re.sub(r"[^\w.-]+", "-", folder.resolve().name).strip(".-") or "shards"
     with wrap_os_errors(out):
@@ -49,7 +52,7 @@ def write_shards(folder: Path, out: Path, images: int, megabytes: int, seed: int
             pattern = f"{os.path.abspath(temporary)}/{stem}".replace("%", "%%") + "-%06d.tar"  # noqa: PTH100
             # mtime: the same images give the same shards; pax: names of any length and script.
             options = {"encoder": False, "mtime": 0, "format": "PAX_FORMAT", "verbose": 0}
-            with writer(pattern, maxcount=images, maxsize=megabytes * 1e6, **options) as shards:
+            with ShardWriter(pattern, maxcount=images, maxsize=megabytes * 1e6, **options) as shards:
                 for sample in _samples(folder, names, seed):
                     shards.write(sample)
             written = sorted(Path(temporary).iterdir())
@@ -57,14 +60,6 @@ def write_shards(folder: Path, out: Path, images: int, megabytes: int, seed: int
                 shard.rename(out / shard.name)
     pattern = f"{stem}-{{000000..{len(written) - 1:06d}}}.tar"
     return str(out / (pattern if len(written) > 1 else written[0].name))
-
-
-def _webdataset() -> Any:
-    try:
-        import webdataset
-    except ImportError as error:
-        raise ConfigError("shards: needs the package webdataset; pip install 'webdataset>=1.0'") from error
-    return webdataset
 
 
 def _samples(folder: Path, names: Sequence[str], seed: int) -> Iterator[dict[str, Any]]:

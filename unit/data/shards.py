@@ -27,13 +27,13 @@ from unit.image_source import ImageSource
 from unit.images import MAX_PIXELS, decode_image, image_errors
 
 _SUFFIXES = (".tar", ".tgz", *(f".tar.{compression}" for compression in ("gz", "bz2", "xz", "zst")))
-"""Of shards; the compressed ones are refused by name when they are read."""
+"""Suffixes of shards; compressed ones are refused by name when they are read."""
 _WINDOW = 8
 """Shards whose images are shuffled together, and so are read from at once."""
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _WILDCARD = re.compile(r"[*?]|\[[^]]*\]")
 _MAX_SHARDS = 1_000_000
-"""Of a pattern; with more, it is a typing error."""
+"""More shards in a pattern are a typing error."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,10 +120,8 @@ class _OpenShard:
         return content
 
 
-@lru_cache(maxsize=64)  # two domains, and a window of shards in each, are about twenty
-def _open_shard(path: str, stamp: Stamp) -> _OpenShard:
-    """Open a shard once in this process; forks may read it too, since `pread` has no file position."""
-    return _OpenShard(path, stamp)
+# A shard is opened once in a process; forks may read it too, since `pread` has no file position.
+_open_shard = lru_cache(maxsize=64)(_OpenShard)  # two domains, and a window of shards in each, are about twenty
 
 
 def cache_folder() -> Path | None:

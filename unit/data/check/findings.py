@@ -1,4 +1,4 @@
-"""What a check can find, and how it is reported."""
+"""The list of checks, their findings, and the report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unit.errors import escape
 
 @dataclass(frozen=True)
 class Check:
-    """Something that is looked for."""
+    """A problem to look for."""
 
     level: Literal["error", "warning", "note"]
     """error: training would stop at it"""
@@ -56,7 +56,7 @@ CHECKS = {
 }
 """By name, in the order of reports."""
 _FOLDER_CHECKS = {"too-few", "sharpness", "brightness"}
-"""Of a folder as a whole, not of its files."""
+"""These concern a folder as a whole, not single files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,8 @@ class Report:
 
 def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
     """Sort by check, in the order of `CHECKS`; stable within one."""
-    ranks = {name: rank for rank, name in enumerate(CHECKS)}
-    return sorted(findings, key=lambda finding: ranks[finding.check])
+    order = list(CHECKS)
+    return sorted(findings, key=lambda finding: order.index(finding.check))
 
 
 def describe_findings(findings: Sequence[Finding], max_files: int = 5) -> str:

@@ -6,12 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
 from unit.config import DataConfig
 from unit.data.check.findings import Finding, FolderFacts, Report, sort_findings
-from unit.data.check.headers import CheckedHeader, check_file_headers, median_short_side
+from unit.data.check.headers import CheckedHeader, check_file_headers
 from unit.data.check.pixels import ImageSummary, check_exposure, decode_images, find_copies
 from unit.data.datasets import Datasets
 from unit.domains import Domain
@@ -38,8 +39,10 @@ _Folders = dict[str, _Folder]
 def check_headers(datasets: Datasets, config: DataConfig, limit: int | None = None) -> list[Finding]:
     """Check the files' headers, of each folder at most `limit`, evenly spread; in this process, decoding nothing."""
     folders = _list_folders(datasets)
-    if limit is not None:
-        folders = {name: replace(folder, files=_spread(folder.files, limit)) for name, folder in folders.items()}
+    for name, folder in folders.items():
+        count = folder.count
+        if limit is not None and count > limit:
+            folders[name] = replace(folder, files=[folder.files[k * count // limit] for k in range(limit)])
     _, _, findings = _check_headers(folders, config, processes=0)
     return sort_findings(findings)
 
@@ -75,19 +78,15 @@ def _list_folders(datasets: Datasets) -> _Folders:
     return folders
 
 
-def _spread(files: Sequence[str], limit: int) -> Sequence[str]:
-    return files if len(files) <= limit else [files[k * len(files) // limit] for k in range(limit)]
-
-
 def _check_headers(
     folders: _Folders, config: DataConfig, processes: int
 ) -> tuple[dict[str, CheckedHeader], dict[str, FolderFacts], list[Finding]]:
     """Return each file's header, each folder's facts, and the findings in files and training folders."""
     headers = check_file_headers([file for folder in folders.values() for file in folder.files], config, processes)
-    facts = {
-        name: FolderFacts(folder.root, folder.count, median_short_side(headers[file] for file in folder.files))
-        for name, folder in folders.items()
-    }
+    facts = {}
+    for name, folder in folders.items():
+        sides = [headers[file].short_side for file in folder.files if headers[file].readable]
+        facts[name] = FolderFacts(folder.root, folder.count, round(median(sides)) if sides else None)
     findings = [finding for header in headers.values() for finding in header.findings]
     few = [folder for name, folder in facts.items() if name.startswith("train") and folder.images < _MIN_IMAGES]
     findings += [Finding(str(folder.path), "too-few", f"{folder.images} to train on") for folder in few]

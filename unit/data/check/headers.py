@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 from unit.config import DataConfig
 from unit.data.check.findings import Finding
@@ -20,7 +19,7 @@ _PARALLEL_FROM = 20_000  # headers; fewer are read before processes have started
 
 @dataclass(frozen=True, slots=True)
 class CheckedHeader:
-    """The findings in one file's header, and what later checks need of it."""
+    """One file's header: its findings, and the sizes that later checks use."""
 
     file: str
     findings: tuple[Finding, ...]
@@ -67,9 +66,3 @@ def _check_header(config: DataConfig, file: str) -> CheckedHeader:
 def read_failure(file: str, check: str, error: ImageError) -> Finding:
     """Turn an `ImageError` into a finding."""
     return Finding(file, check, str(error).removeprefix(f"{escape(file)}: "))
-
-
-def median_short_side(headers: Iterable[CheckedHeader]) -> int | None:
-    """Return the median short side in pixels of the readable files, if there are any."""
-    sides = [header.short_side for header in headers if header.readable]
-    return round(median(sides)) if sides else None

@@ -36,7 +36,7 @@ GrayImages = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class ImageSummary:
-    """What comparisons need of one image."""
+    """A thumbnail and a digest, to compare one image with others."""
 
     file: str
     cells: GrayImages
