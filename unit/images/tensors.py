@@ -1,6 +1,6 @@
-"""RGB image ↔ float tensor (3, H, W) in [-1, 1]; resizing, cropping and flipping.
+"""RGB image ↔ float tensor (3, H, W) in [-1, 1]; resizing, cropping and flipping with torchvision.
 
-Importing torchvision takes a second, which ``--help`` need not wait for: so the functions that use it import it.
+Importing torchvision takes a second, which ``--help`` need not wait for: so the functions import it.
 """
 
 from __future__ import annotations
@@ -66,14 +66,22 @@ def resize_short_side(image: Image.Image, size: int) -> Image.Image:
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
     """Return the middle square of `size`, half a pixel up and left where the margin is odd."""
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+    return _crop(image, (image.width - size) // 2, (image.height - size) // 2, size)
 
 
 def random_crop(image: Image.Image, size: int, flip: bool, seed: int) -> Image.Image:
     """Return a square of `size` at a random position, mirrored with probability 1/2 if `flip`."""
+    from torchvision.transforms.v2 import functional
+
     rng = np.random.default_rng(seed)
     left = int(rng.integers(image.width - size + 1))
     top = int(rng.integers(image.height - size + 1))
-    image = image.crop((left, top, left + size, top + size))
-    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 and flip else image
+    image = _crop(image, left, top, size)
+    return functional.horizontal_flip(image) if rng.random() < 0.5 and flip else image
+
+
+def _crop(image: Image.Image, left: int, top: int, size: int) -> Image.Image:
+    from torchvision.transforms.v2 import functional
+
+    cropped: Image.Image = functional.crop(image, top, left, size, size)
+    return cropped
