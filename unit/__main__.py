@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from unit.errors import UserError
@@ -34,27 +35,41 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        if not arguments or arguments[0] in ("-h", "--help"):
-            verbs = "".join(f"  {verb:<10} {meaning}\n" for verb, meaning in VERBS.items())
-            print(f"usage: python -m unit VERB [ARGUMENTS]\n\n{verbs}\npython -m unit VERB --help shows its arguments.")
-            return 0 if arguments else 2
-        verb, *rest = arguments
-        if verb not in VERBS:
-            print(f"unit: no such verb: {verb!r}; one of {', '.join(VERBS)}", file=sys.stderr)
-            return 2
-        status: int = importlib.import_module(f"unit.cli.{verb}").run(rest)
-        return status
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # here, where errors are handled, and not at the interpreter's exit
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of standard output has gone, e.g. `| head`
-        sys.stderr.close()
+        _discard_output()
         return 141
     except OSError as error:  # too many open files, standard output on a full disk, a closed terminal
+        _discard_output()
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        verbs = "".join(f"  {verb:<10} {meaning}\n" for verb, meaning in VERBS.items())
+        print(f"usage: python -m unit VERB [ARGUMENTS]\n\n{verbs}\npython -m unit VERB --help shows its arguments.")
+        return 0 if arguments else 2
+    verb, *rest = arguments
+    if verb not in VERBS:
+        print(f"unit: no such verb: {verb!r}; one of {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    status: int = importlib.import_module(f"unit.cli.{verb}").run(rest)
+    return status
+
+
+def _discard_output() -> None:
+    """Let the interpreter flush into nothing what is still buffered."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The command line as a user sees it: exit statuses, one line per error, results on standard output."""
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -194,3 +196,15 @@ def test_training_prints_only_the_result_on_standard_output(tmp_path: Path, caps
 def test_the_preset_depends_on_folders_and_device(config: Config, preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     assert choose_preset(config) == PRESETS / f"{preset}.yaml"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(("reader", "status", "said"), [("| true", 141, ""), ("> /dev/full", 1, "error: ")])
+def test_output_that_nobody_takes_is_a_status_and_at_most_a_line(reader: str, status: int, said: str) -> None:
+    """With buffered output, as in a pipe, where it fails only when it is flushed."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = f"{shlex.quote(sys.executable)} -m unit --help {reader}; exit ${{PIPESTATUS[0]}}"
+    process = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True)
+    assert process.returncode == status
+    assert process.stderr.startswith(said)
+    assert process.stderr.count("\n") == bool(said)

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,14 @@ def test_warnings_reach_a_console_that_nobody_set_up(capsys: pytest.CaptureFixtu
     finally:
         root.handlers = before
     assert capsys.readouterr().err == "disk is slow\n"
+
+
+def test_neither_a_command_nor_an_error_forges_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forged = "x\n2026-11-25 00:00:00+00:00 END step 5: finished\u2028y"
+    monkeypatch.setattr(sys, "argv", ["train.py", "--out", forged])
+    log = RunLog()
+    log.start(tmp_path, lambda: 3)
+    log.end(f"error: {forged}")
+    (ending,) = read_run_endings(tmp_path)
+    assert ending.step == 3
+    assert ending.reason.startswith("error: x")

@@ -172,7 +172,7 @@ def init_distributed() -> Iterator[Ranks]:
         error.args = (heartbeat.fail(str(error)),)
         raise
     except BaseException as error:
-        heartbeat.fail(f"{type(error).__name__}: {error}")
+        heartbeat.fail(" ".join(f"{type(error).__name__}: {error}".split()))
         raise
     finally:
         distributed.destroy_process_group()  # may wait for a GPU that waits for a lost rank

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import image, scalar, text
 
 from unit.domains import Domain, PerDomain
-from unit.errors import UserError
+from unit.errors import UserError, escape
 from unit.evaluation.grids import in_column
 from unit.evaluation.run_log import END, RUN_LOG_FILE, START, format_lines, logged
 from unit.files import atomic_write, wrap_os_errors
@@ -139,14 +139,14 @@ class RunLog(logging.Handler):
 
     def start(self, run: Path, step: Callable[[], int]) -> None:
         """Start a part of the run in its directory, at `step()`."""
-        path, command = run / RUN_LOG_FILE, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        path, command = run / RUN_LOG_FILE, escape(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
         gap = b"\n" if path.exists() else b""  # which also ends a line that a full disk cut short
         _append(path, gap + format_lines(START, f"step {step()}: {command}") + self._held_back)
         self._path, self._step = path, step
 
     def end(self, reason: str) -> None:
         """Record how this part of the run ended."""
-        self._write(END, f"step {self._step()}: {reason}")
+        self._write(END, escape(f"step {self._step()}: {reason}"))  # one line, so that no message forges an entry
 
     @contextmanager
     def record_errors(self) -> Iterator[None]:
