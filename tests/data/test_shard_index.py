@@ -65,6 +65,13 @@ def test_the_standards_long_names(tmp_path: Path) -> None:
     assert found(tar(tmp_path / "x.tar", members, "ustar")) == members
 
 
+def test_a_name_beyond_any_path_is_refused(tmp_path: Path) -> None:
+    """In the index each row has room for the longest name, so one would multiply the memory of all."""
+    file = tar(tmp_path / "x.tar", [("a.jpg", b"1"), ("b" * 5000 + ".jpg", b"2")])
+    with pytest.raises(DataError, match=r"x\.tar: has a name of 5,004 bytes; write the shard with shorter names$"):
+        found(file)
+
+
 def test_a_size_that_only_pax_or_gnu_can_say(tmp_path: Path) -> None:
     file = tar(tmp_path / "x.tar", [("a.jpg", b"1" * 700), ("b.jpg", b"2")])
     plain = bytearray(Path(file).read_bytes())

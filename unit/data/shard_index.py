@@ -31,6 +31,8 @@ from unit.images import SUFFIXES
 _FORMAT_VERSION = 2
 """Of cached indexes: increase it whenever an index would come out differently."""
 _THREADS = 8
+_MAX_NAME = 4096
+"""Bytes of a name, as in a file system's path."""
 _DIGEST_SIZE = 16
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
 """By the first bytes of a compressed file."""
@@ -120,6 +122,8 @@ def _find_images(file: str) -> Members:
         raise DataError(f"{escape(file)}: {reason}")
     rows = [(offset, size, os.fsencode(name)) for name, offset, size in images.values()]
     longest = max(len(name) for _, _, name in rows)
+    if longest > _MAX_NAME:  # each row of the array has room for the longest name
+        raise DataError(f"{escape(file)}: has a name of {longest:,} bytes; write the shard with shorter names")
     return np.array(rows, [("offset", "<i8"), ("size", "<i8"), ("name", f"S{longest}")])
 
 

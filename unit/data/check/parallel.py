@@ -30,6 +30,7 @@ def parallel_map(function: Callable[[T], U], items: Sequence[T], processes: int)
         num_workers=processes,
         collate_fn=partial(_apply, function),
         generator=torch.Generator(),  # else it would draw from the global one
+        multiprocessing_context="spawn" if processes else None,  # a fork may copy a lock that a thread holds
     )
     batches = iter(loader)  # starts the processes, before tqdm starts a thread
     with tqdm(total=len(items), unit="file", leave=False, disable=not sys.stderr.isatty()) as bar:
