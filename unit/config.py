@@ -14,6 +14,7 @@ import re
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, Field, PlainValidator, ValidationError, model_validator
@@ -47,22 +48,43 @@ _REMOVED = {
 OLD_KEYS = frozenset(_RENAMED | _REMOVED)
 
 
+class RemovedKeyError(ConfigError):
+    """A key of an earlier version with a value that made a difference."""
+
+
 def rename_old_keys(values: Mapping[str, _Value], source: str) -> dict[str, _Value]:
     """Give the dotted keys of earlier versions their present names, and say so in one line that names `source`.
 
     Raises:
-        ConfigError: a removed key with a value that made a difference, or a key under both its names.
+        RemovedKeyError: a removed key with a value that made a difference.
+        ConfigError: a key under both its names.
     """
     for key, value in values.items():
         if key in _REMOVED and not _was_default(value, _REMOVED[key]):
-            raise ConfigError(f"{key}: was removed; only its default, {_REMOVED[key]}, is still accepted")
+            raise RemovedKeyError(f"{key}: was removed; only its default, {_REMOVED[key]}, is still accepted")
         if _RENAMED.get(key) in values:
             raise ConfigError(f"{key}: is the old name of {_RENAMED[key]}, given too; leave it out")
     renamed = {key: _RENAMED[key] for key in values if key in _RENAMED}
     if renamed:
         notices = ", ".join(f"{old} is now {new}" for old, new in renamed.items())
-        log.warning("%s: %s; the next version will not accept the old names", source, notices)
+        _notice_once(f"{source}: {notices}; the next version will not accept the old names")
     return {renamed.get(key, key): value for key, value in values.items() if key not in _REMOVED}
+
+
+def without_removed_keys(sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Drop removed keys whatever their value: they concern training, and a finished model translates all the same."""
+    kept = {
+        section: {key: value for key, value in keys.items() if f"{section}.{key}" not in _REMOVED}
+        for section, keys in sections.items()
+    }
+    if kept.get("optimizer", {}).get("schedule") == "step":
+        del kept["optimizer"]["schedule"]
+    return kept
+
+
+@cache
+def _notice_once(notice: str) -> None:
+    log.warning("%s", notice)
 
 
 def _was_default(value: object, default: float | None) -> bool:

@@ -5,12 +5,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.tiny import TINY, assert_same_run, tiny
 from tests.training.test_old_checkpoints import old_state, old_tensors
+from unit.errors import ConfigError
 from unit.training import checkpoint
 from unit.training.loop import train
 from unit.training.trainer import Trainer
@@ -53,6 +55,30 @@ def make_old(run: Path) -> None:
         text = text.replace(f"  {key}:", f"  {old}:")
     (run / "config.yaml").write_text(text)
     (run / "run.log").unlink()
+
+
+def with_removed_keys(config: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """With keys that this version has no more, at values that changed what was trained."""
+    changed = old_config(config)
+    changed["model"]["dropout"] = 0.5
+    changed["optimizer"] |= {"schedule": "step", "decay_every": 5}
+    return changed
+
+
+def test_an_old_run_with_removed_keys_is_not_called_damaged_and_its_model_translates(tmp_path: Path) -> None:
+    train(tiny(train={"steps": 3}), tmp_path / "run")
+    ((_, newest), *_) = checkpoint.available(tmp_path / "run" / "checkpoints")
+    state = checkpoint.load(newest)
+    checkpoint.save(state | {"config": with_removed_keys(state["config"])}, newest)
+    with pytest.raises(ConfigError, match=r"step-00000003\.pt: model\.dropout: was removed; .* can't be resumed"):
+        train(TINY, tmp_path / "run")
+    model = tmp_path / "run" / "model.safetensors"
+    with safe_open(model, "pt") as file:
+        metadata = file.metadata()
+    metadata["config"] = json.dumps(with_removed_keys(json.loads(metadata["config"])))
+    before, image = Translator.load(model), torch.rand(3, 16, 16) * 2 - 1
+    save_file(load_file(model), tmp_path / "old.safetensors", metadata)
+    assert torch.equal(Translator.load(tmp_path / "old.safetensors")(image, "a2b"), before(image, "a2b"))
 
 
 def test_an_old_run_is_resumed_bit_for_bit(tmp_path: Path) -> None:

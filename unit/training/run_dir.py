@@ -19,7 +19,7 @@ import torch
 import torchvision
 from filelock import FileLock, Timeout
 
-from unit.config import Config, differences
+from unit.config import Config, RemovedKeyError, differences
 from unit.config_file import write_config
 from unit.data.bad_images import BadImages
 from unit.devices import describe, out_of_memory
@@ -226,6 +226,8 @@ class RunDir:
             version, config = state["format_version"], Config.from_dict(state["config"])
             global_batch = int(state.get("global_batch", config.global_batch(1)))  # older ones are of one process
             trainer_state, bad_state, facts = state["trainer"], state["bad_images"], dict(state["facts"])
+        except RemovedKeyError as error:
+            raise ConfigError(f"{escape(path)}: {error}, so the run can't be resumed; give another --out") from error
         except Exception as error:  # a foreign file may lack anything
             raise checkpoint.BadCheckpointError(f"{escape(path)}: not a checkpoint of this program") from error
         if version != FORMAT_VERSION:

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from unit.config import Config, ModelConfig
+from unit.config import Config, ModelConfig, without_removed_keys
 from unit.domains import PerDomain
 from unit.errors import ModelError, escape
 from unit.model.networks import Autoencoders, build_autoencoders
@@ -98,7 +98,7 @@ def _parse(metadata: dict[str, str]) -> tuple[Config, PerDomain[str], int]:
     if len(metadata.get("config", "")) > _MAX_CONFIG:
         raise ModelError(f"invalid metadata (a config of over {_MAX_CONFIG} characters); {_EXPECTED}")
     try:
-        config = Config.from_dict(json.loads(metadata["config"]))
+        config = Config.from_dict(without_removed_keys(json.loads(metadata["config"])))
         names = PerDomain(metadata["name_a"], metadata["name_b"])
         step = int(metadata["step"])
     except Exception as error:  # an invalid configuration may fail anywhere
