@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from unit.errors import UserError
+from unit.errors import UserError, escape
 
 VERBS = {
     "check": "check two folders of images for problems before training",
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()  # here, where errors are handled, and not at the interpreter's exit
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {escape(str(error))}", file=sys.stderr)  # whatever names it holds
         return error.exit_status
     except KeyboardInterrupt:
         return 130
