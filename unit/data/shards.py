@@ -27,13 +27,13 @@ from unit.image_source import ImageSource
 from unit.images import MAX_PIXELS, decode_image, image_errors
 
 _SUFFIXES = (".tar", ".tgz", *(f".tar.{compression}" for compression in ("gz", "bz2", "xz", "zst")))
-"""Of shards; the compressed ones are refused by name when they are read."""
+"""Shard suffixes; the compressed ones are refused by name when they are read."""
 _WINDOW = 8
 """Shards whose images are shuffled together, and so are read from at once."""
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _WILDCARD = re.compile(r"[*?]|\[[^]]*\]")
 _MAX_SHARDS = 1_000_000
-"""Of a pattern; with more, it is a typing error."""
+"""Maximum shards per pattern; more is a typo."""
 
 
 @dataclass(frozen=True, eq=False)
