@@ -24,7 +24,7 @@ SKIP = DataConfig(load_size=8, crop_size=8, flip=False, on_bad_image="skip")
 
 
 class Gray(ImageSource):
-    """`count` images, number k all of gray level k mod 250; those of `bad` can't be read."""
+    """`count` images, number k all of grey level k mod 250; those of `bad` can't be read."""
 
     def __init__(self, count: int, bad: set[int] = frozenset()) -> None:  # type: ignore[assignment]
         self.count, self.bad = count, bad

@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 class Plain(ImageSource):
-    """`count` images, image k all of gray level k, wider than high."""
+    """`count` images, image k all of grey level k, wider than high."""
 
     def __init__(self, count: int) -> None:
         self.count = count

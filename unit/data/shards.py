@@ -45,11 +45,11 @@ class Shards(ImageSource):
     paths: Sequence[str]
     """paths relative to it"""
     stamps: Sequence[Stamp]
-    """of each shard"""
+    """size and modification time of each shard"""
     members: Members
-    """of each image, shard by shard"""
+    """offset, size and name of each image, shard by shard"""
     shard_numbers: npt.NDArray[np.int64]
-    """of each image"""
+    """the shard of each image, an index into `paths`"""
     max_pixels: int = MAX_PIXELS
 
     @classmethod

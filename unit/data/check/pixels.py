@@ -42,7 +42,7 @@ class ImageSummary:
     cells: GrayImages
     """a grey thumbnail, 16x16"""
     digest: bytes | None
-    """of the file's content; None if no other file has its size"""
+    """hash of the file's content; None if no other file has its size"""
 
 
 def decode_images(
