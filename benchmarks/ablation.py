@@ -111,7 +111,7 @@ def default_jobs(device: torch.device) -> int:
 
 
 def steps_for(minutes: float, seconds: float) -> int:
-    """Convert minutes to steps of so many seconds."""
+    """Return the number of steps in `minutes`, at `seconds` per step."""
     return max(1, round(60 * minutes / seconds))
 
 

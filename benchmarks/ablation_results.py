@@ -220,7 +220,7 @@ def _notes(run: Run, record: dict[str, Any] | None) -> Iterator[str]:
 
 def _caption(study: Study, runs: Sequence[Run], results: Results, has_ceiling: bool) -> str:
     run = runs[0]
-    scenes = {"select": "validation scenes", "report": "test scenes, which nothing was chosen by"}[study.table]
+    scenes = {"select": "validation scenes", "report": "test scenes, not used for selection"}[study.table]
     parts = [f"{run.data} at {run.size} px, {scenes}", "mean ± standard deviation over the seeds"]
     if has_ceiling:
         parts.append("in brackets: share of the way from identity to the ceiling (KID's is real vs. real)")

@@ -1,4 +1,4 @@
-"""What an ablation compares: a study file, and the training and test images of its runs."""
+"""The settings that an ablation compares: a study file, and the training and test images of its runs."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def measure(count: int) -> dict[str, object]:
         start = time.perf_counter()
         report = check_folders(open_datasets(config), config, decode=False)
         seconds = time.perf_counter() - start
-    assert sum(facts.images for facts in report.folders.values()) == count
+    assert sum(summary.images for summary in report.folders.values()) == count
     return {
         "files": count,
         "seconds": round(seconds, 2),

@@ -4,7 +4,7 @@
 
 The photos are those of benchmarks/data.py, JPEG of 1280x720. The command runs as users run it, in a process of its own:
 `start_seconds` is the time until the first output (imports, the model, one image), and `images_per_second` counts the
-images after that. In alternation, the same network translates one image repeatedly in this process. The figures are
+images after that. In alternation, the same network translates one image repeatedly in this process. The results are
 medians over all rounds. Without --model, the weights are untrained.
 """
 

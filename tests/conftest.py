@@ -1,4 +1,4 @@
-"""What all tests share: one thread (ten times faster on small tensors), no denormals, a seed, and --long."""
+"""Settings for all tests: one thread (ten times faster on small tensors), no denormals, a seed, and --long."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def long(request: pytest.FixtureRequest) -> bool:
-    """Whether faults are tried in their full number."""
+    """Return whether to try all the faults."""
     return bool(request.config.getoption("--long"))
 
 

@@ -196,7 +196,7 @@ def test_a_file_overrides_its_base_and_the_base_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("base: mine.yaml", "FILE, line 1: base: FILE is based on this file; break the circle"),
+        ("base: mine.yaml", "FILE, line 1: base: FILE is based on this file; remove the circular base"),
         ("\nbase: other.yaml", "FILE, line 2: base: DIR/other.yaml, line 1: base: FILE is based on this file"),
         ("base: basis.yaml", "FILE, line 1: base: DIR/basis.yaml: no such file"),
         ("base: bad.yaml", "FILE, line 1: base: DIR/bad.yaml, line 1: train.stepz: no such key"),

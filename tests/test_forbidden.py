@@ -18,7 +18,7 @@ def sources() -> list[Path]:
 
 
 def aliases(tree: ast.AST) -> dict[str, str]:
-    """What the imported names stand for: {"np": "numpy", "load": "torch.load"}."""
+    """Map the imported names to their full names: {"np": "numpy", "load": "torch.load"}."""
     names = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -32,15 +32,15 @@ from unit.images import (
     write_image,
 )
 
-COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 120, 40)]
+COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 120, 40)]
 RAMP = np.linspace(0, 65535, 64 * 4).astype(np.uint16).reshape(4, 64)
 
 
 def patches() -> Image.Image:
     """Six 16x16 patches of plain colour: survives JPEG, and has no symmetry."""
     image = Image.new("RGB", (48, 32))
-    for index, colour in enumerate(COLOURS):
-        image.paste(colour, (index % 3 * 16, index // 3 * 16, index % 3 * 16 + 16, index // 3 * 16 + 16))
+    for index, color in enumerate(COLORS):
+        image.paste(color, (index % 3 * 16, index // 3 * 16, index % 3 * 16 + 16, index // 3 * 16 + 16))
     return image
 
 
@@ -107,7 +107,7 @@ def test_hsv_is_understood_though_no_format_holds_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "colour", "options"),
+    ("mode", "color", "options"),
     [
         ("LA", (0, 0), {}),
         ("RGBA", (10, 20, 30, 0), {}),
@@ -118,8 +118,8 @@ def test_hsv_is_understood_though_no_format_holds_it() -> None:
         ("P", 3, {"transparency": b"\xff\xff\xff\x00"}),
     ],
 )
-def test_transparent_is_white(tmp_path: Path, mode: str, colour: object, options: dict[str, object]) -> None:
-    image = Image.new(mode, (4, 4), colour)  # type: ignore[arg-type]
+def test_transparent_is_white(tmp_path: Path, mode: str, color: object, options: dict[str, object]) -> None:
+    image = Image.new(mode, (4, 4), color)  # type: ignore[arg-type]
     if mode == "P":
         image.putpalette(bytes(range(48)))
     assert_like(read_back(image, tmp_path / "x.png", **options), Image.new("RGB", (4, 4), "white"))
@@ -183,7 +183,7 @@ def test_numbers_without_a_known_white_are_refused(tmp_path: Path, array: np.nda
 
 @pytest.mark.parametrize("ending", ["gif", "png", "webp", "tif"])
 def test_the_first_frame_counts(tmp_path: Path, ending: str) -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     got = read_back(frames[0], tmp_path / f"x.{ending}", save_all=True, append_images=frames[1:])
     assert_like(got, frames[0], 3)
 
@@ -267,10 +267,10 @@ def test_a_jpeg_read_smaller_shows_the_same(tmp_path: Path, form: str | int) -> 
         options |= {"save_all": True, "append_images": [Image.new("RGB", (804, 640))]}
     image = image.convert({"gray": "L", "CMYK": "CMYK"}.get(str(form), "RGB"))
     image.save(path, "MPO" if form == "MPO" else "JPEG", exif=exif, quality=92, **options)
-    whole = resize_short_side(read_image(path), 100)
+    full_decode = resize_short_side(read_image(path), 100)
     smaller = read_image(path, short_side=100)
     assert sorted(smaller.size) == [320, 402]  # at 1/2: 1/4 leaves 1.6 times as much as is wanted
-    error = pixels(resize_short_side(smaller, 100)) - pixels(whole)
+    error = pixels(resize_short_side(smaller, 100)) - pixels(full_decode)
     assert (error**2).mean() < 2  # 45 dB
 
 
@@ -322,7 +322,7 @@ ADOBE_PROFILE = icc(
     | {f"{c}TRC".encode(): gamma(2.2) for c in "rgb"},
 )
 GRAY_PROFILE = icc(b"GRAY", b"XYZ ", {b"kTRC": gamma(1.0)})
-# Paper is white, any colour the same mid gray, black black: nothing that a conversion without the profile would give.
+# Paper is white, any colour the same mid grey, black black: nothing that a conversion without the profile would give.
 CMYK_PROFILE = icc(
     b"CMYK",
     b"Lab ",
@@ -339,12 +339,12 @@ CMYK_PROFILE = icc(
 
 
 def test_a_wider_profile_is_converted_to_srgb(tmp_path: Path) -> None:
-    colours = np.array([[[150, 120, 100], [100, 140, 120], [128, 128, 128]]], np.uint8)
-    got = read_back(Image.fromarray(colours), tmp_path / "x.png", icc_profile=ADOBE_PROFILE)
-    linear = (colours / 255) ** 2.2 @ ADOBE.T @ np.linalg.inv(SRGB).T
+    colors = np.array([[[150, 120, 100], [100, 140, 120], [128, 128, 128]]], np.uint8)
+    got = read_back(Image.fromarray(colors), tmp_path / "x.png", icc_profile=ADOBE_PROFILE)
+    linear = (colors / 255) ** 2.2 @ ADOBE.T @ np.linalg.inv(SRGB).T
     expected = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear) * 255
     assert np.abs(pixels(got) - expected).max() <= 1.5
-    assert np.abs(pixels(got) - colours.astype(int)).max() > 4
+    assert np.abs(pixels(got) - colors.astype(int)).max() > 4
     assert "icc_profile" not in got.info  # or it would be applied twice
 
 
@@ -508,11 +508,11 @@ def test_ctrl_c_is_not_an_image_error(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tif", "gif", "bmp", "jp2"])
 def test_damage_is_only_ever_an_image_error(tmp_path: Path, capfd: pytest.CaptureFixture[str], ending: str) -> None:
-    whole = io.BytesIO()
+    encoded = io.BytesIO()
     options = {"compression": "tiff_lzw"} if ending == "tif" else {}
     form = Image.registered_extensions()[f".{ending}"]
-    patches().save(whole, format=form, icc_profile=ADOBE_PROFILE, **options)
-    data = whole.getvalue()
+    patches().save(encoded, format=form, icc_profile=ADOBE_PROFILE, **options)
+    data = encoded.getvalue()
     rng = random.Random(ending)
     path = tmp_path / f"x.{ending}"
     refused: list[str] = []

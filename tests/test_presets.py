@@ -87,7 +87,7 @@ RESOLVED: dict[str, dict[str, Any]] = {
         "train.validate_every": 5000,
     },
 }
-"""What each preset changes of the defaults, with all that it inherits."""
+"""The values in which each preset differs from the defaults, inherited ones included."""
 
 
 def test_the_presets_are_there() -> None:

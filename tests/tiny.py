@@ -83,7 +83,7 @@ def assert_same_run(one: Path, two: Path) -> None:
 
 
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows of a run, but for how fast the machine was: (step, value or PNG)."""
+    """Return TensorBoard's content, except speeds: (step, value or PNG)."""
     board = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 0})
     board.Reload()
     tags = board.Tags()

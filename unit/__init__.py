@@ -20,7 +20,7 @@ _MODULES = {"Config": "unit.config", "Translator": "unit.translation.translator"
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: importing torch takes seconds, and the lower rooms do without it."""
+    """Import on first use: importing torch takes seconds, and config, data listing and --help don't need it."""
     if name not in _MODULES:
         raise AttributeError(f"module 'unit' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)

@@ -111,13 +111,13 @@ def _refuse_if(condition: object, key: str, message: str) -> None:
         raise ConfigError(f"{key}: {message}")
 
 
-def _text(is_valid: Callable[[str], object], demand: str) -> PlainValidator:
+def _text(is_valid: Callable[[str], object], requirement: str) -> PlainValidator:
     """Accept valid texts only; unlike pydantic's own str, also those that are not UTF-8, as file names can be."""
 
     def validate(value: object) -> str:
         if isinstance(value, str) and is_valid(value):
             return value
-        raise ValueError(f"must be {demand}, is {reprlib.repr(value)}")
+        raise ValueError(f"must be {requirement}, is {reprlib.repr(value)}")
 
     return PlainValidator(validate)
 
@@ -130,7 +130,8 @@ Folder = Annotated[str, _text(lambda name: name and "\0" not in name, "a folder'
 DomainName = Annotated[str, _text(_is_domain_name, "a visible, printable name without slashes")]
 Device = Annotated[str, _text(re.compile(DEVICE_NAMES).fullmatch, "auto, cpu, cuda, cuda:N or mps")]
 _AUGMENTATIONS = re.compile("none|color(,translation)?(,cutout)?|translation(,cutout)?|cutout")
-Augmentation = Annotated[str, _text(_AUGMENTATIONS.fullmatch, "none or some of color,translation,cutout in this order")]
+_SUBSET = "none or a comma-separated subset of color,translation,cutout, in this order"
+Augmentation = Annotated[str, _text(_AUGMENTATIONS.fullmatch, _SUBSET)]
 Pixels = Annotated[int, Field(ge=8, le=2**15)]
 Count = Annotated[int, Field(ge=1, le=10**15)]
 Step = Annotated[int, Field(ge=0, le=10**15)]
@@ -147,8 +148,8 @@ class _Section:
             return validate(values)
         except ValidationError as error:
             section = cls.__name__.removesuffix("Config").lower()
-            place = [str(part) for part in error.errors(include_url=False)[0]["loc"]]
-            raise ConfigError(f"{'.'.join([section, *place]).strip('.')}: {explain(error)}") from None
+            location = [str(part) for part in error.errors(include_url=False)[0]["loc"]]
+            raise ConfigError(f"{'.'.join([section, *location]).strip('.')}: {explain(error)}") from None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -166,11 +167,11 @@ class DataConfig(_Section):
     test_b: Folder | None = None
     """folder or shards of held-out images of B"""
     paired_test: bool = False
-    """the test folders show the same scenes, in the order of their sorted names"""
+    """the test folders hold aligned pairs, matched by sorted name"""
     name_a: DomainName | None = None
-    """name of domain A on screen, e.g. sunny; by default the name of its folder or shards"""
+    """display name of domain A, e.g. sunny; by default the name of its folder or shards"""
     name_b: DomainName | None = None
-    """name of domain B on screen, e.g. rainy"""
+    """display name of domain B, e.g. rainy"""
     load_size: Pixels = 256
     """short side in pixels after resizing"""
     crop_size: Pixels = 256
@@ -193,10 +194,10 @@ class DataConfig(_Section):
         _refuse_if(self.root and self.a, "data.root", "give either one root or the folders a and b, not both")
         _refuse_if(bool(self.test_a) != bool(self.test_b), "data.test_a", "give both test folders, or neither")
         _refuse_if(self.synthetic and self.test_a, "data.test_a", "needs training folders: give data.a and data.b too")
-        wanted = "needs test folders: give data.test_a and data.test_b, or a root with testA and testB"
-        _refuse_if(self.paired_test and not (self.test_a or self.root), "data.paired_test", wanted)
-        larger = f"the crop ({self.crop_size}) is larger than data.load_size ({self.load_size}); change one"
-        _refuse_if(self.crop_size > self.load_size, "data.crop_size", larger)
+        message = "needs test folders: give data.test_a and data.test_b, or a root with testA and testB"
+        _refuse_if(self.paired_test and not (self.test_a or self.root), "data.paired_test", message)
+        message = f"the crop ({self.crop_size}) is larger than data.load_size ({self.load_size}); change one"
+        _refuse_if(self.crop_size > self.load_size, "data.crop_size", message)
         equal = self.name_a and self.name_a == self.name_b
         _refuse_if(equal, "data.name_b", f"must differ from name_a ({self.name_a!r})")
 
@@ -222,15 +223,15 @@ class ModelConfig(_Section):
     """in the residual blocks: instance (the paper's) or group (8 groups; keeps the image's overall brightness)"""
     upsampling: Literal["transposed", "nearest", "bilinear"] = "transposed"
     """in the generators: transposed convolutions (the paper's), or nearest or bilinear resizing followed by a
-    convolution, which leave no checkerboards"""
+    convolution, which avoid checkerboard artifacts"""
     downsampling: Literal["strided", "blurred"] = "strided"
     """in encoders and discriminators: stride-2 convolutions (the paper's), or stride-1 convolutions followed by a blur
     and subsampling (Zhang 2019), which are less sensitive to shifts and cost several times as much"""
     initialization: Literal["normal", "kaiming"] = "normal"
-    """of the weights: normal N(0, 0.02) (the paper's) or kaiming (better for narrow networks)"""
+    """initial weights: normal N(0, 0.02) (the paper's) or kaiming (better for narrow networks)"""
     same_init: bool = False
-    """give both domains' encoders the same initial weights, and both generators: a translation begins as a
-    reconstruction, and keeps what the discriminators do not object to, above all what is dark and what is light"""
+    """initialize both encoders with the same weights, and both generators: a translation then starts as a
+    reconstruction, and keeps what the discriminators do not penalize, above all which areas are dark and light"""
     discriminator_channels: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """width of the discriminators' first convolution; by default that of channels"""
     discriminator_scales: Annotated[int, Field(ge=1, le=12)] = 3
@@ -242,14 +243,14 @@ class ModelConfig(_Section):
     spectral_norm: bool = False
     """spectral normalization of the discriminators' convolutions"""
     ema_decay: Decay = 0.999
-    """decay of the EMA of encoders and generators that is sampled and exported; 0: no EMA"""
+    """decay of the EMA of encoders and generators, used for samples and export; 0: no EMA"""
 
     def __post_init__(self) -> None:
-        fewer = f"is {self.shared_blocks}, but model.residual_blocks is only {self.residual_blocks}"
-        _refuse_if(self.shared_blocks > self.residual_blocks, "model.shared_blocks", fewer)
+        message = f"is {self.shared_blocks}, but model.residual_blocks is only {self.residual_blocks}"
+        _refuse_if(self.shared_blocks > self.residual_blocks, "model.shared_blocks", message)
         factor = 2**self.downsamples
-        ungrouped = f"times {factor} must be a multiple of 8 for normalization: group, is {self.channels}"
-        _refuse_if(self.normalization == "group" and self.channels * factor % 8, "model.channels", ungrouped)
+        message = f"times {factor} must be a multiple of 8 for normalization: group, is {self.channels}"
+        _refuse_if(self.normalization == "group" and self.channels * factor % 8, "model.channels", message)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -272,8 +273,9 @@ class LossConfig(_Section):
     r1: Weight = 0.0
     """weight of the R1 penalty ½‖∇D(x)‖² at real images; lambda0 does not multiply it"""
     augmentation: Augmentation = "none"
-    """none, or some of color,translation,cutout in this order: random changes to all that the discriminators see
-    (DiffAugment), for folders of fewer than about 5000 images; no color where the domains differ by it alone"""
+    """none, or a comma-separated subset of color,translation,cutout, in this order: random changes to all that the
+    discriminators see (DiffAugment), for folders of fewer than about 5000 images; leave out color if color is the only
+    difference between the domains"""
     feature_matching: Weight = 0.0
     """weight of the difference between translated and real images in the discriminators' mean activations"""
     low_frequency: Weight = 0.0
@@ -290,8 +292,9 @@ class LossConfig(_Section):
         weights = (self.lambda0, self.lambda1, self.lambda2, self.lambda3, self.lambda4)
         _refuse_if(not any(weights), "loss", "all of lambda0 to lambda4 are 0, so there is nothing to learn; set one")
         for name in ("r1", "feature_matching", "augmentation"):
-            wanted = getattr(self, name) not in (0, "none") and not self.lambda0
-            _refuse_if(wanted, f"loss.{name}", "needs discriminators, but loss.lambda0 is 0; change one")
+            without_discriminators = getattr(self, name) not in (0, "none") and not self.lambda0
+            message = "needs discriminators, but loss.lambda0 is 0; change one"
+            _refuse_if(without_discriminators, f"loss.{name}", message)
         acyclic = self.cycle_noise and not self.lambda3 and not self.lambda4
         _refuse_if(acyclic, "loss.cycle_noise", "needs a cycle, but loss.lambda3 and loss.lambda4 are 0; change one")
 
@@ -301,9 +304,9 @@ class OptimizerConfig(_Section):
     """Adam and the schedule of its learning rates."""
 
     learning_rate_generator: Weight = 1e-4
-    """of encoders and generators"""
+    """learning rate of encoders and generators"""
     learning_rate_discriminator: Weight = 1e-4
-    """of the discriminators"""
+    """learning rate of the discriminators"""
     beta1: Decay = 0.5
     """Adam's decay of the first moment"""
     beta2: Decay = 0.999
@@ -320,9 +323,9 @@ class OptimizerConfig(_Section):
     def __post_init__(self) -> None:
         endless = self.schedule == "linear" and self.decay_end is None
         _refuse_if(endless, "optimizer.decay_end", "schedule: linear needs the step at which the rates reach 0")
-        early = self.decay_end is not None and self.decay_end <= self.decay_start
-        order = f"({self.decay_end}) must lie after optimizer.decay_start ({self.decay_start})"
-        _refuse_if(early, "optimizer.decay_end", order)
+        ends_early = self.decay_end is not None and self.decay_end <= self.decay_start
+        message = f"({self.decay_end}) must lie after optimizer.decay_start ({self.decay_start})"
+        _refuse_if(ends_early, "optimizer.decay_end", message)
 
     def rate_factor(self, step: int) -> float:
         """Return the factor on both learning rates for the update from `step` to `step` + 1."""
@@ -333,7 +336,7 @@ class OptimizerConfig(_Section):
 
 @dataclass(frozen=True, config=STRICT)
 class TrainConfig(_Section):
-    """How long to train, on what, and when to write what."""
+    """How long to train, on what, and when to log and save."""
 
     steps: Step = 500_000
     """train until this step"""
@@ -344,11 +347,11 @@ class TrainConfig(_Section):
     grad_accum_steps: Annotated[int, Field(ge=1, le=10**6)] = 1
     """microbatches per update: the gradient of a large batch in the memory of a small one"""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
-    """of the initial weights, the data order, the augmentation and the noise"""
+    """seed of the initial weights, the data order, the augmentation and the noise"""
     device: Device = "auto"
     """auto (CUDA if available, else the CPU), cpu, cuda, cuda:N or mps"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """of the convolutions; weights, losses and optimizer are always fp32. auto: bf16 where the hardware supports it"""
+    """precision of the convolutions; weights, losses and optimizer stay fp32. auto: bf16 if the hardware supports it"""
     deterministic: bool | None = None
     """bitwise repeatable kernels, slower on CUDA; by default only on the CPU"""
     checkpoint_activations: bool = False
@@ -356,7 +359,7 @@ class TrainConfig(_Section):
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile the step, on CUDA with CUDA graphs; auto: on CUDA, if a trial at the start shows it to be faster"""
     log_every: Count = 100
-    """steps between two lines of metrics"""
+    """steps between two log entries"""
     sample_every: Count = 2500
     """steps between two sample grids and checks for failure modes (docs/alarms.md)"""
     checkpoint_every: Count = 5000
@@ -368,11 +371,11 @@ class TrainConfig(_Section):
     keep_every: Count | None = None
     """also keep the checkpoints of steps that are multiples of this"""
     on_nonfinite: Literal["stop", "rollback"] = "stop"
-    """at a NaN or Inf: stop, or go back to the last checkpoint and continue with other noise, up to 3 times"""
+    """at a NaN or Inf: stop, or go back to the last checkpoint and continue with different noise, up to 3 times"""
 
     def __post_init__(self) -> None:
-        uneven = f"must be a multiple of train.checkpoint_every ({self.checkpoint_every}), is {self.keep_every}"
-        _refuse_if(self.keep_every and self.keep_every % self.checkpoint_every, "train.keep_every", uneven)
+        message = f"must be a multiple of train.checkpoint_every ({self.checkpoint_every}), is {self.keep_every}"
+        _refuse_if(self.keep_every and self.keep_every % self.checkpoint_every, "train.keep_every", message)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -387,8 +390,8 @@ class Config(_Section):
 
     def __post_init__(self) -> None:
         factor, crop = 2**self.model.downsamples, self.data.crop_size
-        why = f"must be a multiple of {factor} with model.downsamples: {self.model.downsamples}, is {crop}"
-        _refuse_if(crop % factor, "data.crop_size", why)
+        message = f"must be a multiple of {factor} with model.downsamples: {self.model.downsamples}, is {crop}"
+        _refuse_if(crop % factor, "data.crop_size", message)
 
     def global_batch(self, world_size: int) -> int:
         """Return the number of images of each domain per update of `world_size` processes."""

@@ -29,7 +29,7 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
 
     Args:
         path: a file of sections, and optionally ``base: FILE.yaml``, relative to it, whose values it overrides.
-        overrides: dotted key to value; they win over the file.
+        overrides: dotted key to value; they override the file.
 
     Raises:
         ConfigError: the file can't be used; one line that names it, the key, and the line if it is known.
@@ -63,8 +63,8 @@ class Scalar:
     """A value as the user wrote it."""
 
     text: str
-    place: str
-    """of the value: file, line and key, or flag; errors begin with it"""
+    location: str
+    """location of the value (file, line and key, or flag); errors start with it"""
     quoted: bool = False
 
     def __float__(self) -> float:
@@ -85,7 +85,7 @@ class Scalar:
             if error.errors()[0]["type"] == "int_parsing":
                 with suppress(ValueError):  # 1e5
                     return adapter.validate_python(float(self.text), strict=False)
-            refuse(f"{self.place}: {explain(error)}")
+            refuse(f"{self.location}: {explain(error)}")
 
 
 def refuse(message: str) -> NoReturn:
@@ -93,37 +93,37 @@ def refuse(message: str) -> NoReturn:
     raise ConfigError(escape(message))
 
 
-def hint(word: str, known: Mapping[str, str], otherwise: str) -> str:
+def hint(word: str, known: Mapping[str, str], default: str) -> str:
     """Ask whether the known word nearest to `word` was meant; `known` maps words to how they are shown."""
     nearest = difflib.get_close_matches(word.rpartition(".")[2].lower(), known, n=1)
-    return f"did you mean {known[nearest[0]]}?" if nearest else otherwise
+    return f"did you mean {known[nearest[0]]}?" if nearest else default
 
 
 def _read_values(path: Path, derived: set[str]) -> dict[str, Any]:
     """Map the dotted keys in the file and its bases to their values; `derived` are the files based on this one."""
     values: dict[str, Any] = {}
     scalars: dict[str, Scalar] = {}
-    for place, section, node in _entries(path, "", _parse(path)):
+    for location, section, node in _entries(path, "", _parse(path)):
         if section == "base":
-            name = _scalar(place, node).text
+            name = _scalar(location, node).text
             if not name or "\0" in name:
-                refuse(f"{place}: must be a file, is {name!r}")
+                refuse(f"{location}: must be a file, is {name!r}")
             base, files = path.parent / name, {os.path.realpath(path), *derived}
             if os.path.realpath(base) in files:
-                refuse(f"{place}: {base} is based on this file; break the circle")
+                refuse(f"{location}: {base} is based on this file; remove the circular base")
             try:
                 values = _read_values(base, files)
             except ConfigError as error:
-                refuse(f"{place}: {error}")
+                refuse(f"{location}: {error}")
             continue
         if section not in SECTIONS:
             meant = {section: section for section in SECTIONS} | {"base": "base"}
             meant |= {last: f"{key} ({last}: under {key.partition('.')[0]}:)" for last, key in LAST_PARTS.items()}
-            refuse(f"{place}: no such section; {hint(section, meant, 'there are ' + ', '.join(SECTIONS))}")
-        for key_place, key, value in _entries(path, section, node):
+            refuse(f"{location}: no such section; {hint(section, meant, 'there are ' + ', '.join(SECTIONS))}")
+        for key_location, key, value in _entries(path, section, node):
             if key not in KEY_TYPES and key not in OLD_KEYS:
-                refuse(f"{key_place}: no such key; {hint(key, LAST_PARTS, '--help all lists them')}")
-            scalars[key] = _scalar(key_place, value)
+                refuse(f"{key_location}: no such key; {hint(key, LAST_PARTS, '--help all lists them')}")
+            scalars[key] = _scalar(key_location, value)
     try:
         current = rename_old_keys(scalars, str(path))
     except ConfigError as error:
@@ -131,14 +131,14 @@ def _read_values(path: Path, derived: set[str]) -> dict[str, Any]:
     return values | {key: scalar.parse(key) for key, scalar in current.items()}
 
 
-def _scalar(place: str, node: yaml.Node) -> Scalar:
+def _scalar(location: str, node: yaml.Node) -> Scalar:
     if not isinstance(node, yaml.ScalarNode):
-        refuse(f"{place}: must be one value, is a list or mapping")
-    return Scalar(node.value, place, quoted=node.style is not None)
+        refuse(f"{location}: must be one value, is a list or mapping")
+    return Scalar(node.value, location, quoted=node.style is not None)
 
 
 def _entries(path: Path, section: str, node: yaml.Node | None) -> Iterator[tuple[str, str, yaml.Node]]:
-    """Yield the place (file, line and key, for errors), the dotted key and the value of each entry of a mapping."""
+    """Yield the location (file, line and key, for errors), the dotted key and the value of each entry of a mapping."""
     if node is None or (isinstance(node, yaml.ScalarNode) and node.style is None and node.value.lower() in _NULL):
         return
     _refuse_tags(path, node)
@@ -152,11 +152,11 @@ def _entries(path: Path, section: str, node: yaml.Node | None) -> Iterator[tuple
             refuse(f"{path}, line {line}: a key must be a name, is a list or mapping")
         _refuse_tags(path, name, value)
         key = f"{section}.{name.value}".removeprefix(".")
-        place = f"{path}, line {line}: {key}"
+        location = f"{path}, line {line}: {key}"
         if key in lines:
-            refuse(f"{place}: given twice, first on line {lines[key]}; keep one")
+            refuse(f"{location}: given twice, first on line {lines[key]}; keep one")
         lines[key] = line
-        yield place, key, value
+        yield location, key, value
 
 
 def _refuse_tags(path: Path, *nodes: yaml.Node) -> None:

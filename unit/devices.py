@@ -33,7 +33,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    # torch has no public function for this; where it lacks the private one, bf16 must be asked for by name.
+    # torch has no public function for this; where it lacks the private one, bf16 must be requested explicitly.
     has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return "bf16" if device.type == "cpu" and has_bf16() else "fp32"
 
@@ -44,7 +44,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that the device's memory is too small."""
+    """Return whether an error means out of memory."""
     # those of the CPU, MPS and oneDNN have no type of their own
     texts = ("you tried to allocate", "out of memory", "bad_alloc")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in texts)

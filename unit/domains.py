@@ -1,4 +1,4 @@
-"""The two domains, written once: an index, its opposite, and a pair of things indexed by it."""
+"""The two domains, and a pair of values indexed by domain."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Domain(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PerDomain(Generic[T]):
-    """One thing for each domain, indexed by `Domain`."""
+    """One value for each domain, indexed by `Domain`."""
 
     a: T
     b: T
 
     @classmethod
     def of(cls, make: Callable[[Domain], T]) -> PerDomain[T]:
-        """The pair of `make(domain)`."""
+        """Return the pair of `make(domain)`."""
         return cls(make(Domain.A), make(Domain.B))
 
     def __getitem__(self, domain: Domain) -> T:
@@ -48,9 +48,9 @@ class PerDomain(Generic[T]):
         yield self.b
 
     def map(self, function: Callable[[T], U]) -> PerDomain[U]:
-        """The pair of `function(value)`."""
+        """Return the pair of `function(value)`."""
         return PerDomain(function(self.a), function(self.b))
 
     def swapped(self) -> PerDomain[T]:
-        """Each domain with the other's value."""
+        """Return a pair with the two values swapped."""
         return PerDomain(self.b, self.a)

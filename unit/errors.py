@@ -1,4 +1,4 @@
-"""What a user can do wrong, one class a kind. Only the command line prints these, and exits with their status."""
+"""User errors, one class per kind. Only the command line prints these, and exits with their status."""
 
 import os
 
@@ -16,13 +16,13 @@ class ConfigError(UserError):
 
 
 class ModelError(UserError):
-    """A file given as a model that is none, or one that this version can't use."""
+    """A model file that is invalid or unsupported."""
 
     exit_status = 2
 
 
 class DataError(UserError):
-    """A folder that can't serve as a domain."""
+    """Unusable image data."""
 
     exit_status = 3
 
@@ -32,5 +32,5 @@ class ImageError(DataError):
 
 
 def escape(path: str | os.PathLike[str]) -> str:
-    r"""The path as text for one line of a message: line breaks, control and undecodable characters as ``\n``."""
+    r"""Return the path as text for one line of a message: line breaks, control and undecodable characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in os.fspath(path))

@@ -16,7 +16,7 @@ from unit.images import resize_short_side
 
 
 class ImageSource(ABC):
-    """Images by index. Loader processes get copies, so sources must pickle."""
+    """Images by index. DataLoader workers get copies, so sources must pickle."""
 
     @abstractmethod
     def __len__(self) -> int: ...

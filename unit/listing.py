@@ -38,7 +38,7 @@ def list_images(folder: Path) -> list[str]:
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Yield the relative paths of all files below, in no particular order, but for hidden ones and `__MACOSX`.
+    """Yield the relative paths of all files below, in no particular order, except hidden ones and `__MACOSX`.
 
     Links are followed, but not in cycles; only links cost a `stat`.
 

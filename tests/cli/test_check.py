@@ -50,7 +50,7 @@ def test_nothing_found_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(run_streets) == 0
     status, out, _ = run(capsys, "--root", tmp_path / "x", "--load_size", 16, "--crop_size", 16)
     assert status == 0
-    assert out.splitlines()[-1] == "fine: nothing that would stop or spoil a training"
+    assert out.splitlines()[-1] == "no problems found"
 
 
 @pytest.mark.parametrize("headers", [True, False])

@@ -12,7 +12,7 @@ from unit.config import DataConfig
 from unit.data.bad_images import BadImages
 from unit.data.batches import (
     TrainingImages,
-    _leave_signals_to_the_main_process,
+    _ignore_signals,
     loader_failure,
     training_batches,
 )
@@ -24,7 +24,7 @@ SKIP = DataConfig(load_size=8, crop_size=8, flip=False, on_bad_image="skip")
 
 
 class Gray(ImageSource):
-    """`count` images, number k all of gray level k mod 250; those of `bad` can't be read."""
+    """`count` images, number k all of grey level k mod 250; those of `bad` can't be read."""
 
     def __init__(self, count: int, bad: set[int] = frozenset()) -> None:  # type: ignore[assignment]
         self.count, self.bad = count, bad
@@ -122,7 +122,7 @@ def test_the_limit_holds_for_a_run_that_goes_on() -> None:
     [
         ("DataLoader worker (pid 7) is killed by signal: Killed. ", "probably out of memory"),
         ("DataLoader worker (pid(s) 7) exited unexpectedly", "probably out of memory"),
-        ("DataLoader timed out after 300 seconds", "gave nothing for 5 minutes"),
+        ("DataLoader timed out after 300 seconds", "timed out after 5 minutes"),
         (
             "... killed by signal: Bus error. It is possible that dataloader's workers are out of shared memory.",
             "shm-size",
@@ -145,7 +145,7 @@ def test_a_loader_process_outlives_sigterm_for_a_while_and_ends_as_if_all_was_we
     monkeypatch.setattr("unit.data.batches._GRACE_PERIOD", 1)
     child = os.fork()
     if child == 0:
-        _leave_signals_to_the_main_process(0)
+        _ignore_signals(0)
         time.sleep(60)
         os._exit(1)
     time.sleep(0.3)

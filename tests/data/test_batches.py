@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 class Plain(ImageSource):
-    """`count` images, image k all of gray level k, wider than high."""
+    """`count` images, image k all of grey level k, wider than high."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -57,7 +57,7 @@ def test_an_epochs_order_is_a_permutation_that_follows_from_its_seed(count: int,
 
 
 def test_an_epochs_order_is_mixed() -> None:
-    """Neighbours, positions and seeds are as unrelated as in a shuffled list: within 5 sigma."""
+    """Neighbours, sample indices and seeds are as unrelated as in a shuffled list: within 5 sigma."""
     count, trials = 40, 2000
     orders = torch.stack([Plain(count).epoch_order(seed) for seed in range(trials)])
     first = Counter(orders[:, 0].tolist())
@@ -118,7 +118,7 @@ def test_a_folder_smaller_than_the_batch_fills_it_by_going_round() -> None:
 
 
 def gradient(width: int, height: int) -> Image.Image:
-    """Each pixel tells its place."""
+    """Each pixel encodes its position."""
     image = Image.new("RGB", (width, height))
     image.putdata([(x, y, 0) for y in range(height) for x in range(width)])
     return image
@@ -143,9 +143,9 @@ def test_augmentation_follows_the_place_in_the_sequence_not_the_image() -> None:
             return gradient(40, 8)
 
     data = TrainingImages(PerDomain(Same(1), Same(1)), CONFIG, 0)
-    crops = [data[position].images.a for position in range(20)]
+    crops = [data[sample_index].images.a for sample_index in range(20)]
     assert len({tuple(crop[0, 0].tolist()) for crop in crops}) > 10
-    assert all(torch.equal(crop, data[position].images.a) for position, crop in enumerate(crops))
+    assert all(torch.equal(crop, data[sample_index].images.a) for sample_index, crop in enumerate(crops))
     assert not torch.equal(data[0].images.a, data[0].images.b)
 
 

@@ -27,7 +27,7 @@ SIZES = DataConfig(load_size=40, crop_size=32)
 
 
 def photo(seed: int, width: int = 64, height: int = 48) -> Image.Image:
-    """An image with structure of its own: bright and dark patches of a random place and colour."""
+    """An image with structure of its own: bright and dark patches of a random position and colour."""
     patches = np.random.default_rng(seed).integers(20, 236, (6, 8, 3), np.uint8)
     return Image.fromarray(patches).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -64,12 +64,12 @@ def test_clean_folders_have_no_findings(tmp_path: Path) -> None:
     report = check_folders(*opened(tmp_path))
     assert report.findings == []
     assert report.usable
-    assert sum(facts.images for facts in report.folders.values()) == 212
+    assert sum(summary.images for summary in report.folders.values()) == 212
     assert report.folders["trainA"].short_side == 48
     assert report.folders["trainA"].brightness == pytest.approx((128, 5), abs=6)
 
 
-def test_the_embedded_streets_have_no_findings() -> None:
+def test_the_built_in_streets_have_no_findings() -> None:
     config = replace(SIZES, streets_train=3, streets_test=2)
     datasets = open_datasets(config)
     assert check_headers(datasets, config) == []
@@ -85,7 +85,7 @@ def turned(orientation: int) -> Image.Exif:
     return exif
 
 
-def deep_colour(path: Path) -> None:
+def deep_color(path: Path) -> None:
     """A PNG of 16 bits a channel, which Pillow can't write."""
     rows = b"".join(b"\0" + bytes(64 * 6) for _ in range(48))
     chunks = (
@@ -137,7 +137,7 @@ FILES: list[tuple[str, Callable[[Path], object], set[str]]] = [
     ("x.tif", lambda path: photo(9).convert("LAB").save(path), set()),
     ("x.png", lambda path: Image.new("I;16", (64, 48)).save(path), {"gray", "16-bit"}),
     ("x.tif", lambda path: Image.new("I", (64, 48)).save(path), {"gray", "16-bit"}),
-    ("x.png", deep_colour, {"16-bit"}),
+    ("x.png", deep_color, {"16-bit"}),
     ("x.pgm", lambda path: path.write_bytes(b"P5 64 48 65535\n" + bytes(64 * 48 * 2)), {"gray", "16-bit"}),
     *[
         (f"x.{e}", lambda path: photo(9).save(path, save_all=True, append_images=[photo(8)]), kinds)
@@ -423,7 +423,7 @@ def test_a_killed_process_is_one_line() -> None:
 def test_a_report_groups_by_class_and_names_a_few() -> None:
     findings = [Finding(f"{k}.jpg", "rotated", "orientation 6") for k in range(3000)]
     findings += [Finding(f"\n{k}.jpg", "too-small", "8x8") for k in range(7)] + [Finding("x.jpg", "damaged", "cut")]
-    lines = describe_findings(findings, max_files=5).splitlines()
+    lines = describe_findings(findings).splitlines()
     assert lines[0] == f"error: damaged or cut short (1 file): {CHECKS['damaged'].advice}"
     assert lines[1] == "    x.jpg: cut"
     assert lines[2].startswith("warning: smaller than the crop (7 files): ")

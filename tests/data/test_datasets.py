@@ -21,7 +21,7 @@ def names_of(source: object) -> list[str]:
     return [source.name(k) for k in range(len(source))]  # type: ignore[attr-defined, arg-type]
 
 
-def test_the_embedded_streets_share_no_training_scene_and_their_test_scenes_are_pairs() -> None:
+def test_the_built_in_streets_share_no_training_scene_and_their_test_scenes_are_pairs() -> None:
     datasets = open_datasets(DataConfig(load_size=16, crop_size=16, streets_train=6, streets_test=4))
     assert [len(datasets.train[i]) for i in Domain] == [6, 6]
     assert (datasets.names.a, datasets.names.b) == ("sunny", "rainy")
@@ -29,11 +29,11 @@ def test_the_embedded_streets_share_no_training_scene_and_their_test_scenes_are_
     assert [names_of(datasets.test.images[i]) for i in Domain] == [names_of(datasets.test.images.a)] * 2
     blue = [np.asarray(source.image(0))[:3, :, 2].mean() for source in datasets.test.images]
     assert blue[0] > blue[1]  # A has the blue sky
-    assert datasets.test.redrawn is not None
+    assert datasets.test.rerendered is not None
     for i in Domain:
-        same, again = datasets.test.images[i].image(0), datasets.test.redrawn[i].image(0)
+        same, again = datasets.test.images[i].image(0), datasets.test.rerendered[i].image(0)
         assert same.tobytes() != again.tobytes()
-        assert datasets.test.redrawn[i].name(0) == datasets.test.images[i].name(0)
+        assert datasets.test.rerendered[i].name(0) == datasets.test.images[i].name(0)
 
 
 def test_two_folders_hold_some_images_out(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ def touch(root: Path, *names: str) -> None:
 
 
 def test_an_image_folder_reads_by_index_and_survives_pickling(tmp_path: Path) -> None:
-    for name, colour in (("b.png", "red"), ("a.png", "blue")):
-        Image.new("RGB", (3, 2), colour).save(tmp_path / name)
+    for name, color in (("b.png", "red"), ("a.png", "blue")):
+        Image.new("RGB", (3, 2), color).save(tmp_path / name)
     folder = pickle.loads(pickle.dumps(ImageFolder.open(tmp_path)))
     assert len(folder) == 2
     assert [folder.name(index) for index in range(2)] == ["a.png", "b.png"]

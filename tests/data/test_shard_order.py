@@ -46,8 +46,8 @@ def test_images_are_numbered_through_the_shards(counts: list[int]) -> None:
 @given(st.integers(9, 60), SEEDS)
 def test_at_most_eight_shards_are_read_at_a_time_and_each_in_one_stretch(count: int, seed: int) -> None:
     order = visited([5] * count, seed)
-    begun = [set(order[: position + 1]) for position in range(len(order))]
-    to_come = [set(order[position:]) for position in range(len(order))]
+    begun = [set(order[: sample_index + 1]) for sample_index in range(len(order))]
+    to_come = [set(order[sample_index:]) for sample_index in range(len(order))]
     assert max(len(before & after) for before, after in zip(begun, to_come, strict=True)) <= 8
 
 

@@ -1,4 +1,4 @@
-"""What ``shards`` writes is what WebDataset reads: each image of the folder once, byte for byte."""
+"""WebDataset reads what ``shards`` writes: each image of the folder once, byte for byte."""
 
 from __future__ import annotations
 
@@ -182,11 +182,11 @@ def test_mistakes_are_one_line(
     assert err.count("\n") == 1
 
 
-def test_check_says_that_it_does_not_look_into_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_refuses_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     patterns = []
     for name in ("sunny", "rainy"):
         folder = make_images(tmp_path / name, "1.png", "2.png")
         patterns.append(run(capsys, folder, tmp_path / "out")[1])
     status = main(["check", "--a", patterns[0], "--b", patterns[1]])
     assert status == 2
-    assert "check looks at files, not into shards" in capsys.readouterr().err
+    assert "check reads image files, not shards" in capsys.readouterr().err

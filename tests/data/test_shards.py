@@ -296,7 +296,7 @@ def test_the_order_goes_shard_by_shard_and_every_epoch_is_complete(
     for i in Domain:
         source, at_a_time = images.sources[i], []
         for start in range(0, 9 * len(source), len(source)):
-            epoch = [images.index(i, start + place) for place in range(len(source))]
+            epoch = [images.index(i, start + sample_index) for sample_index in range(len(source))]
             assert sorted(epoch) == list(range(len(source)))
             shards = [source.name(index).partition("/")[0] for index in epoch]
             at_a_time += [len({*shards[: k + 1]} & {*shards[k:]}) for k in range(len(shards))]
@@ -341,7 +341,7 @@ def test_a_skipped_image_is_replaced_by_another(photos: Path) -> None:
     (photos / "rainy" / "x" / "bad.jpg").write_bytes(b"no image")
     settings = config(written(photos), on_bad_image="skip")
     images = TrainingImages(open_datasets(settings).train, settings, 0)
-    items = [images[position] for position in range(len(images.sources.b))]
+    items = [images[sample_index] for sample_index in range(len(images.sources.b))]
     bad = {name for item in items if not isinstance(item, ImageError) for _, name, _ in item.bad}
     assert [name.rpartition("/")[2] for name in bad] == ["bad.jpg"]
 

@@ -82,13 +82,13 @@ def test_every_band_has_tiles_and_each_use_about_as_many(earth: Earth, size: int
 
 
 def test_all_uses_see_as_much_land_in_the_same_colours(earth: Earth) -> None:
-    def land_and_colours(use: Use) -> list[float]:
+    def land_and_colors(use: Use) -> list[float]:
         squares = [np.s_[box[1] : box[3] : 8, box[0] : box[2] : 8] for box in earth.tiles(use, 64)]
         images = [np.asarray(image) for image in earth.images]
-        colours = [np.mean([whole[square].mean(axis=(0, 1)) for square in squares], axis=0) for whole in images]
-        return [255 * np.mean([earth.land[square].mean() for square in squares]), *np.concatenate(colours)]
+        colors = [np.mean([image[square].mean(axis=(0, 1)) for square in squares], axis=0) for image in images]
+        return [255 * np.mean([earth.land[square].mean() for square in squares]), *np.concatenate(colors)]
 
-    means = {use: land_and_colours(use) for use in Use}
+    means = {use: land_and_colors(use) for use in Use}
     for use in Use:
         assert means[use] == pytest.approx(means[Use.TRAIN_A], abs=20)
     assert means[Use.TRAIN_B] == pytest.approx(means[Use.TRAIN_A], abs=12)

@@ -90,8 +90,8 @@ def select(values: dict[str, float | None], names: tuple[str, ...]) -> dict[str,
 def test_paired_metrics_in_batches_are_those_of_all_at_once(translator: Translator) -> None:
     results = evaluate(translator, STREETS, Corners())
     images = load_held_out(STREETS.images, range(19), CONFIG.data)
-    assert STREETS.redrawn is not None
-    redrawn = load_held_out(STREETS.redrawn, range(19), CONFIG.data)
+    assert STREETS.rerendered is not None
+    redrawn = load_held_out(STREETS.rerendered, range(19), CONFIG.data)
     for i in Domain:
         candidates = {"translated": translator.translate(images[i], i), "identity": images[i], "real": redrawn[i.other]}
         for group, candidate in candidates.items():
@@ -163,7 +163,7 @@ def test_unpaired_images_have_no_paired_metrics(translator: Translator) -> None:
 
 
 def test_pairs_in_folders_have_true_counterparts_but_no_upper_bound(translator: Translator) -> None:
-    results = evaluate(translator, replace(STREETS, redrawn=None), Corners())
+    results = evaluate(translator, replace(STREETS, rerendered=None), Corners())
     complete = evaluate(translator, STREETS, Corners())
     for direction, groups in results.items():
         assert groups["real"] == complete[direction]["real"] | dict.fromkeys(PAIRED)
@@ -208,7 +208,7 @@ def test_a_second_translator_extracts_features_of_its_translations_alone() -> No
 
 def test_redrawn_images_are_drawn_once(translator: Translator) -> None:
     again = PerDomain.of(lambda i: Source(STREETS.images[i], 19))
-    evaluator = Evaluator(replace(STREETS, redrawn=PerDomain(again.a, again.b)), CONFIG.data, Corners())
+    evaluator = Evaluator(replace(STREETS, rerendered=PerDomain(again.a, again.b)), CONFIG.data, Corners())
     assert evaluator.metrics(translator) == evaluator.metrics(translator)
     assert again.a.read == again.b.read == list(range(19))
 

@@ -45,7 +45,7 @@ def test_a_contact_sheet_has_a_block_per_direction(translator: Translator) -> No
 
 
 def test_the_sheet_of_unpaired_images_shows_inputs_and_translations_alone(translator: Translator) -> None:
-    sheet = contact_sheet(translator, replace(TEST, paired=False, redrawn=None), rows=2)
+    sheet = contact_sheet(translator, replace(TEST, paired=False, rerendered=None), rows=2)
     assert sheet.shape == (3, span(2), span(2, WIDE_GAP, side=span(2)))
     images = load_held_out(TEST.images, range(1), CONFIG.data)
     assert torch.equal(cell(sheet, 0, 0), images.a[0])

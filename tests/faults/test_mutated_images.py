@@ -44,8 +44,8 @@ PIXELS = 1_000_000
 def photograph(mode: str = "RGB", width: int = 40, height: int = 24) -> Image.Image:
     y, x = np.mgrid[:height, :width]
     noise = np.random.default_rng(0).integers(0, 60, (height, width, 3))
-    colours = np.stack([x * 4, y * 7, (x + y) * 3], -1) % 196 + noise
-    return Image.fromarray(colours.astype(np.uint8)).convert(mode)
+    colors = np.stack([x * 4, y * 7, (x + y) * 3], -1) % 196 + noise
+    return Image.fromarray(colors.astype(np.uint8)).convert(mode)
 
 
 def saved(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -304,7 +304,7 @@ def mutant(number: int, originals: dict[str, list[bytes]]) -> tuple[str, bytes]:
 
 
 def attempt(path: Path, max_pixels: int) -> str:
-    """What reading gave: "read" or the reason; anything but an image or a proper `ImageError` is an error."""
+    """The outcome of reading: "read" or the reason; anything but an image or a proper `ImageError` is an error."""
     try:
         header = read_header(path)
         assert header.width > 0
@@ -575,7 +575,7 @@ def test_bombs(tmp_path: Path, capsys: pytest.CaptureFixture[str], long: bool) -
 
 
 def mac_icon(side: int) -> bytes:
-    """Of 128x128, it says."""
+    """A header that claims 128x128."""
     image = saved(Image.new("RGBA", (side, side)), "PNG")
     return struct.pack(">4sL4sL", b"icns", 16 + len(image), b"ic07", 8 + len(image)) + image
 

@@ -168,7 +168,7 @@ def is_seen(name: str) -> bool:
 
 
 def placed(name: str) -> str:
-    """What its translation is called."""
+    """The name of its translation."""
     return Path(name).stem + ".png"
 
 

@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError."""
-        raise ConfigError(f"{escape(message)}; {self.prog} --help says more")
+        raise ConfigError(f"{escape(message)}; see {self.prog} --help")
 
 
 def integer(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
@@ -58,5 +58,5 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --device and --precision."""
     device_help = "auto, cpu, cuda, cuda:N or mps (default: %(default)s)"
     parser.add_argument("--device", type=device_name, default="auto", help=device_help)
-    precision_help = "of the convolutions: %(choices)s (default: %(default)s)"
+    precision_help = "precision of the convolutions: %(choices)s (default: %(default)s)"
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help=precision_help)

@@ -1,4 +1,4 @@
-"""``check``: find problems with the images before hours of training are spent on them."""
+"""``check``: find problems with the images before training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unit.cli.arguments import Parser, integer, path
 from unit.cli.train import announce_preset, choose_preset
 from unit.config import Config, DataConfig
 from unit.config_file import read_config
-from unit.data.check import CHECKS, FolderFacts, Report, check_folders, describe_findings
+from unit.data.check import CHECKS, FolderSummary, Report, check_folders, describe_findings
 from unit.data.datasets import open_datasets
 from unit.errors import ConfigError, DataError, escape
 
@@ -23,7 +23,7 @@ def run(argv: Sequence[str]) -> int:
     config = _data_config(arguments)
     datasets = open_datasets(config)
     if not all(source.folder for source in (*datasets.train, *datasets.test.images)):
-        raise ConfigError("check looks at files, not into shards; give the folders that the shards were made of")
+        raise ConfigError("check reads image files, not shards; give the folders that the shards were made from")
     report = check_folders(datasets, config, decode=not arguments.headers)
     print(json.dumps(_to_json(report)) if arguments.json else _to_text(report, config, arguments.headers))
     return 0 if report.usable else DataError.exit_status
@@ -32,10 +32,10 @@ def run(argv: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m unit check",
-        description="Find images that would stop or spoil a training: unreadable, damaged, small, odd or equal ones, "
-        "test images that are also training images, domains that differ in size or brightness. Nothing is "
+        description="Find images that would stop or degrade training: unreadable, damaged, small, unusual or duplicate "
+        "images, test images that are also training images, domains that differ in size or brightness. Nothing is "
         "changed. Exit status 0: training can start (warnings are listed); 3: it would stop at an image.",
-        epilog='--json prints one object: "images" (trainA, ... to their number), "short_side" (median, pixels), '
+        epilog='--json prints one object: "images" (number per folder), "short_side" (median, pixels), '
         '"brightness" (mean and deviation, 0 to 255), "findings" (a list of "file", "class", "level": error, warning '
         'or note, "detail", "advice") and "usable". example: python -m unit check --a photos/sunny --b photos/rainy',
     )
@@ -76,9 +76,9 @@ def _data_config(arguments: argparse.Namespace) -> DataConfig:
 
 def _to_json(report: Report) -> dict[str, Any]:
     return {
-        "images": {name: facts.images for name, facts in report.folders.items()},
-        "short_side": {name: facts.short_side for name, facts in report.folders.items()},
-        "brightness": {name: facts.brightness for name, facts in report.folders.items()},
+        "images": {name: summary.images for name, summary in report.folders.items()},
+        "short_side": {name: summary.short_side for name, summary in report.folders.items()},
+        "brightness": {name: summary.brightness for name, summary in report.folders.items()},
         "findings": [
             {"file": f.file, "class": f.check, "level": f.level, "detail": f.detail, "advice": CHECKS[f.check].advice}
             for f in report.findings
@@ -89,18 +89,18 @@ def _to_json(report: Report) -> dict[str, Any]:
 
 def _to_text(report: Report, config: DataConfig, headers_only: bool) -> str:
     lines = [f"for training at {config.load_size} px, in crops of {config.crop_size} px"]
-    lines += [_line(name, facts) for name, facts in report.folders.items()]
+    lines += [_line(name, summary) for name, summary in report.folders.items()]
     if report.findings:
         lines += ["", describe_findings(report.findings)]
     return "\n".join([*lines, "", _verdict(report) + (" (by headers alone)" if headers_only else "")])
 
 
-def _line(name: str, facts: FolderFacts) -> str:
-    line = f"{name:<7} {facts.images:,} images in {escape(facts.path)}"
-    if facts.short_side is not None:
-        line += f", short side {facts.short_side} px (median)"
-    if facts.brightness is not None:
-        line += ", brightness {:.0f} ± {:.0f} of 255".format(*facts.brightness)
+def _line(name: str, summary: FolderSummary) -> str:
+    line = f"{name:<7} {summary.images:,} images in {escape(summary.path)}"
+    if summary.short_side is not None:
+        line += f", short side {summary.short_side} px (median)"
+    if summary.brightness is not None:
+        line += ", brightness {:.0f} ± {:.0f} of 255".format(*summary.brightness)
     return line
 
 
@@ -110,5 +110,5 @@ def _verdict(report: Report) -> str:
     if errors:
         return f"unusable: training would stop at {len(errors):,} file{'s' * (len(errors) > 1)}"
     if warnings:
-        return f"usable, with {len(warnings)} kind{'s' * (len(warnings) > 1)} of warning"
-    return "fine: nothing that would stop or spoil a training"
+        return f"usable, with {'1 kind of warning' if len(warnings) == 1 else f'{len(warnings)} kinds of warnings'}"
+    return "no problems found"

@@ -39,14 +39,15 @@ def run(argv: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m unit evaluate",
-        description="Evaluate a model on images it was not trained on, beside the identity baseline (the input itself) "
-        "and real images. Without folders: the test images of the model's own run.",
+        description="Evaluate a model on images it was not trained on, compared with the identity baseline (the input "
+        "itself) and real images. Without folders: the test images of the model's own run.",
         epilog="example: python -m unit evaluate runs/sunny-rainy --a photos/sunny-test --b photos/rainy-test",
     )
     add_model_arguments(parser)
     parser.add_argument("--a", type=path, metavar="DIR", help="test images of domain A")
     parser.add_argument("--b", type=path, metavar="DIR", help="test images of domain B")
-    parser.add_argument("--paired", action="store_true", help="in the order of their names, they show the same scenes")
+    paired_help = "the folders hold aligned pairs, in the order of their names"
+    parser.add_argument("--paired", action="store_true", help=paired_help)
     features_help = "network behind KID and FID: lite0 (default, from a package) or inception (as published; downloads)"
     parser.add_argument("--features", choices=KINDS, help=features_help)
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")

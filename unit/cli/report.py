@@ -1,4 +1,4 @@
-"""``report``: a run as one HTML file."""
+"""``report``: write a run's report as one HTML file."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def run(argv: Sequence[str]) -> int:
     """Write the report, and return the exit status."""
     parser = Parser(
         prog="python -m unit report",
-        description="Write RUN/report.html: one file that loads nothing from elsewhere, with images, metrics beside "
-        "the identity baseline, curves, samples over the steps, worst and best, data, configuration and how the parts "
-        "of the run ended. A missing part is named there. Works during training too.",
+        description="Write RUN/report.html: one self-contained file with images, metrics compared with the identity "
+        "baseline, curves, samples over the steps, worst and best, data, configuration and how the parts of the run "
+        "ended. Missing parts are named in the report. Works during training too.",
         epilog="example: python -m unit report runs/sunny-rainy",
     )
     parser.add_argument("run", type=path, metavar="RUN", help="a run directory")

@@ -23,7 +23,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--megabytes", type=integer(1, 10**6), default=250, metavar="N", help=megabytes_help)
     per_shard_help = "maximum number of images in a shard (default: only megabytes count)"
     parser.add_argument("--per_shard", type=integer(1), default=10**9, metavar="N", help=per_shard_help)
-    parser.add_argument("--seed", type=integer(0), default=0, help="of the random order (default: %(default)s)")
+    parser.add_argument("--seed", type=integer(0), default=0, help="seed of the random order (default: %(default)s)")
     arguments = parser.parse_args(argv)
     print(write_shards(arguments.folder, arguments.out, arguments.per_shard, arguments.megabytes, arguments.seed))
     return 0

@@ -23,7 +23,7 @@ def run(argv: Sequence[str]) -> int:
         "--train", type=integer(0), default=1000, help="training scenes per weather (default: %(default)s)"
     )
     parser.add_argument("--test", type=integer(0), default=100, help="test pairs (default: %(default)s)")
-    parser.add_argument("--seed", type=integer(0), default=0, help="of the scenes (default: %(default)s)")
+    parser.add_argument("--seed", type=integer(0), default=0, help="seed of the scenes (default: %(default)s)")
     arguments = parser.parse_args(argv)
     write_streets(arguments.out, arguments.size, arguments.train, arguments.test, arguments.seed)
     print(arguments.out)

@@ -38,7 +38,7 @@ def run(argv: Sequence[str]) -> int:
     from unit.training.dry_run import describe_plan
     from unit.training.loop import train
 
-    if not is_main_process():  # which alone logs, except errors and skipped images: others don't know of them
+    if not is_main_process():  # only the main process logs, except errors and skipped images
         logging.getLogger().setLevel(logging.ERROR)
         logging.getLogger(bad_images.__name__).setLevel(logging.WARNING)
     if arguments.preset:
@@ -59,7 +59,7 @@ def run(argv: Sequence[str]) -> int:
 
 def announce_preset(preset: Path) -> None:
     """Log which preset was chosen, and why."""
-    log.info("%s: configs/%s (--config takes another)", _REASONS[preset.stem], preset.name)
+    log.info("%s: configs/%s (--config picks another)", _REASONS[preset.stem], preset.name)
 
 
 def choose_preset(config: Config) -> Path:

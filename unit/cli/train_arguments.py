@@ -1,4 +1,4 @@
-"""The command line of ``train``: a flag for each key of the configuration, which wins over the file."""
+"""The command line of ``train``: a flag for each key of the configuration, which overrides the file."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ FIRST_KEYS = {
 _PRESET_KEYS = ("data.a", "data.b", "data.root", "train.device")
 """The flags that the choice of a preset depends on: the images to train on, and the device."""
 _SWITCHES = {
-    "dry_run": "make a few steps, report the time, memory and disk space that the run would take, and stop",
-    "print_config": "print the resolved configuration as YAML, and stop",
+    "dry_run": "run a few steps, report the time, memory and disk space that the run would take, and exit",
+    "print_config": "print the resolved configuration as YAML, and exit",
     "restart": "start again at step 0; an existing run is kept as OUT.1",
 }
 _USAGE = "%(prog)s [--config FILE.yaml] [--out DIR] [--dry_run] [--print_config] [--restart] [--SECTION.KEY VALUE ...]"
 _DESCRIPTION = """\
-Train UNIT on two folders of images. Flags win over the file, and the file over the defaults. Without --config the
-file is configs/streets.yaml (synthetic streets) if no folders are given, else configs/photos.yaml on a GPU and
+Train UNIT on two folders of images. Flags override the file, and the file overrides the defaults. Without --config
+the file is configs/streets.yaml (synthetic streets) if no folders are given, else configs/photos.yaml on a GPU and
 configs/laptop.yaml on a CPU."""
 _EXAMPLES = """examples:
   %(prog)s                                              the synthetic streets, with configs/streets.yaml
@@ -53,7 +53,7 @@ class TrainArguments:
 
     config: Config
     preset: Path | None
-    """the file that was chosen because there was no --config"""
+    """the file chosen without --config"""
     out: Path | None
     dry_run: bool
     print_config: bool
@@ -61,7 +61,7 @@ class TrainArguments:
 
 
 def parse_train_arguments(argv: Sequence[str], choose_preset: Callable[[Config], Path]) -> TrainArguments:
-    """Resolve the command line: flags win over the file, wherever they stand, and the file over the defaults.
+    """Resolve the command line: flags override the file, in any position, and the file overrides the defaults.
 
     Args:
         argv: the arguments.
@@ -94,14 +94,14 @@ def parse_train_arguments(argv: Sequence[str], choose_preset: Callable[[Config],
 def _refuse_unknown(word: str) -> None:
     flag = word.partition("=")[0]
     if not flag.startswith("-"):
-        refuse(f"{word}: no flag stands before it; folders go after --data.a and --data.b")
+        refuse(f"{word}: unexpected argument; folders go after --data.a and --data.b")
     known = {last: f"--{key}" for last, key in LAST_PARTS.items()}
     known |= {name: f"--{name}" for name in ("config", "out", *_SWITCHES)}
     refuse(f"{flag}: no such flag; {hint(flag.removeprefix('--'), known, '--help all lists them')}")
 
 
 def _parser() -> Parser:
-    """Accept every key as a flag; `_print_help` replaces those that it explains."""
+    """Accept every key as a flag; `_print_help` replaces the ones it documents."""
     parser = Parser(
         prog="train.py",
         usage=_USAGE,
@@ -112,7 +112,7 @@ def _parser() -> Parser:
         allow_abbrev=False,
         conflict_handler="resolve",
     )
-    show = "show the keys to set first; --help all: every key"
+    show = "show the most important keys; --help all: every key"
     parser.add_argument("-h", "--help", nargs="?", const="first", choices=("first", "all"), metavar="all", help=show)
     parser.add_argument("--config", metavar="FILE.yaml", type=path, action="append", help="sections of keys, as below")
     parser.add_argument("--out", metavar="DIR", type=path, help="the run directory (default: runs/NAME_A-NAME_B)")

@@ -1,4 +1,4 @@
-"""``translate``: images through a trained model."""
+"""Translate images with a trained model."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="translate.py",
         description="Translate images of one domain into the other. An output has exactly the size and the name of its "
-        "input; an unreadable image is reported by name, and the others are done.",
+        "input; an unreadable image is reported by name, and the others are still translated.",
         epilog="example: python translate.py runs/sunny-rainy --direction sunny2rainy photos '*.jpg' --out rainy",
     )
     add_model_arguments(parser)
@@ -72,11 +72,11 @@ def _parser() -> Parser:
     parser.add_argument("--size", type=integer(16, 10_000), metavar="N", help=size_help)
     format_help = "same: the input's (default: %(default)s)"
     parser.add_argument("--format", choices=tuple(SUFFIXES), default="png", help=format_help)
-    parser.add_argument("--quality", type=integer(1, 100), metavar="Q", help="of JPEG and WebP (default: 95)")
+    parser.add_argument("--quality", type=integer(1, 100), metavar="Q", help="JPEG and WebP quality (default: 95)")
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs, but never an input")
     samples_help = "outputs per image, with noise added to the code (default: one, without noise)"
     parser.add_argument("--samples", type=integer(1, 1000), metavar="N", help=samples_help)
-    seed_help = "of the first sample's noise (default: %(default)s)"
+    seed_help = "seed of the first sample's noise (default: %(default)s)"
     parser.add_argument("--seed", type=integer(0, 2**32 - 1), default=0, metavar="N", help=seed_help)
     batch_help = "images of equal size to translate together (default: %(default)s)"
     parser.add_argument("--batch_size", type=integer(1), default=1, metavar="N", help=batch_help)

@@ -11,7 +11,7 @@ from unit.errors import DataError, ImageError
 log = logging.getLogger(__name__)
 
 _MAX_FRACTION = 0.01
-"""With a larger fraction of bad images in a domain, the disk has probably gone away."""
+"""Maximum fraction of bad images per domain; with more, the disk has probably gone away."""
 
 
 class BadImages:

@@ -24,18 +24,18 @@ from unit.images import center_crop, random_crop, to_tensor
 from unit.seeds import seed_for
 
 _MAX_ATTEMPTS = 20
-"""Images to try for a sample: with up to 1 % bad, 20 bad ones in a row never happen."""
+"""Images to try for a sample: with up to 1 % bad, 20 bad ones in a row are practically impossible."""
 _TIMEOUT = 300
 """Seconds to wait for a batch."""
 _FAILURES = {
     "shared memory": "had too little shared memory; enlarge it (docker run --shm-size 8g), or set data.workers to 0",
     "killed by signal": "was killed, probably out of memory; lower data.workers",
     "exited unexpectedly": "died, probably out of memory; lower data.workers",
-    "DataLoader timed out": "gave nothing for 5 minutes; check the disk",
+    "DataLoader timed out": "timed out after 5 minutes; check the disk",
 }
-"""Explanations by a phrase of torch's error message."""
+"""Explanations, by words of torch's error message."""
 _GRACE_PERIOD = 20
-"""Seconds that a loader process lives on after SIGTERM."""
+"""Seconds that a DataLoader worker lives on after SIGTERM."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Item:
 class TrainingImages(Dataset[Item | ImageError]):
     """Item k: sample k of each domain.
 
-    Where an image can't be read, the item is the error: raised in a loader process, it would come with a traceback.
+    Where an image can't be read, the item is the error: raised in a DataLoader worker, it would come with a traceback.
     With `data.on_bad_image` "skip", another image of the domain takes its place, always the same one.
     """
 
@@ -108,7 +108,7 @@ def training_batches(
     Raises:
         ImageError: an image of the batch can't be read.
         DataError: too many images were skipped.
-        UserError: a loader process died or hangs.
+        UserError: a DataLoader worker died or hangs.
     """
     loader = DataLoader(
         images,
@@ -117,7 +117,7 @@ def training_batches(
         timeout=_TIMEOUT if workers else 0,
         pin_memory=device.type == "cuda",
         collate_fn=_collate,
-        worker_init_fn=_leave_signals_to_the_main_process,
+        worker_init_fn=_ignore_signals,
     )
     items = iter(loader)
     try:
@@ -128,11 +128,11 @@ def training_batches(
                 bad.note(domain, name, error)
             yield item.images.map(lambda images: images.to(device, non_blocking=True))
     finally:
-        del items  # ends the loader processes now, whoever still holds this frame
+        del items  # ends the DataLoader workers now, whoever still holds this frame
 
 
 def _next(items: Iterator[Item | ImageError]) -> Item | ImageError | None:
-    """Return the next item, or None at the end; raises `UserError` when a loader process failed."""
+    """Return the next item, or None at the end; raises `UserError` when a DataLoader worker failed."""
     failure = None
     try:
         return next(items, None)
@@ -144,7 +144,7 @@ def _next(items: Iterator[Item | ImageError]) -> Item | ImageError | None:
 
 
 def loader_failure(error: RuntimeError) -> UserError | None:
-    """Explain the death or hang of a loader process; None for any other error.
+    """Explain the death or hang of a DataLoader worker; None for any other error.
 
     The main process learns of a death by a signal, so the error may be raised anywhere.
     """
@@ -165,12 +165,12 @@ def _collate(items: list[Item | ImageError]) -> Item | ImageError:
     return Item(images, [bad for item in good for bad in item.bad])
 
 
-def _leave_signals_to_the_main_process(_: int) -> None:
-    """Survive Ctrl-C and signals to the whole group: the loaders are needed until the step is finished."""
+def _ignore_signals(_: int) -> None:
+    """Survive Ctrl-C and signals to the whole group: the workers are needed until the step is finished."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    if hasattr(signal, "alarm"):  # SIGTERM is also how the main process ends a stuck loader
+    if hasattr(signal, "alarm"):  # SIGTERM is also how the main process ends a stuck worker
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_PERIOD))
         signal.signal(signal.SIGALRM, lambda *_: os._exit(0))  # which is no failure to the main process
 

@@ -23,7 +23,7 @@ class HeldOut:
     images: PerDomain[ImageSource]
     paired: bool
     """image k of A and of B show the same scene"""
-    redrawn: PerDomain[ImageSource] | None = None
+    rerendered: PerDomain[ImageSource] | None = None
     """built-in streets: the same scenes with other clouds and streaks, the best that a translator can reach"""
 
 
@@ -77,9 +77,9 @@ def _open_streets(config: DataConfig, seed: int) -> Datasets:
 
     train = PerDomain.of(lambda i: streets(i, f"train{i.upper()}", config.streets_train))
     test = PerDomain.of(lambda i: streets(i, "test", config.streets_test))
-    redrawn = PerDomain.of(lambda i: streets(i, "test", config.streets_test, variation=1))
+    rerendered = PerDomain.of(lambda i: streets(i, "test", config.streets_test, variation=1))
     names = PerDomain(config.name_a or "sunny", config.name_b or "rainy")
-    return Datasets(train, HeldOut(test, paired=True, redrawn=redrawn), names)
+    return Datasets(train, HeldOut(test, paired=True, rerendered=rerendered), names)
 
 
 def _open_folders(config: DataConfig) -> Datasets:

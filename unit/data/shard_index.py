@@ -29,7 +29,7 @@ from unit.files import atomic_write
 from unit.images import SUFFIXES
 
 _FORMAT_VERSION = 2
-"""Of cached indexes: increase it whenever an index would come out differently."""
+"""Version of cached indexes; increase it whenever an index would come out differently."""
 _THREADS = 8
 _MAX_NAME = 4096
 """Bytes of a name, as in a file system's path."""
@@ -40,7 +40,7 @@ _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5
 Member = tuple[str, int, int]
 """Name, offset and size in bytes."""
 Members = npt.NDArray[Any]
-"""Structured: the offset, size and name of each image; compact, since every loader process holds it."""
+"""Structured: the offset, size and name of each image; compact, since every DataLoader worker holds it."""
 Stamp = tuple[int, int]
 """A shard's size and modification time (ns) when it was read."""
 
@@ -64,8 +64,8 @@ def _read_index(cache: Path | None, file: str) -> tuple[Stamp, Members]:
     try:
         status = os.stat(file)  # noqa: PTH116
         stamp = (status.st_size, status.st_mtime_ns)
-        facts = (os.path.abspath(file), *stamp, _FORMAT_VERSION, *sorted(SUFFIXES))  # noqa: PTH100 - links keep their names
-        key = blake2b(os.fsencode("\0".join(map(str, facts))), digest_size=_DIGEST_SIZE).digest()
+        identity = (os.path.abspath(file), *stamp, _FORMAT_VERSION, *sorted(SUFFIXES))  # noqa: PTH100 - links keep their names
+        key = blake2b(os.fsencode("\0".join(map(str, identity))), digest_size=_DIGEST_SIZE).digest()
         path = cache / key.hex()[:2] / key.hex()[2:] if cache else None
         members = _load(path, key) if path else None
         if members is None:

@@ -23,9 +23,9 @@ def write_shards(folder: Path, out: Path, images: int, megabytes: int, seed: int
     """Write all images below `folder` to shards in `out`, which appear there all together, at the end.
 
     Args:
-        images: the maximum number in a shard.
-        megabytes: the maximum size of a shard.
-        seed: for a random order, which separates neighbours in the folder, such as frames of one film.
+        images: maximum images per shard.
+        megabytes: maximum size of a shard.
+        seed: seed of a random order, by which neighbours in the folder, such as frames of one film, are separated.
 
     Returns:
         The pattern that stands for the shards.

@@ -27,13 +27,13 @@ from unit.image_source import ImageSource
 from unit.images import MAX_PIXELS, decode_image, image_errors
 
 _SUFFIXES = (".tar", ".tgz", *(f".tar.{compression}" for compression in ("gz", "bz2", "xz", "zst")))
-"""Suffixes of shards; compressed ones are refused by name when they are read."""
+"""Shard suffixes; the compressed ones are refused by name when they are read."""
 _WINDOW = 8
 """Shards whose images are shuffled together, and so are read from at once."""
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _WILDCARD = re.compile(r"[*?]|\[[^]]*\]")
 _MAX_SHARDS = 1_000_000
-"""More shards in a pattern are a typing error."""
+"""Maximum shards per pattern; more is a typo."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +45,11 @@ class Shards(ImageSource):
     paths: Sequence[str]
     """paths relative to it"""
     stamps: Sequence[Stamp]
-    """of each shard"""
+    """size and modification time of each shard"""
     members: Members
-    """of each image, shard by shard"""
+    """offset, size and name of each image, shard by shard"""
     shard_numbers: npt.NDArray[np.int64]
-    """of each image"""
+    """the shard of each image, an index into `paths`"""
     max_pixels: int = MAX_PIXELS
 
     @classmethod

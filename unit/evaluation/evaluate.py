@@ -103,8 +103,8 @@ class Evaluator:
     def _describe_real(self, i: Domain, inputs: Tensor, truth: Tensor, ks: list[int]) -> Columns:
         """Compare the inputs' true counterparts with the inputs and, if the scenes can be redrawn, with these."""
         columns = _compare(truth, inputs, None)
-        if self.test.redrawn:
-            source, indices = self.test.redrawn[i.other], self._indices[i.other]
+        if self.test.rerendered:
+            source, indices = self.test.rerendered[i.other], self._indices[i.other]
             redrawn = stack([held_out_image(source, indices[k], self.data) for k in ks], self.data)
             columns = self._describe(redrawn) | _compare(redrawn, inputs, truth) | columns
         return columns

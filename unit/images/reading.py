@@ -1,6 +1,6 @@
 """Image file → RGB image.
 
-Whatever a file holds (16 bits, gray, CMYK, a palette, transparency, an ICC profile, an EXIF orientation) is read as the
+Whatever a file holds (16 bits, grey, CMYK, a palette, transparency, an ICC profile, an EXIF orientation) is read as the
 upright 8-bit sRGB image that a viewer shows, or refused with one `ImageError` that names the file.
 """
 
@@ -69,7 +69,7 @@ _pillow_limit_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file's header says about its image."""
+    """The properties of an image that its file's header gives."""
 
     width: int
     """pixels as stored, before `orientation` is applied"""
@@ -115,7 +115,7 @@ def read_header(path: Path) -> Header:
 def read_image(path: Path, max_pixels: int = MAX_PIXELS, short_side: int | None = None) -> Image.Image:
     """Read a file's first frame as an upright 8-bit RGB image in sRGB, transparent parts over white.
 
-    16-bit gray is scaled by 1/257, never clipped or stretched. Embedded ICC profiles are applied, unless broken or made
+    16-bit grey is scaled by 1/257, never clipped or stretched. Embedded ICC profiles are applied, unless broken or made
     for other channels. The result carries no metadata.
 
     Args:

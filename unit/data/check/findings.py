@@ -1,4 +1,4 @@
-"""The list of checks, their findings, and the report."""
+"""The checks, their findings and the text report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unit.errors import escape
 
 @dataclass(frozen=True)
 class Check:
-    """A problem to look for."""
+    """A kind of problem to look for."""
 
     level: Literal["error", "warning", "note"]
     """error: training would stop at it"""
@@ -25,7 +25,7 @@ CHECKS = {
     "damaged": Check("error", "damaged or cut short", "replace or remove them"),
     "too-large": Check("error", "more pixels than data.max_pixels", "make them smaller, or raise data.max_pixels"),
     "too-thin": Check("error", "too thin to be scaled to data.load_size", "crop or remove them"),
-    "too-few": Check("warning", "few images to learn from", "discriminators memorize so few; add some hundreds"),
+    "too-few": Check("warning", "few images to learn from", "discriminators memorize small sets; add a few hundred"),
     "sharpness": Check(
         "warning",
         "one domain is enlarged, the other not",
@@ -45,9 +45,9 @@ CHECKS = {
     "overexposed": Check("warning", "nearly white", "remove them; there is nothing in them to translate"),
     "blank": Check("warning", "one plain colour", "remove them; there is nothing in them to translate"),
     "brightness": Check("note", "domains differ in brightness", "fine for day and night; else even out the exposure"),
-    "misnamed": Check("note", "a format other than the suffix says", "nothing to do: they are read by their content"),
+    "misnamed": Check("note", "contents do not match the extension", "nothing to do: they are read by their content"),
     "rotated": Check("note", "rotated by EXIF", "nothing to do: they are read upright"),
-    "gray": Check("note", "gray", "fine if their domain is gray; else some translations come out gray"),
+    "gray": Check("note", "grey", "fine if their domain is grey; else some translations come out grey"),
     "alpha": Check("note", "with transparency", "transparent parts become white; if that is wrong, fill them first"),
     "palette": Check("note", "with a palette", "they are read as they look; originals with more colours are better"),
     "cmyk": Check("note", "in print colours (CMYK)", "converted by their profile, or else roughly; RGB is better"),
@@ -55,8 +55,9 @@ CHECKS = {
     "animated": Check("note", "several frames or pages", "only the first is used; save the others as files"),
 }
 """By name, in the order of reports."""
+_MAX_FILES = 5  # to list per check
 _FOLDER_CHECKS = {"too-few", "sharpness", "brightness"}
-"""These concern a folder as a whole, not single files."""
+"""Checks of a folder, not of its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class FolderFacts:
+class FolderSummary:
     """A summary of the images of one domain, for training or test."""
 
     path: Path
@@ -85,14 +86,14 @@ class FolderFacts:
     short_side: int | None = None
     """median, in pixels; None: no image could be read"""
     brightness: tuple[float, float] | None = None
-    """mean and standard deviation, over the images, of their mean gray, 0 … 255; None: not decoded"""
+    """mean and standard deviation, over the images, of their mean grey, 0 … 255; None: not decoded"""
 
 
 @dataclass(frozen=True)
 class Report:
     """The result of `check_folders`."""
 
-    folders: dict[str, FolderFacts]
+    folders: dict[str, FolderSummary]
     """by trainA, trainB, testA, testB"""
     findings: list[Finding]
 
@@ -108,8 +109,8 @@ def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: order.index(finding.check))
 
 
-def describe_findings(findings: Sequence[Finding], max_files: int = 5) -> str:
-    """Return a line for each check, errors first, and below it at most `max_files` files; none for notes on several."""
+def describe_findings(findings: Sequence[Finding]) -> str:
+    """Return a line for each check, errors first, and below it a few files; none for notes on several."""
     lines = []
     for name, check in CHECKS.items():
         group = [finding for finding in findings if finding.check == name]
@@ -117,7 +118,7 @@ def describe_findings(findings: Sequence[Finding], max_files: int = 5) -> str:
             continue
         count = "" if name in _FOLDER_CHECKS else f" ({len(group):,} file{'s' * (len(group) > 1)})"
         lines.append(f"{check.level}: {check.title}{count}: {check.advice}")
-        shown = [] if check.level == "note" and len(group) > 1 else group[:max_files]
+        shown = [] if check.level == "note" and len(group) > 1 else group[:_MAX_FILES]
         lines += [f"    {escape(finding.file)}{finding.detail and ': ' + finding.detail}" for finding in shown]
         if shown and len(group) > len(shown):
             lines.append(f"    and {len(group) - len(shown):,} more")

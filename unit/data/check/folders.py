@@ -11,7 +11,7 @@ from statistics import median
 import numpy as np
 
 from unit.config import DataConfig
-from unit.data.check.findings import Finding, FolderFacts, Report, sort_findings
+from unit.data.check.findings import Finding, FolderSummary, Report, sort_findings
 from unit.data.check.headers import CheckedHeader, check_file_headers
 from unit.data.check.pixels import ImageSummary, check_exposure, decode_images, find_copies
 from unit.data.datasets import Datasets
@@ -20,7 +20,7 @@ from unit.errors import escape
 
 _MIN_IMAGES = 100
 _SHARPNESS_RATIO = 1.25
-_MAX_BRIGHTNESS_DIFFERENCE = 40  # gray levels of 255
+_MAX_BRIGHTNESS_DIFFERENCE = 40  # grey levels of 255
 _MAX_PROCESSES = 8
 
 
@@ -29,7 +29,7 @@ class _Folder:
     root: Path
     files: Sequence[str]
     count: int
-    """of all files, where `files` are a part of them"""
+    """number of all files; `files` may be a sample of them"""
 
 
 _Folders = dict[str, _Folder]
@@ -37,7 +37,7 @@ _Folders = dict[str, _Folder]
 
 
 def check_headers(datasets: Datasets, config: DataConfig, limit: int | None = None) -> list[Finding]:
-    """Check the files' headers, of each folder at most `limit`, evenly spread; in this process, decoding nothing."""
+    """Check the files' headers, of each folder at most `limit`, evenly spaced; in this process, decoding nothing."""
     folders = _list_folders(datasets)
     for name, folder in folders.items():
         count = folder.count
@@ -55,7 +55,7 @@ def check_folders(datasets: Datasets, config: DataConfig, decode: bool = True) -
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     folders, processes = _list_folders(datasets), min(_MAX_PROCESSES, cores)
-    headers, facts, findings = _check_headers(folders, config, processes)
+    headers, summaries, findings = _check_headers(folders, config, processes)
     if decode:
         images, damaged = decode_images(headers.values(), config, processes)
         findings += damaged + [finding for image in images.values() for finding in check_exposure(image)]
@@ -63,9 +63,9 @@ def check_folders(datasets: Datasets, config: DataConfig, decode: bool = True) -
         for name, folder in folders.items():
             grays = [images[file].cells.mean() for file in folder.files if file in images]
             brightness = (float(np.mean(grays)), float(np.std(grays))) if grays else None
-            facts[name] = replace(facts[name], brightness=brightness)
-        findings += _compare_brightness(facts)
-    return Report(facts, sort_findings(findings))
+            summaries[name] = replace(summaries[name], brightness=brightness)
+        findings += _compare_brightness(summaries)
+    return Report(summaries, sort_findings(findings))
 
 
 def _list_folders(datasets: Datasets) -> _Folders:
@@ -80,38 +80,39 @@ def _list_folders(datasets: Datasets) -> _Folders:
 
 def _check_headers(
     folders: _Folders, config: DataConfig, processes: int
-) -> tuple[dict[str, CheckedHeader], dict[str, FolderFacts], list[Finding]]:
-    """Return each file's header, each folder's facts, and the findings in files and training folders."""
+) -> tuple[dict[str, CheckedHeader], dict[str, FolderSummary], list[Finding]]:
+    """Return each file's header, each folder's summary, and the findings in files and training folders."""
     headers = check_file_headers([file for folder in folders.values() for file in folder.files], config, processes)
-    facts = {}
+    summaries = {}
     for name, folder in folders.items():
         sides = [headers[file].short_side for file in folder.files if headers[file].readable]
-        facts[name] = FolderFacts(folder.root, folder.count, round(median(sides)) if sides else None)
+        summaries[name] = FolderSummary(folder.root, folder.count, round(median(sides)) if sides else None)
     findings = [finding for header in headers.values() for finding in header.findings]
-    few = [folder for name, folder in facts.items() if name.startswith("train") and folder.images < _MIN_IMAGES]
+    few = [folder for name, folder in summaries.items() if name.startswith("train") and folder.images < _MIN_IMAGES]
     findings += [Finding(str(folder.path), "too-few", f"{folder.images} to train on") for folder in few]
-    return headers, facts, findings + _compare_sharpness(facts, config.load_size)
+    return headers, summaries, findings + _compare_sharpness(summaries, config.load_size)
 
 
-def _compare_sharpness(facts: Mapping[str, FolderFacts], size: int) -> list[Finding]:
+def _compare_sharpness(summaries: Mapping[str, FolderSummary], size: int) -> list[Finding]:
     """Compare the training folders: images scaled down to `size` are sharp, those scaled up are blurred."""
-    sides = {name: side for name in ("trainA", "trainB") if name in facts and (side := facts[name].short_side)}
+    sides = {name: side for name in ("trainA", "trainB") if name in summaries and (side := summaries[name].short_side)}
     sharpness = {name: min(1, side / size) for name, side in sides.items()}
     if len(sides) < 2 or max(sharpness.values()) < _SHARPNESS_RATIO * min(sharpness.values()):
         return []
     blurred = min(sharpness, key=lambda name: sharpness[name])
     listed = " and ".join(f"{side} px in {name}" for name, side in sides.items())
     detail = f"median short sides are {listed}; data.load_size is {size} px"
-    return [Finding(str(facts[blurred].path), "sharpness", detail)]
+    return [Finding(str(summaries[blurred].path), "sharpness", detail)]
 
 
-def _compare_brightness(facts: Mapping[str, FolderFacts]) -> list[Finding]:
-    means = {name: mean[0] for name in ("trainA", "trainB") if name in facts and (mean := facts[name].brightness)}
+def _compare_brightness(summaries: Mapping[str, FolderSummary]) -> list[Finding]:
+    training = {name: summaries[name] for name in ("trainA", "trainB") if name in summaries}
+    means = {name: summary.brightness[0] for name, summary in training.items() if summary.brightness}
     if len(means) < 2 or max(means.values()) - min(means.values()) < _MAX_BRIGHTNESS_DIFFERENCE:
         return []
     darker = min(means, key=lambda name: means[name])
     listed = " and ".join(f"{mean:.0f} in {name}" for name, mean in means.items())
-    return [Finding(str(facts[darker].path), "brightness", f"mean gray is {listed}, of 255")]
+    return [Finding(str(summaries[darker].path), "brightness", f"mean grey is {listed}, of 255")]
 
 
 def _find_copies(folders: _Folders, images: Mapping[str, ImageSummary]) -> list[Finding]:

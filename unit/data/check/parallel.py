@@ -25,7 +25,7 @@ def parallel_map(function: Callable[[T], U], items: Sequence[T], processes: int)
         UserError: a process was killed.
     """
     loader: DataLoader[T] = DataLoader(
-        items,  # type: ignore[arg-type]  # a list has all that a dataset needs
+        items,  # type: ignore[arg-type]  # a list is a valid dataset
         batch_size=16,
         num_workers=processes,
         collate_fn=partial(_apply, function),

@@ -23,26 +23,26 @@ from unit.images import read_image
 _PARALLEL_FROM = 500  # images; fewer are decoded before processes have started
 _CELLS = 16  # thumbnails have 16x16 cells
 _NEARLY_ALL = 0.9  # of the cells
-_BLACK, _WHITE, _PLAIN = 16, 245, 8  # gray levels: darker, brighter, less between the darkest and brightest cell
+_BLACK, _WHITE, _PLAIN = 16, 245, 8  # grey levels: darker, brighter, less between the darkest and brightest cell
 
 # Of differences between neighbouring cells. A thousand streets, and 1,384 satellite and other photos, had no two
 # different ones above 0.88; copies at JPEG quality 30 or half the size stayed above 0.95. Smooth images (a sky, the sea
 # at night) correlate up to 0.98, so those of low contrast are left out.
 _MIN_CORRELATION = 0.95
-_MIN_CONTRAST = 4.0  # gray levels between neighbouring cells, root mean square
+_MIN_CONTRAST = 4.0  # grey levels between neighbouring cells, root mean square
 
 GrayImages = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSummary:
-    """A thumbnail and a digest, to compare one image with others."""
+    """The summary of one image that comparisons need."""
 
     file: str
     cells: GrayImages
-    """a gray thumbnail, 16x16"""
+    """a grey thumbnail, 16x16"""
     digest: bytes | None
-    """of the file's content; None if no other file has its size"""
+    """hash of the file's content; None if no other file has its size"""
 
 
 def decode_images(
@@ -116,7 +116,7 @@ def find_copies(
 
 
 def find_similar(thumbnails: GrayImages) -> list[int]:
-    """Return, for each of n gray thumbnails (n, 16, 16), the index of the first similar one before it, or -1.
+    """Return, for each of n grey thumbnails (n, 16, 16), the index of the first similar one before it, or -1.
 
     Compared are the differences between neighbouring cells, so size, brightness and contrast don't matter; an edge
     moved by half a cell does, as in a crop of a few percent. All pairs are compared, in tiles of a matrix product: a
