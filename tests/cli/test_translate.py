@@ -218,7 +218,7 @@ def test_large_images_are_warned_of_once(here: Path, command: Command) -> None:
         put(here / f"in/{name}.png", 50, 41)
     result = command(*A2B, "in", "--out", "out", "--json")
     assert [line for line in result.lines if "--size" in line] == [
-        "in/large1.png: 50x41, but the model was trained at 20, and knows no other scale; try --size 20"
+        "in/large1.png: 50x41, but the model was trained at 20; try --size 20"
     ]
     assert "--size" not in result.out
     sized = command(*A2B, "in", "--out", "sized", "--size", "20")

@@ -6,7 +6,7 @@ import torch
 from tests.tiny import tiny
 from unit.data.datasets import open_datasets
 from unit.domains import Domain, PerDomain
-from unit.evaluation.grids import contact_sheet, in_column, sample_grids
+from unit.evaluation.grids import contact_sheet, sample_grids, stack_vertically
 from unit.evaluation.held_out import load_held_out
 from unit.model.networks import build_autoencoders
 from unit.translation.translator import Translator
@@ -72,7 +72,7 @@ def test_both_grids_have_one_size_however_many_images_a_domain_has(translator: T
     test = replace(TEST, images=PerDomain(few.images.a, TEST.images.b), paired=False)
     grids = sample_grids(translator, test)
     assert grids.a.shape == grids.b.shape
-    column = in_column(list(grids), gap=3)
+    column = stack_vertically(list(grids), gap=3)
     height = grids.a.shape[1]
     assert torch.equal(column[:, :height], grids.a)
     assert column[:, height : height + 3].min() == 1
@@ -80,4 +80,4 @@ def test_both_grids_have_one_size_however_many_images_a_domain_has(translator: T
 
 
 def test_a_single_image_is_a_grid_without_gaps() -> None:
-    assert torch.equal(in_column([torch.zeros(3, 2, 2)]), torch.zeros(3, 2, 2))
+    assert torch.equal(stack_vertically([torch.zeros(3, 2, 2)]), torch.zeros(3, 2, 2))

@@ -21,9 +21,9 @@ from unit.errors import ConfigError
 from unit.evaluation import metric_table, metrics
 from unit.evaluation.held_out import load_held_out
 from unit.evaluation.report.charts import Curve, charts, draw
-from unit.evaluation.report.images import Embedded, Rated, evenly_spaced, rate, worst_and_best
+from unit.evaluation.report.images import Embedded, ScoredImage, evenly_spaced, rate, worst_and_best
 from unit.evaluation.report.run import Run
-from unit.evaluation.report.write import macros, report_unless_it_fails, text, write_report
+from unit.evaluation.report.write import macros, text, try_write_report, write_report
 from unit.model.networks import build_autoencoders
 from unit.translation.translator import Translator
 
@@ -344,10 +344,10 @@ def test_a_folder_that_is_not_a_run_is_refused_and_left_alone(tmp_path: Path) ->
 def test_at_the_end_of_a_run_a_failure_is_one_line(
     streets: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert report_unless_it_fails(streets, "cpu", "fp32") == streets / "report.html"
+    assert try_write_report(streets, "cpu", "fp32") == streets / "report.html"
     assert not caplog.records
     monkeypatch.setattr("unit.evaluation.report.sections.curves", lambda _: 1 / 0)
-    assert report_unless_it_fails(streets, "cpu", "fp32") is None
+    assert try_write_report(streets, "cpu", "fp32") is None
     assert len(caplog.records) == 1
     assert "division by zero" in caplog.text
 
@@ -381,7 +381,7 @@ def test_long_lists_are_rated_in_part(streets: Path) -> None:
 
 
 def test_the_worst_come_first_and_no_image_is_both_worst_and_best() -> None:
-    ratings = [Rated(score, k) for k, score in enumerate((0.5, 0.1, 0.9, 0.3, 0.7))]
+    ratings = [ScoredImage(score, k) for k, score in enumerate((0.5, 0.1, 0.9, 0.3, 0.7))]
     worst, best = worst_and_best(ratings, 12)
     assert [rating.index for rating in worst] == [1, 3]
     assert [rating.index for rating in best] == [2, 4]

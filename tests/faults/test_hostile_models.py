@@ -222,7 +222,7 @@ def test_metadata(tmp_path: Path, translate: Command, content: bytes, kind: str)
     path = tmp_path / "x.safetensors"
     path.write_bytes(model_of(header | {"__metadata__": changed}, data))
     line = refusal(translate(path))
-    assert ("update it" in line) == ("newer" in kind)
+    assert ("update the program" in line) == ("newer" in kind)
 
 
 def header(**changes: object) -> dict[str, Any]:

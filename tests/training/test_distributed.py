@@ -247,7 +247,7 @@ def test_a_killed_rank_ends_the_job_with_its_name(tmp_path: Path) -> None:
         assert job.wait(60) != 0
         assert time.monotonic() - killed < 60
     log = (tmp_path / "log").read_text()
-    assert re.search(r"error: rank 1 on \S+: killed, hanging or cut off", log)
+    assert re.search(r"error: rank 1 on \S+: killed, hung or disconnected", log)
     assert "RuntimeError" not in log
     assert checkpoint.load(checkpoint.available(tmp_path / "run" / "checkpoints")[0][1])
 
@@ -263,7 +263,7 @@ def test_a_rank_that_hangs_ends_the_job_too(tmp_path: Path, long: bool) -> None:
         stopped = time.monotonic()
         first.wait(60)
         assert time.monotonic() - stopped < 60
-    assert re.search(r"error: rank 1 on \S+: killed, hanging or cut off", (tmp_path / "log").read_text())
+    assert re.search(r"error: rank 1 on \S+: killed, hung or disconnected", (tmp_path / "log").read_text())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")

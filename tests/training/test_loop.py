@@ -25,7 +25,7 @@ from unit.data.batches import training_batches
 from unit.data.datasets import open_datasets
 from unit.domains import PerDomain
 from unit.errors import ConfigError, DataError, ImageError, UserError
-from unit.evaluation.report.write import report_unless_it_fails
+from unit.evaluation.report.write import try_write_report
 from unit.training import checkpoint
 from unit.training.distributed import Ranks
 from unit.training.loop import train
@@ -90,7 +90,7 @@ def test_the_best_model_is_kept_also_over_a_stop(tmp_path: Path, uninterrupted: 
 
 
 def test_a_finished_run_leaves_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unit.training.hooks.report_unless_it_fails", report_unless_it_fails)
+    monkeypatch.setattr("unit.training.hooks.try_write_report", try_write_report)
     train(tiny(train={"steps": 2}), tmp_path / "run")
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "sunny" in page

@@ -35,10 +35,10 @@ def test_without_a_terminal_there_are_lines_and_not_too_many(
             progress.step_done()
             progress.show({"loss/generator_total": 1.25} | progress.rates())
     estimate, *lines = [record.getMessage() for record in caplog.records if "step" in record.getMessage()]
-    assert estimate.startswith("1.00 s/step: about 3 min to go")
+    assert estimate.startswith("1.00 s/step: about 3 min remaining")
     assert "after 5 min" in estimate
     assert len(lines) == 3  # one in 30 seconds
-    assert lines[-1] == "step 190/300, 1 s/step, 4.0 images/s, 2 min to go, loss: generator 1.25"
+    assert lines[-1] == "step 190/300, 1 s/step, 4.0 images/s, 2 min remaining, loss: generator 1.25"
 
 
 @pytest.mark.parametrize(

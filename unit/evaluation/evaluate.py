@@ -34,8 +34,8 @@ def evaluate(translator: Translator, test: HeldOut, features: Features | None = 
 class Evaluator:
     """Evaluates translators on the same test images; features and metrics of the images themselves are computed once.
 
-    The group "identity" takes the input for its own translation. "real" is what real images of the target domain reach:
-    KID and FID of every second image against the others; diversity of all; for pairs, the colour correlation and
+    The group "identity" uses the input as its translation. "real" is what real images of the target domain reach:
+    KID and FID of even- against odd-numbered images; diversity of all; for pairs, the colour correlation and
     distance of the input's true counterpart; for the synthetic streets, paired metrics of the same scenes redrawn with
     other clouds and rain, an upper bound for any translator. Metrics without meaning are None, and so is FID below
     twice as many images as features.
@@ -82,7 +82,7 @@ class Evaluator:
                 # "do_nothing" is the old name of "identity", kept for one version
                 self._baselines[i].update(identity=identity, do_nothing=identity, real=floor)
         elif any(len(columns[i][_FEATURES]) != len(self._inputs[i][_FEATURES]) for i in Domain):
-            self._inputs = None  # other files are readable than before
+            self._inputs = None  # different files are readable than before
             return self.metrics(translator)
         return {i.direction: {"translated": self._summarize(columns[i], i), **self._baselines[i]} for i in Domain}
 

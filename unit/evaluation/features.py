@@ -43,7 +43,7 @@ def features_if_installed(device: torch.device) -> Features | None:
     try:
         return load_features("lite0", device)
     except ConfigError as error:
-        log.warning("%s; until then there is no KID", error)
+        log.warning("%s; KID is not computed", error)
         return None
 
 

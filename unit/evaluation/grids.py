@@ -51,7 +51,7 @@ def contact_sheet(translator: Translator, test: HeldOut, rows: int = 8) -> Tenso
     return _grid(blocks, 2, _WIDE_GAP)
 
 
-def in_column(grids: Sequence[Tensor], gap: int = _WIDE_GAP) -> Tensor:
+def stack_vertically(grids: Sequence[Tensor], gap: int = _WIDE_GAP) -> Tensor:
     """Stack grids (3, H, W) of one size below one another, white in between."""
     return _grid(grids, 1, gap)
 

@@ -66,7 +66,7 @@ def identity_distance(translations: Tensor, inputs: Tensor) -> Tensor:
 def color_correlation(translations: Tensor, inputs: Tensor) -> Tensor:
     """Pearson correlation of the thumbnails: 1 preserved, 0 unrelated, -1 inverted colours.
 
-    Each channel is centred on its own mean, so a global tint changes nothing. A constant image counts as 0.
+    Each channel is centered on its own mean, so a global tint changes nothing. A constant image counts as 0.
     """
     x, y = (thumbnails(quantize(images)).double().flatten(2) for images in (translations, inputs))
     x, y = ((z - z.mean(dim=2, keepdim=True)).flatten(1) for z in (x, y))

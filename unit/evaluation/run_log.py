@@ -84,7 +84,7 @@ def read_run_endings(run: Path) -> list[RunEnding]:
 
 
 def last_lines(run: Path, count: int | None = 20) -> list[str]:
-    """Return the last `count` lines of run.log (None: of its last 16 MB), escaped; empty where it can't be read."""
+    """Return the last `count` lines of run.log (None: of its last 16 MB), escaped; empty if it can't be read."""
     path = run / RUN_LOG_FILE
     try:
         if not path.is_file():  # a pipe would be waited for

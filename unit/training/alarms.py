@@ -55,7 +55,7 @@ ALARMS = (
         "mode_collapse",
         "direction",
         lambda d: d["spread"] < 0.1 and not d["active_units"] < 0.01,
-        "different images become alike, with {spread:.3f} of the inputs' diversity",
+        "different inputs give similar outputs, with {spread:.3f} of the inputs' diversity",
         "go back to an earlier checkpoint, or restart with a higher loss.r1 or a lower "
         "optimizer.learning_rate_generator",
         10,
@@ -71,7 +71,7 @@ ALARMS = (
         "hidden_code",
         "direction",
         lambda d: d["hidden_code"] > 1.5,
-        "the cycle reads a code hidden in the translation: after JPEG its error is {hidden_code:.1f} times as large",
+        "the cycle relies on information hidden in the translation: after JPEG its error is {hidden_code:.1f} times as large",
         "restart with loss.cycle_noise (e.g. 0.05) or a lower loss.lambda4",
     ),
     Alarm(
@@ -101,8 +101,8 @@ ALARMS = (
         "overfitting",
         "domain",
         lambda d: d["overfitting"] > 0.5,
-        "the discriminator has memorized the training images, and rates others {overfitting:.0%} like translations",
-        "take an earlier checkpoint, or restart with more images or loss.augmentation (translation,cutout)",
+        "the discriminator has memorized the training images, and held-out images score {overfitting:.0%} of the way to translations",
+        "use an earlier checkpoint, or restart with more images or loss.augmentation (translation,cutout)",
     ),
 )
 

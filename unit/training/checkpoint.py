@@ -1,4 +1,4 @@
-"""Checkpoint files: checksummed and written atomically, so that one is either complete or not there.
+"""Checkpoint files: checksummed and written atomically, so that one is either complete or absent.
 
 A checkpoint is a file of `torch.save` with its SHA-256 in the zip archive's comment: torch.load reads it as it is, and
 `load` notices any flipped bit, which torch.load does not.

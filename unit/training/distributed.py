@@ -51,7 +51,7 @@ class Ranks:
         if self.world_size == 1 or device.type == "cpu":
             return device
         if device.type != "cuda" or device.index is not None:
-            raise ConfigError(f"train.device {name}: is one device for {self.world_size} ranks; leave it at auto")
+            raise ConfigError(f"train.device {name}: can't be shared by {self.world_size} ranks; leave it at auto")
         device = resolve_device(f"cuda:{self.local_rank}")
         torch.cuda.set_device(device)
         return device

@@ -15,7 +15,7 @@ import torch
 from unit.config import Config
 from unit.data.bad_images import BadImages
 from unit.devices import describe, peak_memory, synchronize, total_memory
-from unit.evaluation.grids import in_column, sample_grids
+from unit.evaluation.grids import sample_grids, stack_vertically
 from unit.images import to_image
 from unit.model.networks import parameter_count
 from unit.training.distributed import init_distributed
@@ -28,7 +28,7 @@ _STEPS = 4
 
 
 def describe_plan(config: Config, out: Path | None = None) -> str:
-    """Make a few steps as `train` would, write nothing, and describe the run: its time, memory and disk space.
+    """Run a few steps as `train` would, write nothing, and describe the run: its time, memory and disk space.
 
     Raises:
         UserError: what `train` would raise.
@@ -70,7 +70,7 @@ def _disk_bytes(resolved: ResolvedConfig, trainer: Trainer) -> int:
     checkpoints += train.steps // train.keep_every if train.keep_every else 0
     checkpoint, grid = io.BytesIO(), io.BytesIO()
     torch.save(trainer.state_dict(), checkpoint)
-    to_image(in_column(list(sample_grids(translator, resolved.datasets.test)), gap=12)).save(grid, "PNG")
+    to_image(stack_vertically(list(sample_grids(translator, resolved.datasets.test)), gap=12)).save(grid, "PNG")
     samples = 2 * grid.tell() * (1 + train.steps // train.sample_every)  # as a file, and in TensorBoard
     return checkpoints * checkpoint.tell() + 2 * len(translator.to_bytes()) + samples
 

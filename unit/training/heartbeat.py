@@ -96,7 +96,7 @@ class Heartbeat:
             self._last[peer] = beats
             seconds = self._missed[peer] * _INTERVAL
             if seconds > self._timeout:
-                return f"{self._names[peer]}: killed, hanging or cut off (no heartbeat for {seconds:.0f} s)"
+                return f"{self._names[peer]}: killed, hung or disconnected (no heartbeat for {seconds:.0f} s)"
         return ""
 
     def _watch(self) -> None:

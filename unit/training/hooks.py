@@ -16,7 +16,7 @@ from unit.evaluation.evaluate import Evaluator
 from unit.evaluation.features import features_if_installed
 from unit.evaluation.grids import sample_grids
 from unit.evaluation.metric_table import COUNTS, Metrics
-from unit.evaluation.report.write import report_unless_it_fails
+from unit.evaluation.report.write import try_write_report
 from unit.evaluation.run_log import logged
 from unit.model.objective import total
 from unit.training.alarms import Alarms
@@ -116,7 +116,7 @@ class Hooks:
         """Write report.html; an error there is a line in the log, since the run itself is done."""
         metrics = self.metrics[1] if self.metrics else None
         features = self.evaluator.features.name if self.evaluator.features else None
-        report_unless_it_fails(self.resolved.out, str(self.resolved.device), self.resolved.precision, metrics, features)
+        try_write_report(self.resolved.out, str(self.resolved.device), self.resolved.precision, metrics, features)
 
     def _require_no_nan(self, name: str, *values: Tensor) -> None:
         if any(value.isnan().any() for value in values):

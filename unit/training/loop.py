@@ -61,7 +61,7 @@ def train(config: Config, out: Path | None = None, *, restart: bool = False) -> 
 
     Args:
         config: the configuration.
-        out: the run's directory; None: runs/NAME_A-NAME_B, and runs/streets for the embedded streets.
+        out: the run's directory; None: runs/NAME_A-NAME_B, and runs/streets for the built-in streets.
         restart: start at step 0; a run that is there already is kept as OUT.1 (.2, …). Processes that torchrun starts
             in the place of failed ones resume all the same.
 
@@ -74,7 +74,7 @@ def train(config: Config, out: Path | None = None, *, restart: bool = False) -> 
         if restart and not restarted_by_torchrun() and ranks.is_main and (archived := archive_run(resolved.out)):
             log.info("the run that was in %s is kept as %s", resolved.out, archived)
         lock = locked(resolved.out) if ranks.is_main else nullcontext()
-        stopping = stop_on_signals(only_once=ranks.world_size > 1)
+        stopping = stop_on_signals(ignore_repeats=ranks.world_size > 1)
         with lock, stopping as stop, run_log.record_errors(), explain_errors(resolved.device):
             return _Run(resolved, run_log).run(stop)
 
@@ -225,7 +225,7 @@ class _Run:
             if not self._load_latest_checkpoint():
                 raise UserError(f"{error}; there is no checkpoint to go back to") from error
             self.trainer.rollbacks = number
-            log.warning("%s; rolled back with other noise, %d of %d times", error, number, _MAX_ROLLBACKS)
+            log.warning("%s; rolled back (%d of at most %d), with different noise", error, number, _MAX_ROLLBACKS)
             if self.hooks:
                 self.hooks.open_logs(resumed=True)
             return

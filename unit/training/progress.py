@@ -36,13 +36,13 @@ class Progress:
             unit="step",
             disable=not (visible and sys.stderr.isatty()),
             dynamic_ncols=True,
-            bar_format="{n_fmt}/{total_fmt} {bar:20} {elapsed}, {remaining} to go{postfix}",
+            bar_format="{n_fmt}/{total_fmt} {bar:20} {elapsed}, {remaining} remaining{postfix}",
         )
         self._done, self._last_line = 0, time.monotonic()
         self._interval_start, self._interval_steps, self._interval_waited = self._last_line, 0, 0.0
 
     def close(self) -> None:
-        """Draw the bar no more."""
+        """Close the bar."""
         self._bar.close()
 
     @contextmanager
@@ -53,16 +53,16 @@ class Progress:
         self._interval_waited += time.monotonic() - start
 
     def step_done(self) -> None:
-        """Count one step; after the first few, log an estimate of the time to go."""
+        """Count one step; after the first few, log an estimate of the remaining time."""
         self._done += 1
         self._interval_steps += 1
         self._bar.update()
         if self._done == _ESTIMATE_AFTER:
             seconds = (time.monotonic() - self._interval_start) / self._interval_steps
             limit = f" (train.max_minutes ends it after {self.max_minutes:g} min)" if self.max_minutes else ""
-            log.info("%.2f s/step: about %s to go%s", seconds, self._to_go(seconds), limit)
+            log.info("%.2f s/step: about %s remaining%s", seconds, self._remaining(seconds), limit)
 
-    def _to_go(self, seconds_per_step: float) -> str:
+    def _remaining(self, seconds_per_step: float) -> str:
         return format_duration(seconds_per_step * (len(self.steps) - self._done) / 60)
 
     def rates(self) -> dict[str, float]:
@@ -90,7 +90,7 @@ class Progress:
         if self._bar.disable and now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
             step, last = self.steps.start + self._done, self.steps.stop
-            log.info("step %d/%d, %s, %s to go, loss: %s", step, last, speed, self._to_go(seconds), losses)
+            log.info("step %d/%d, %s, %s remaining, loss: %s", step, last, speed, self._remaining(seconds), losses)
 
 
 def format_duration(minutes: float) -> str:

@@ -53,7 +53,7 @@ class ResolvedConfig:
         train, data = self.config.train, self.config.data
         workers = data.workers
         if workers is None and data.synthetic:
-            workers = 0  # the embedded streets are soon all in this process's memory
+            workers = 0  # the built-in streets are soon all in this process's memory
         elif workers is None:
             workers = min(4, os.cpu_count() or 1) if self.device.type == "cuda" else 1
         images = TrainingImages(self.datasets.train, data, train.seed)
@@ -110,7 +110,7 @@ def explain_errors(device: torch.device) -> Iterator[None]:
 
 
 def _check_headers(datasets: Datasets, config: DataConfig) -> None:
-    """Log what the files' headers reveal, before hours are spent; refuse files at which training would stop."""
+    """Log what the files' headers reveal, before training; refuse files at which training would stop."""
     findings = [finding for finding in check_headers(datasets, config, _MAX_HEADERS) if finding.level != "note"]
     if findings:
         log.warning("%s", describe_findings(findings))

@@ -231,7 +231,7 @@ class RunDir:
         except Exception as error:  # a foreign file may lack anything
             raise checkpoint.BadCheckpointError(f"{escape(path)}: not a checkpoint of this program") from error
         if version != FORMAT_VERSION:
-            raise UserError(f"{escape(path)}: of another version of this program; {self._how_to_restart}")
+            raise UserError(f"{escape(path)}: was written by another version of this program; {self._how_to_restart}")
         self._require_same(config, global_batch)
         try:
             self.trainer.load_state_dict(trainer_state)

@@ -24,7 +24,7 @@ from torch.utils.tensorboard.summary import image, scalar, text
 
 from unit.domains import Domain, PerDomain
 from unit.errors import UserError, escape
-from unit.evaluation.grids import in_column
+from unit.evaluation.grids import stack_vertically
 from unit.evaluation.run_log import END, RUN_LOG_FILE, START, format_lines, logged
 from unit.files import atomic_write, wrap_os_errors
 from unit.images import to_image
@@ -73,7 +73,7 @@ class RunLogger:
         summaries = [image(f"samples/{i.direction}", (grids[i] + 1) / 2, dataformats="CHW") for i in Domain]
         self._add(step, summaries)
         content = io.BytesIO()
-        to_image(in_column(list(grids), gap=12)).save(content, "PNG")
+        to_image(stack_vertically(list(grids), gap=12)).save(content, "PNG")
         atomic_write(self._sample_path(step), content.getvalue())
 
     def has_samples(self, step: int) -> bool:

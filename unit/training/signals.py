@@ -22,15 +22,15 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals(only_once: bool = False) -> Iterator[StopRequest]:
+def stop_on_signals(ignore_repeats: bool = False) -> Iterator[StopRequest]:
     """Turn the first SIGINT, SIGTERM or SIGHUP into a request to stop; a second signal ends the process at once.
 
     SIGHUP, sent by a terminal that is closed, stays ignored if it is (nohup). In a thread other than the main one,
     where Python handles no signals, nothing is changed.
 
     Args:
-        only_once: ignore further signals. torchrun passes on what the terminal has sent to all, and kills the process
-            itself when stopping takes too long.
+        ignore_repeats: ignore further signals. torchrun passes on what the terminal has sent to all, and kills the
+            process itself when stopping takes too long.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -39,10 +39,10 @@ def stop_on_signals(only_once: bool = False) -> Iterator[StopRequest]:
 
     def request_stop(number: int, _: FrameType | None) -> None:
         request.signal = number
-        hint = "" if only_once else "; send it again to stop at once"
+        hint = "" if ignore_repeats else "; send it again to stop at once"
         log.warning("%s: finishing this step and saving%s", signal.Signals(number).name, hint)
         for handled in before:
-            signal.signal(handled, signal.SIG_IGN if only_once else signal.SIG_DFL)
+            signal.signal(handled, signal.SIG_IGN if ignore_repeats else signal.SIG_DFL)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

@@ -51,7 +51,7 @@ class Settings:
 
 @dataclass
 class _Item:
-    """An image on its way from its file to its outputs."""
+    """An image in progress."""
 
     job: Job
     outcome: Outcome
@@ -103,14 +103,14 @@ def _check(jobs: Sequence[Job], settings: Settings) -> Iterator[_Item]:
     taken: set[str] = set()
     for job in jobs:
         item = _Item(job, Outcome(str(job.input), "done", job.outputs))
-        if reason := _refusal(job, inputs, taken):
+        if reason := _reason_not_to_write(job, inputs, taken):
             item.fail(f"{reason}; give another --out")
         elif not settings.overwrite and all(_identity(output) for output in job.outputs):
             item.outcome = replace(item.outcome, status="skipped", reason="exists already; --overwrite replaces it")
         yield item
 
 
-def _refusal(job: Job, inputs: set[tuple[int, int]], taken: set[str]) -> str | None:
+def _reason_not_to_write(job: Job, inputs: set[tuple[int, int]], taken: set[str]) -> str | None:
     """Say why the outputs may not be written; otherwise add them to `taken`."""
     for output in job.outputs:
         folder = os.path.realpath(output.parent)  # a link at the output's own path is replaced, not followed
@@ -161,7 +161,7 @@ def _translate(translator: Translator, items: Iterable[_Item], settings: Setting
             if not warned and min(size) > 2 * trained:
                 warned = True
                 log.warning(
-                    "%s: %dx%d, but the model was trained at %d, and knows no other scale; try --size %d",
+                    "%s: %dx%d, but the model was trained at %d; try --size %d",
                     *(escape(batch[0].job.input), *size, trained, trained),
                 )
             yield from _translate_batch(translator, batch, size, settings)

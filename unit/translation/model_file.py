@@ -90,7 +90,7 @@ def _require_version(metadata: dict[str, str]) -> None:
     if version in ("1", str(FORMAT_VERSION)):
         return
     if version.isdecimal() and len(version) < 10 and int(version) > FORMAT_VERSION:
-        raise ModelError(f"of format {version}, newer than this program, which reads {FORMAT_VERSION}; update it")
+        raise ModelError(f"format {version} is newer than this program supports ({FORMAT_VERSION}); update the program")
     raise ModelError(f"not a model of this program (no format version in its metadata); {_EXPECTED}")
 
 

@@ -32,7 +32,7 @@ _MAX_RATED = 500
 
 
 @dataclass(frozen=True, order=True)
-class Rated:
+class ScoredImage:
     """How good the translation of a held-out image is."""
 
     score: float
@@ -92,19 +92,19 @@ def evenly_spaced(grids: list[tuple[int, Path]], count: int) -> list[tuple[int, 
 # The held-out images
 
 
-def rate(run: Run) -> PerDomain[list[Rated]]:
+def rate(run: Run) -> PerDomain[list[ScoredImage]]:
     """Score the translations of at most 500 evenly spaced held-out images of each domain; skip unreadable ones.
 
     Pairs are scored by the SSIM with the real target (below 11 px by PSNR), others by the PSNR of the cycle in dB.
     """
     test = run.datasets.test
     indices = test.images.map(lambda source: range(0, len(source), -(-len(source) // _MAX_RATED)))
-    rated: PerDomain[list[Rated]] = PerDomain([], [])
+    rated: PerDomain[list[ScoredImage]] = PerDomain([], [])
     for k, images in readable(test.images, PerDomain(*indices), run.data):
         for i in Domain:
             for image in images[i]:
                 truth = images[i.other][0] if test.paired else None
-                rated[i].append(Rated(_score(run, i, image, truth), indices[i][k]))
+                rated[i].append(ScoredImage(_score(run, i, image, truth), indices[i][k]))
     return rated
 
 
@@ -129,7 +129,7 @@ def _translate(run: Run, i: Domain, image: Tensor) -> Tensor:
     return translation
 
 
-def worst_and_best(ratings: list[Rated], count: int) -> tuple[list[Rated], list[Rated]]:
+def worst_and_best(ratings: list[ScoredImage], count: int) -> tuple[list[ScoredImage], list[ScoredImage]]:
     """Choose at most `count` from either end, the most extreme first; none is in both."""
     ordered = sorted(ratings)
     count = min(count, len(ordered) // 2)

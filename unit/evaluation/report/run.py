@@ -79,7 +79,7 @@ class Run:
 
     @cached_property
     def log(self) -> dict[str, dict[int, float]]:
-        """Tag → step → value: the finite numbers of metrics.jsonl by step."""
+        """Tag → step → value: the finite values in metrics.jsonl by step."""
         curves: dict[str, dict[int, float]] = {}
         lines = [(step, line) for step, line in logged(self.path / "metrics.jsonl") if 0 <= step <= _MAX_VALUE]
         for step, line in lines:

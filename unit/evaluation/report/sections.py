@@ -17,7 +17,7 @@ from unit.evaluation.features import features_if_installed
 from unit.evaluation.held_out import readable
 from unit.evaluation.metric_table import GROUPS, Metrics, describe_counts, table_rows
 from unit.evaluation.report.charts import charts, draw
-from unit.evaluation.report.images import Rated, frames, heads, rate, score_name, side_by_side, worst_and_best
+from unit.evaluation.report.images import ScoredImage, frames, heads, rate, score_name, side_by_side, worst_and_best
 from unit.evaluation.report.run import Run
 from unit.evaluation.run_log import RunEnding, last_lines, read_run_endings
 from unit.image_source import ImageSource
@@ -96,7 +96,7 @@ def extremes(run: Run) -> dict[str, Any]:
 
     digits = 3 if score == "SSIM" else 1
 
-    def cards(i: Domain, chosen: list[Rated]) -> list[Any]:
+    def cards(i: Domain, chosen: list[ScoredImage]) -> list[Any]:
         return [(f"{rating.score:.{digits}f}", side_by_side(run, i, rating.index, 160)) for rating in chosen]
 
     directions = []

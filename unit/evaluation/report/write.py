@@ -72,7 +72,7 @@ def write_report(
     return folder / REPORT_FILE
 
 
-def report_unless_it_fails(folder: Path, *options: Any) -> Path | None:
+def try_write_report(folder: Path, *options: Any) -> Path | None:
     """Call `write_report` at the end of a finished run: an error is logged in one line, and None returned."""
     try:
         return write_report(folder, *options)
