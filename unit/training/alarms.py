@@ -71,7 +71,7 @@ ALARMS = (
         "hidden_code",
         "direction",
         lambda d: d["hidden_code"] > 1.5,
-        "the cycle relies on information hidden in the translation: JPEG makes its error {hidden_code:.1f} times as large",
+        "the cycle relies on what is hidden in the translation: JPEG makes its error {hidden_code:.1f} times as large",
         "restart with loss.cycle_noise (e.g. 0.05) or a lower loss.lambda4",
     ),
     Alarm(
@@ -101,7 +101,7 @@ ALARMS = (
         "overfitting",
         "domain",
         lambda d: d["overfitting"] > 0.5,
-        "the discriminator has memorized the training images: held-out ones score {overfitting:.0%} of the way to fakes",
+        "the discriminator memorized the training images: held-out ones score {overfitting:.0%} of the way to fakes",
         "use an earlier checkpoint, or restart with more images or loss.augmentation (translation,cutout)",
     ),
 )
