@@ -372,11 +372,11 @@ def test_pairs_are_rated_against_the_target_and_others_by_their_cycle(streets: P
                 assert rating.score == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
-def test_long_lists_are_scored_in_part(streets: Path) -> None:
+def test_long_lists_are_rated_in_part(streets: Path) -> None:
     write_config(tiny(data={"streets_test": 5}), streets / "config.yaml")
     run = Run(streets, "cpu", "fp32")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unit.evaluation.report.images._MAX_SCORED", 2)
+        patch.setattr("unit.evaluation.report.images._MAX_RATED", 2)
         assert [rating.index for rating in rate(run).a] == [0, 3]
 
 
