@@ -280,7 +280,7 @@ def test_the_table_has_mean_deviation_share_and_the_best(tmp_path: Path) -> None
     bench = bench_of(study_file(tmp_path, settings=settings))
     bench.results.add(finished("plain", 0, 60, 20), finished("plain", 1, 40, 22), finished("hinge", 0, 45, 19))
     bench.results.add(finished("hinge", 1, 45, 19, alarms={"identity_collapse": 40}))
-    bench.results.add(run_line("broken", 0, failed="step 3: the loss term kl_a is not finite"))
+    bench.results.add(run_line("broken", 0, failed="step 3: the loss term kl_a is NaN or Inf"))
     text = tables(bench.study, bench.runs(), bench.results)
     rows = {line.split(" | ")[0].removeprefix("| "): line.strip("| ").split(" | ") for line in text.splitlines()}
     heading = rows["setting"]
@@ -295,7 +295,7 @@ def test_the_table_has_mean_deviation_share_and_the_best(tmp_path: Path) -> None
     assert rows["*identity*"][4:] == ["90.0", "90.0", "90.0", "10.00", "10.00", "0.400", "0.400"]
     assert rows["*ceiling*"][7] == "30.00"
     assert rows["new"][1:5] == ["0", "2", "–", "–"]
-    assert "- broken, seed 0: failed: step 3: the loss term kl_a is not finite" in text
+    assert "- broken, seed 0: failed: step 3: the loss term kl_a is NaN or Inf" in text
     assert "- broken, seed 1: not finished" in text
     assert "- hinge, seed 1: the alarm identity_collapse from step 40" in text
 
@@ -336,7 +336,7 @@ def test_an_ablation_trains_resumes_and_reports_failures(
     assert run() == 1
     table, lines = capsys.readouterr().out, found()
     assert lines.keys() == {(setting, seed) for setting in ("plain", "broken") for seed in (0, 1)}
-    assert "not finite" in lines["broken", 0]["failed"]
+    assert "NaN or Inf" in lines["broken", 0]["failed"]
     plain, other = (lines["plain", seed]["metrics"] for seed in (0, 1))
     assert plain["report"]["a2b"]["translated"] != other["report"]["a2b"]["translated"]
     assert plain["report"]["a2b"]["identity"] == other["report"]["a2b"]["identity"]

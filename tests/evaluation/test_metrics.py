@@ -44,7 +44,7 @@ def test_psnr_of_equal_images_is_finite() -> None:
 
 
 def test_ssim_by_hand() -> None:
-    """Of constant images only the luminance term is left: (2ab + c) / (a² + b² + c), c = (0.01 · 255)²."""
+    """Constant images leave only the luminance term: (2ab + c) / (a² + b² + c), c = (0.01 · 255)²."""
     a, b, c = 51.0, 204.0, 2.55**2
     expected = (2 * a * b + c) / (a * a + b * b + c)
     assert metrics.ssim(plain(a, 2), plain(b, 2)).tolist() == pytest.approx([expected] * 2, rel=1e-3)

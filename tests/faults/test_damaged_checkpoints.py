@@ -120,7 +120,7 @@ def test_with_all_damaged_the_run_stops_and_touches_nothing(run: Path, newest: P
 
 
 def test_the_resumed_run_ends_like_the_undamaged_one(run: Path, newest: Path, tmp_path: Path) -> None:
-    train(TINY, tmp_path / "whole")
+    train(TINY, tmp_path / "uninterrupted")
     newest.write_bytes(newest.read_bytes()[:-1000])
     train(TINY, run)
-    assert_same_run(tmp_path / "whole", run)
+    assert_same_run(tmp_path / "uninterrupted", run)

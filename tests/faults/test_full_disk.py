@@ -95,8 +95,8 @@ def test_a_full_disk_is_one_line_and_costs_nothing_saved(
     assert not list(run.rglob("*.partial"))
     (small_disk / "ballast").unlink()
     train(config(doing), run)
-    train(config(doing), tmp_path / "whole")
-    assert_same_run(tmp_path / "whole", run)
+    train(config(doing), tmp_path / "uninterrupted")
+    assert_same_run(tmp_path / "uninterrupted", run)
 
 
 def test_a_message_on_a_full_disk_ends_the_run_after_the_step(
@@ -115,8 +115,8 @@ def test_a_message_on_a_full_disk_ends_the_run_after_the_step(
     assert [step for step, _ in checkpoint.available(run / "checkpoints")] == [2, 0]
     (small_disk / "ballast").unlink()
     train(config("saving"), run)
-    train(config("saving"), tmp_path / "whole")
-    assert_same_run(tmp_path / "whole", run)
+    train(config("saving"), tmp_path / "uninterrupted")
+    assert_same_run(tmp_path / "uninterrupted", run)
     assert [ending.reason for ending in read_run_endings(run)][-1] == "finished"
 
 
@@ -149,5 +149,5 @@ def test_a_limit_on_the_size_of_files_is_the_same(tmp_path: Path, monkeypatch: p
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [step for step, _ in checkpoint.available(run / "checkpoints")] == [2, 0]
     train(config("saving"), run)
-    train(config("saving"), tmp_path / "whole")
-    assert_same_run(tmp_path / "whole", run)
+    train(config("saving"), tmp_path / "uninterrupted")
+    assert_same_run(tmp_path / "uninterrupted", run)

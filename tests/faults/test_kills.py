@@ -25,8 +25,8 @@ def test_a_run_killed_at_random_moments_equals_the_uninterrupted_one(tmp_path: P
         train={"steps": 60 * kills, "log_every": 3, "sample_every": 10, "checkpoint_every": 5, "validate_every": 20}
     )
     write_config(config, tmp_path / "config.yaml")
-    whole, run, random_ = tmp_path / "whole", tmp_path / "run", random.Random(0)
-    assert life(tmp_path, whole).wait() == 0
+    uninterrupted, run, random_ = tmp_path / "uninterrupted", tmp_path / "run", random.Random(0)
+    assert life(tmp_path, uninterrupted).wait() == 0
     died, torn = Counter[str](), 0
     for number in range(kills):
         moment = MOMENTS[number % 3]
@@ -38,7 +38,7 @@ def test_a_run_killed_at_random_moments_equals_the_uninterrupted_one(tmp_path: P
         died[moment] += 1
         torn += any(run.rglob("*.partial"))
     assert life(tmp_path, run).wait() == 0
-    assert_same_run(whole, run)
+    assert_same_run(uninterrupted, run)
     *killed, last = read_run_endings(run)
     assert killed
     assert all(ending.ended is None for ending in killed)

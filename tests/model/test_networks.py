@@ -391,7 +391,7 @@ def test_spectral_norm_does_not_depend_on_the_images() -> None:
 @pytest.mark.parametrize("config", [SPECTRAL, replace(SPECTRAL, spectral_norm=False, downsampling="blurred")])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_second_derivatives_pass_through_discriminators(config: ModelConfig, layout: torch.memory_format) -> None:
-    """What R1 needs, compared with finite differences, also where a layer sees a single column."""
+    """Double backward, which R1 needs, equals finite differences, also where a layer sees a single column."""
     discriminator = build_discriminators(config).by_domain["a"].to(memory_format=layout).double().eval()
     x = torch.rand(1, 3, 8, 8, dtype=torch.float64).contiguous(memory_format=layout)
     weight = next(p for name, p in discriminator.named_parameters() if p.ndim == 4)

@@ -175,7 +175,7 @@ def test_a_discriminator_that_has_memorized_the_training_images_raises_its_alarm
 
 
 def test_each_discriminator_is_shown_the_translations_into_its_domain(images: Images) -> None:
-    """Of images into b there is but one, plain all over."""
+    """Only the translation into b is plain."""
     judges = judging(lambda _, x: (x.flatten(2).std(dim=2) < 1e-6).all(dim=1).float()[:, None, None, None])
     found = measure(images, networks(plain, brighten), judges)
     assert found["vital/discriminator_accuracy_b"] == 0
@@ -245,7 +245,7 @@ def test_a_resumed_run_has_the_alarms_of_an_uninterrupted_one(
 ) -> None:
     healthy, failing = measure(images), measure(images, networks(plain, lambda y: -y))
     course = [healthy] * 2 + [failing] * 14 + [healthy] + [failing] * 12
-    whole, said = [], []
+    raised_by_run, said = [], []
     for part in (len(course), every):
         run, raised = tmp_path / str(part), []
         run.mkdir()
@@ -257,11 +257,11 @@ def test_a_resumed_run_has_the_alarms_of_an_uninterrupted_one(
             with (run / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step, "loss/kl_a": 1.0}) + "\n")
                 file.write(json.dumps({"step": step, **seen, **raised[-1]}) + "\n")
-        whole.append(raised)
+        raised_by_run.append(raised)
         said.append([record.getMessage() for record in caplog.records])
-    assert whole[0] == whole[1]
+    assert raised_by_run[0] == raised_by_run[1]
     assert said[0] == said[1]
-    assert {value for check in whole[0] for value in check.values()} == {0.0, 1.0}
+    assert {value for check in raised_by_run[0] for value in check.values()} == {0.0, 1.0}
 
 
 @pytest.mark.slow

@@ -96,10 +96,10 @@ def test_images_seen_in_training_like_others_are_no_overfitting(trainer: Trainer
 
 
 def test_overfitting_is_how_far_held_out_images_are_on_the_way_to_translations(trainer: Trainer) -> None:
-    whole = [with_logits(trainer, real, seen=4.0)["vital/overfitting_b"] for real in (3.9, 3.0, 2.0, 1.0, -1.0)]
-    assert whole == sorted(whole)
-    assert whole[2] == pytest.approx(0.5, abs=0.15)
-    assert whole[-1] == 1
+    overfitting = [with_logits(trainer, real, seen=4.0)["vital/overfitting_b"] for real in (3.9, 3.0, 2.0, 1.0, -1.0)]
+    assert overfitting == sorted(overfitting)
+    assert overfitting[2] == pytest.approx(0.5, abs=0.15)
+    assert overfitting[-1] == 1
 
 
 def test_few_images_prove_nothing(trainer: Trainer) -> None:

@@ -164,7 +164,7 @@ def test_max_minutes_ends_a_run_with_a_checkpoint(tmp_path: Path) -> None:
 
 def test_a_run_that_diverges_stops_and_none_of_it_is_saved(tmp_path: Path) -> None:
     broken = tiny(optimizer={"learning_rate_generator": 1e14}, train={"steps": 50})
-    with pytest.raises(UserError, match=r"step 2: the loss term \w+ is not finite"):
+    with pytest.raises(UserError, match=r"step 2: the loss term \w+ is NaN or Inf"):
         train(broken, tmp_path / "run")
     for _, path in checkpoint.available(tmp_path / "run" / "checkpoints"):
         state = checkpoint.load(path)["trainer"]["networks"]
@@ -189,7 +189,7 @@ def test_a_nan_is_named_and_the_state_before_it_is_kept(
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
         spoil(patch, step=6, rollbacks=1)
-        message = r"step 6: the loss term \w+_b is not finite \(a: sunny, b: rainy\); the state after step 5 is kept"
+        message = r"step 6: the loss term \w+_b is NaN or Inf \(a: sunny, b: rainy\); the state after step 5 is kept"
         with pytest.raises(UserError, match=message) as refused:
             train(TINY, run)
     assert refused.value.exit_status == 1
@@ -408,7 +408,7 @@ def test_broken_weights_are_not_saved(
         return record
 
     monkeypatch.setattr(Trainer, "step", breaking)
-    with pytest.raises(UserError, match=message + " is not finite .* after step 2 is kept"):
+    with pytest.raises(UserError, match=message + " is NaN or Inf .* after step 2 is kept"):
         train(tiny(train={"log_every": 100, "sample_every": 100, "validate_every": 100}), tmp_path / "run")
     assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == 2
 
@@ -535,7 +535,7 @@ def test_the_metrics_at_the_end_are_logged_whatever_else_is_due(tmp_path: Path) 
 
 def test_divergence_where_samples_are_due_is_one_line(tmp_path: Path) -> None:
     config = tiny(optimizer={"learning_rate_generator": 1e14}, train={"sample_every": 1, "on_nonfinite": "rollback"})
-    with pytest.raises(UserError, match=r"is not finite .*, after 3 rollbacks; .* is kept: restart with"):
+    with pytest.raises(UserError, match=r"is NaN or Inf .*, after 3 rollbacks; .* is kept: restart with"):
         train(config, tmp_path / "run")
 
 

@@ -16,7 +16,7 @@ from unit.errors import ConfigError, UserError
 from unit.evaluation.run_log import read_run_endings
 from unit.training import checkpoint
 from unit.training.loop import train
-from unit.training.run_logger import RunLog
+from unit.training.run_logger import RunLogHandler
 from unit.training.trainer import Trainer
 
 
@@ -129,15 +129,15 @@ def test_a_message_that_can_not_be_written_stops_the_run_after_the_step(
     assert checkpoint.available(run / "checkpoints")[0][0] == 2
     (run / "run.log").rmdir()
     train(TINY, run)
-    train(TINY, tmp_path / "whole")
-    assert_same_run(run, tmp_path / "whole")
+    train(TINY, tmp_path / "uninterrupted")
+    assert_same_run(run, tmp_path / "uninterrupted")
 
 
 def test_warnings_reach_a_console_that_nobody_set_up(capsys: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     before, root.handlers = root.handlers, []
     try:
-        with RunLog().capture():
+        with RunLogHandler().capture():
             logging.getLogger("unit").warning("disk is slow")
         assert root.handlers == []
     finally:
@@ -148,7 +148,7 @@ def test_warnings_reach_a_console_that_nobody_set_up(capsys: pytest.CaptureFixtu
 def test_neither_a_command_nor_an_error_forges_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forged = "x\n2026-11-25 00:00:00+00:00 END step 5: finished\u2028y"
     monkeypatch.setattr(sys, "argv", ["train.py", "--out", forged])
-    log = RunLog()
+    log = RunLogHandler()
     log.start(tmp_path, lambda: 3)
     log.end(f"error: {forged}")
     (ending,) = read_run_endings(tmp_path)

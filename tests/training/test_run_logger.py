@@ -1,4 +1,4 @@
-"""What a run logs: read back from the event files, and seen in TensorBoard's page by a browser."""
+"""A run's logs, read back from the event files and seen in TensorBoard's page by a browser."""
 
 import json
 import shutil

@@ -321,8 +321,8 @@ def test_every_kind_of_file_is_translated(tmp_path: Path) -> None:
 def test_a_bad_image_is_reported_by_name_and_the_others_are_done(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     put(folder / "good.png")
-    whole = put(folder / "cut.png", make_image(50, 50)).read_bytes()
-    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    content = put(folder / "cut.png", make_image(50, 50)).read_bytes()
+    (folder / "cut.png").write_bytes(content[: len(content) // 2])
     (folder / "empty.jpg").touch()
     (folder / "text.jpg").write_text("text")
     (folder / "folder.jpg").mkdir()
@@ -576,7 +576,7 @@ def test_outcomes_are_yielded_early_and_memory_is_bounded(tmp_path: Path, monkey
     assert len(translator.calls) <= 2 * image_files._THREADS + 1
     assert len(read) <= 3 * image_files._THREADS + 3
     outcomes.close()
-    assert below(tmp_path / "out") == sorted(f"{k}.png" for k in range(len(translator.calls)))  # whole, and no more
+    assert below(tmp_path / "out") == sorted(f"{k}.png" for k in range(len(translator.calls)))  # complete files only
 
 
 def test_images_are_read_and_written_while_the_network_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

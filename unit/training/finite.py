@@ -20,21 +20,21 @@ class NonFiniteError(Exception):
         self.step, self.name = step, name
 
     def __str__(self) -> str:
-        return f"step {self.step}: {self.name} is not finite"
+        return f"step {self.step}: {self.name} is NaN or Inf"
 
 
 class FiniteWatch:
-    """Records on the device the first step at which each value was not finite, so that no step waits for the device.
+    """Record on the device the first step at which each value was NaN or Inf, so that no step waits for the device.
 
-    All ranks must look at the same values, and all raise what one of them finds.
+    All ranks must record the same values, and all raise what one of them finds.
     """
 
     def __init__(self, device: torch.device, ranks: Ranks = SINGLE_PROCESS) -> None:
         self._device, self._ranks = device, ranks
         self._first: dict[tuple[str, ...], Tensor] = {}
 
-    def look(self, step: int, values: Mapping[str, Tensor]) -> None:
-        """Look at scalars of `step`, by name. `NonFiniteError` is raised here on the CPU, elsewhere by `check`."""
+    def record(self, step: int, values: Mapping[str, Tensor]) -> None:
+        """Record scalars of `step`, by name. `NonFiniteError` is raised here on the CPU, elsewhere by `check`."""
         if not values:
             return
         names = tuple(values)
@@ -45,7 +45,7 @@ class FiniteWatch:
             self.check()
 
     def check(self) -> None:
-        """Wait for the device; raise `NonFiniteError` for the first value that was not finite, if any."""
+        """Wait for the device; raise `NonFiniteError` for the first value that was NaN or Inf, if any."""
         if not self._first:
             return
         names = [name for group in self._first for name in group]

@@ -30,7 +30,7 @@ from unit.training.trainer import StepRecord, Trainer
 log = logging.getLogger(__name__)
 
 _MAX_VALIDATION_IMAGES = 200
-"""Of each domain."""
+"""per domain"""
 
 
 class Hooks:

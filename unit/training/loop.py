@@ -29,7 +29,7 @@ from unit.training.hooks import Hooks, step_scalars
 from unit.training.progress import Progress
 from unit.training.resolve import ResolvedConfig, explain_errors, resolve
 from unit.training.run_dir import RunDir, archive_run, locked
-from unit.training.run_logger import RunLog
+from unit.training.run_logger import RunLogHandler
 from unit.training.signals import StopRequest, stop_on_signals
 from unit.training.trainer import StepRecord
 
@@ -68,7 +68,7 @@ def train(config: Config, out: Path | None = None, *, restart: bool = False) -> 
     Raises:
         UserError: a folder, a setting or the machine makes it impossible; the message says what to do.
     """
-    run_log = RunLog()
+    run_log = RunLogHandler()
     with init_distributed() as ranks, run_log.capture():
         resolved = resolve(config, out, ranks)
         if restart and not restarted_by_torchrun() and ranks.is_main and (archived := archive_run(resolved.out)):
@@ -85,7 +85,7 @@ class _Run:
     All ranks make the same calls in the same order; only the main rank has hooks and writes.
     """
 
-    def __init__(self, resolved: ResolvedConfig, run_log: RunLog) -> None:
+    def __init__(self, resolved: ResolvedConfig, run_log: RunLogHandler) -> None:
         self.resolved, self.config, self.ranks, self.run_log = resolved, resolved.config, resolved.ranks, run_log
         self.trainer = resolved.build_trainer()
         self.bad_images = BadImages(resolved.datasets.train.map(len))

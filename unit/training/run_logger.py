@@ -108,7 +108,7 @@ class RunLogger:
                 self.flush()
 
 
-class RunLog(logging.Handler):
+class RunLogHandler(logging.Handler):
     """RUN/run.log: the console's messages with their times, and how each part of the run ended.
 
     Messages are held back until `start`: a command that is refused leaves the run as it is. Methods raise `UserError`

@@ -38,7 +38,7 @@ from unit.training.old_checkpoints import upgraded
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one step computed, still on the device."""
+    """The results of one step, still on the device."""
 
     generator: Terms
     """weighted terms of E and G, averaged over microbatches"""
@@ -205,7 +205,7 @@ class Trainer:
         update(list(self.ema.parameters()), [p.detach() for p in self.networks.parameters()], None)
 
     def _require_finite(self, kind: str, values: dict[str, Tensor]) -> None:
-        self.finite.look(self.steps_done + 1, {f"{kind} {name}": value for name, value in values.items()})
+        self.finite.record(self.steps_done + 1, {f"{kind} {name}": value for name, value in values.items()})
 
     # -- used by the training loop ------------------------------------------------------------------------------------
 
@@ -224,7 +224,7 @@ class Trainer:
         self.finite.check()
         for network in (self.generator_modules, self.discriminators):
             norms = _norms({f"the weight {name}": p.detach() for name, p in network.named_parameters()})
-            self.finite.look(self.steps_done, norms)
+            self.finite.record(self.steps_done, norms)
         self.finite.check()
 
     def digest(self) -> str:
