@@ -194,6 +194,28 @@ def test_zeros_in_the_middle_are_not_taken_for_the_end(tmp_path: Path, blocks: i
         read_indexes([str(file)], None)
 
 
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", ["ä.jpg", f"{'folder/' * 20}long.jpg", "/".join(["n" * 101] * 10) + ".jpg"])
+def test_a_zeroed_block_is_refused_or_changes_nothing(tmp_path: Path, form: str, name: str) -> None:
+    name = name[-200:] if form == "ustar" else name  # which has no longer ones
+    file = Path(tar(tmp_path / "x.tar", [(f"{k}/{name}", b"x" * 700) for k in range(3)], form))
+    original, index, refused = file.read_bytes(), read_indexes([str(file)], None)[0][1].tolist(), 0
+    for start in range(0, len(original), 512):
+        file.write_bytes(original[:start] + bytes(512) + original[start + 512 :])
+        try:
+            assert read_indexes([str(file)], None)[0][1].tolist() == index, start
+        except DataError:
+            refused += 1
+    assert refused >= 3
+
+
+def test_a_long_name_may_end_with_a_block(tmp_path: Path) -> None:
+    """GNU's zero byte at its end is then in a block of zeros of its own."""
+    members = [("/".join(["n" * 101] * 4) + "/" + "n" * 100 + ".jpg", b"1")]
+    assert len(members[0][0]) == 512
+    assert found(tar(tmp_path / "x.tar", members, "gnu")) == members
+
+
 def test_sizes_below_zero_are_refused(tmp_path: Path) -> None:
     file = Path(tar(tmp_path / "x.tar", [("a.jpg", b"1"), ("b.jpg", b"2")], "gnu"))
     content = bytearray(file.read_bytes())

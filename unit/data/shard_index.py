@@ -18,7 +18,7 @@ from functools import partial
 from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +28,20 @@ from unit.errors import DataError, UserError, escape
 from unit.files import atomic_write
 from unit.images import SUFFIXES
 
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3
 """Version of cached indexes; increase it whenever an index would come out differently."""
 _THREADS = 8
 _MAX_NAME = 4096
 """Bytes of a name, as in a file system's path."""
 _DIGEST_SIZE = 16
+_EXTENSIONS = {
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+}
+"""Types of headers before a member's own, which hold what it has no room for."""
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
 """By the first bytes of a compressed file."""
 
@@ -144,7 +152,10 @@ def _read_members(file: str) -> Iterator[Member]:
         size = os.fstat(stream.fileno()).st_size
         try:
             archive = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 - closing it does nothing
+            start = 0
             while member := archive.next():
+                _require_whole_extensions(stream, start, member.offset_data)
+                start = archive.offset
                 archive.members.clear()  # type: ignore[attr-defined]  # which would hold a kilobyte for each
                 if member.size < 0 or member.offset_data + member.size > size:
                     raise tarfile.ReadError("unexpected end of data")
@@ -161,6 +172,25 @@ def _read_members(file: str) -> Iterator[Member]:
         if not only_zeros or size < archive.offset + tarfile.BLOCKSIZE:
             reason = f"is damaged or cut short at byte {archive.offset:,}; copy or write it again"
             raise DataError(f"{escape(file)}: {reason}")
+
+
+def _require_whole_extensions(stream: BinaryIO, start: int, end: int) -> None:
+    """Refuse a zeroed block in the long names and records of a member, from which tarfile reads another name.
+
+    Args:
+        start: where the member's headers start.
+        end: where its content does.
+    """
+    while start < end - tarfile.BLOCKSIZE:
+        stream.seek(start)
+        header = tarfile.TarInfo.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+        if header.type not in _EXTENSIONS:
+            return
+        content = stream.read(header.size).removesuffix(b"\0")  # the end of a GNU name, if in a block of its own
+        blocks = (content[k : k + tarfile.BLOCKSIZE] for k in range(0, len(content), tarfile.BLOCKSIZE))
+        if not all(block.strip(b"\0") for block in blocks):
+            raise tarfile.ReadError(f"zeros at byte {start:,}")
+        start = stream.tell() + -header.size % tarfile.BLOCKSIZE
 
 
 def _damage(start: bytes, error: Exception) -> str:
