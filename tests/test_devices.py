@@ -1,7 +1,11 @@
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
-from unit.devices import autocast, configure, resolve_device, resolve_precision
+from unit import devices
+from unit.devices import autocast, configure, core_count, resolve_device, resolve_precision
 from unit.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -51,3 +55,15 @@ def test_the_cpu_is_repeatable_unless_told_otherwise(asked: bool | None, repeata
         assert torch.are_deterministic_algorithms_enabled() == repeatable
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("max 100000", 8), ("150000 100000", 2), ("20000 100000", 1), ("", 8)])
+def test_cores_are_those_that_affinity_and_container_allow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(devices, "_QUOTA", tmp_path / "cpu.max")
+    assert core_count() == 8
+    (tmp_path / "cpu.max").write_text(quota)
+    assert core_count() == expected

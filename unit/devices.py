@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import torch
 
 from unit.errors import ConfigError
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Microseconds of CPU time per period, and the period."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -72,6 +76,15 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def core_count() -> int:
+    """Count the cores that this process may use, by its affinity and its container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no container, or "max": no quota
+        quota, period = map(int, _QUOTA.read_text().split())
+        cores = min(cores, -(-quota // period))
+    return cores
 
 
 def peak_memory(device: torch.device) -> int:

@@ -1,5 +1,10 @@
+import os
 import pickle
+import signal
+import sys
+import time
 from collections import Counter
+from multiprocessing import get_context
 
 import pytest
 import torch
@@ -9,6 +14,7 @@ from PIL import Image
 
 from tests.tiny import batch_indices
 from unit.config import DataConfig
+from unit.data import batches
 from unit.data.bad_images import BadImages
 from unit.data.batches import TrainingImages, held_out_image, training_batches
 from unit.domains import Domain, PerDomain
@@ -103,6 +109,40 @@ def test_batches_start_at_any_step_and_do_not_depend_on_workers(workers: int) ->
     assert len(late) == 2
     for one, two in zip(uninterrupted[4:], late, strict=True):
         assert all(torch.equal(one[i], two[i]) for i in Domain)
+
+
+def test_more_workers_than_cores_are_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._utils, "cpu_count", lambda: 1)
+    assert len(list(training_batches(images(), none_bad(), batch_indices(range(2), 1), 2, CPU))) == 2
+
+
+class Busy(Plain):
+    """Images that take 0.4 s of the processor's time, which does not pass while a process is stopped."""
+
+    def image(self, index: int, short_side: int | None = None) -> Image.Image:
+        end = time.process_time() + 0.4
+        while time.process_time() < end:
+            pass
+        return super().image(index)
+
+
+def _read_batches(count: int) -> None:
+    os.setpgrp()
+    data = TrainingImages(PerDomain(Busy(5), Busy(7)), CONFIG, 0)
+    sys.exit(len(list(training_batches(data, none_bad(), batch_indices(range(count), 1), 1, CPU))))
+
+
+def test_a_process_that_was_suspended_for_longer_than_the_time_limit_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_TIMEOUT", 3)
+    monkeypatch.setattr(batches, "_PART_OF_TIMEOUT", 1)
+    process = get_context("fork").Process(target=_read_batches, args=(2,))
+    process.start()
+    time.sleep(0.4)
+    os.killpg(process.pid, signal.SIGSTOP)
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGCONT)
+    process.join(60)
+    assert process.exitcode == 2
 
 
 def test_the_same_global_batch_gives_the_same_images_whatever_its_parts() -> None:

@@ -195,7 +195,7 @@ def test_zeros_in_the_middle_are_not_taken_for_the_end(tmp_path: Path, blocks: i
 
 
 @pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("name", ["ä.jpg", f"{'folder/' * 20}long.jpg", "/".join(["n" * 101] * 10) + ".jpg"])
+@pytest.mark.parametrize("name", ["ä.jpg", f"{'folder/' * 20}long.jpg", "/".join(["n" * 90] * 11) + ".jpg"])
 def test_a_zeroed_block_is_refused_or_changes_nothing(tmp_path: Path, form: str, name: str) -> None:
     name = name[-200:] if form == "ustar" else name  # which has no longer ones
     file = Path(tar(tmp_path / "x.tar", [(f"{k}/{name}", b"x" * 700) for k in range(3)], form))

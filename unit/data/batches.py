@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,8 @@ from unit.seeds import seed_for
 _MAX_ATTEMPTS = 20
 """Images to try for a sample: with up to 1 % bad, 20 bad ones in a row are practically impossible."""
 _TIMEOUT = 300
-"""Seconds to wait for a batch."""
+"""Seconds to wait for a batch, in parts: of the time in which the process is suspended (Ctrl-Z), only one counts."""
+_PART_OF_TIMEOUT = 5
 _FAILURES = {
     "shared memory": "had too little shared memory; enlarge it (docker run --shm-size 8g), or set data.workers to 0",
     "killed by signal": "was killed, probably out of memory; lower data.workers",
@@ -110,16 +112,18 @@ def training_batches(
         DataError: too many images were skipped.
         UserError: a DataLoader worker died or hangs.
     """
-    loader = DataLoader(
-        images,
-        batch_sampler=batches,  # type: ignore[arg-type]  # a range is as good as a list
-        num_workers=workers,
-        timeout=_TIMEOUT if workers else 0,
-        pin_memory=device.type == "cuda",
-        collate_fn=_collate,
-        worker_init_fn=_ignore_signals,
-    )
-    items = iter(loader)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: the user's choice
+        loader = DataLoader(
+            images,
+            batch_sampler=batches,  # type: ignore[arg-type]  # a range is as good as a list
+            num_workers=workers,
+            timeout=_PART_OF_TIMEOUT if workers else 0,
+            pin_memory=device.type == "cuda",
+            collate_fn=_collate,
+            worker_init_fn=_ignore_signals,
+        )
+        items = iter(loader)
     try:
         while item := _next(items):
             if isinstance(item, ImageError):
@@ -134,12 +138,16 @@ def training_batches(
 def _next(items: Iterator[Item | ImageError]) -> Item | ImageError | None:
     """Return the next item, or None at the end; raises `UserError` when a DataLoader worker failed."""
     failure = None
-    try:
-        return next(items, None)
-    except RuntimeError as error:
-        failure = loader_failure(error)
-        if failure is None:
-            raise
+    for _ in range(_TIMEOUT // _PART_OF_TIMEOUT):
+        try:
+            return next(items, None)
+        except RuntimeError as error:
+            failure = loader_failure(error)
+            if failure is None:
+                raise
+            if "timed out" not in str(error):
+                break
+    assert failure
     raise failure  # not from the error, whose traceback would hold the loader and its processes
 
 

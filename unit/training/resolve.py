@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from unit.data.bad_images import BadImages
 from unit.data.batches import TrainingImages, loader_failure, training_batches
 from unit.data.check import CHECKS, check_headers, describe_findings
 from unit.data.datasets import Datasets, open_datasets
-from unit.devices import configure, out_of_memory, resolve_precision
+from unit.devices import configure, core_count, out_of_memory, resolve_precision
 from unit.domains import PerDomain
 from unit.errors import ConfigError, DataError, UserError, escape
 from unit.training.compilation import compile_as_configured
@@ -55,7 +54,7 @@ class ResolvedConfig:
         if workers is None and data.synthetic:
             workers = 0  # the built-in streets are soon all in this process's memory
         elif workers is None:
-            workers = min(4, os.cpu_count() or 1) if self.device.type == "cuda" else 1
+            workers = min(4, core_count()) if self.device.type == "cuda" else 1
         images = TrainingImages(self.datasets.train, data, train.seed)
         size = train.batch_size * train.grad_accum_steps
         indices = (self.ranks.sample_indices(step, size) for step in steps)

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unit.devices import core_count
 from unit.domains import Domain
 from unit.errors import UserError, escape
 from unit.images import read_image, resize_short_side, to_image, to_tensor, write_image
@@ -25,7 +26,7 @@ from unit.translation.translator import Translator
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-_THREADS = min(4, os.cpu_count() or 1)
+_THREADS = min(4, core_count())
 """For reading and writing; each holds an image or two."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from unit.data.check.findings import Finding, FolderSummary, Report, sort_findin
 from unit.data.check.headers import CheckedHeader, check_file_headers
 from unit.data.check.pixels import ImageSummary, check_exposure, decode_images, find_copies
 from unit.data.datasets import Datasets
+from unit.devices import core_count
 from unit.domains import Domain
 from unit.errors import escape
 
@@ -53,8 +53,7 @@ def check_folders(datasets: Datasets, config: DataConfig, decode: bool = True) -
     Raises:
         UserError: a process was killed, probably out of memory.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    folders, processes = _list_folders(datasets), min(_MAX_PROCESSES, cores)
+    folders, processes = _list_folders(datasets), min(_MAX_PROCESSES, core_count())
     headers, summaries, findings = _check_headers(folders, config, processes)
     if decode:
         images, damaged = decode_images(headers.values(), config, processes)
