@@ -91,6 +91,8 @@ def test_the_yaml_holds_every_key_in_order() -> None:
 
 # Errors
 
+CHAIN = "&a0 [x]" + "".join(f", &a{k + 1} [*a{k}, *a{k}]" for k in range(30))
+"""A list of 2**30 elements."""
 BILLION = "a: &a [x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in itertools.pairwise("abcdefgh")
 )
@@ -147,8 +149,11 @@ BILLION = "a: &a [x, x]\n" + "".join(
         ("- " * 5_000, "FILE: nested too deep"),
         (BILLION, "FILE, line 1: a: no such section"),
         (BILLION.replace("a: &a", "data: {a: &a").replace("\n", ",") + "}", "FILE, line 1: data.a: must be one value"),
+        (f"{{[{CHAIN}]: 1}}", "FILE, line 1: a key must be a name"),
+        (f"train: {{[{CHAIN}]: 1}}", "FILE, line 1: a key must be a name"),
+        (f"x: &x [{CHAIN}]\n? *x\n: 1", "FILE, line 1: x: no such section"),
         ("data: &d {a: *d}", "FILE, line 1: data.a: must be one value"),
-        ("#" * 200_000, "FILE: too large"),
+        ("#" * 200_000, "FILE: can't be read (larger than 100,000 bytes)"),
     ],
     ids=lambda value: repr(value[:30]),
 )

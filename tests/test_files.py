@@ -1,11 +1,21 @@
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from unit.errors import UserError
-from unit.files import atomic_write, wrap_os_errors
+from unit.config_file import read_config
+from unit.data.shard_index import read_indexes
+from unit.data.shard_writer import write_shards
+from unit.data.shards import shard_files
+from unit.evaluation.report.run import Run
+from unit.evaluation.run_log import logged
+from unit.files import atomic_write, read_file, wrap_os_errors
+from unit.images import read_image
+from unit.training import checkpoint
+from unit.translation.model_file import load_model
 
 
 @pytest.mark.parametrize("sync", [True, False])
@@ -58,3 +68,39 @@ def test_what_the_system_refuses_is_one_line_with_the_path(tmp_path: Path) -> No
     assert "No space left on device" in message
     assert "bytes are free" in message
     assert refused.value.exit_status == 1
+
+
+def test_a_file_of_the_limits_size_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"12345")
+    assert read_file(tmp_path / "x", 5) == b"12345"
+    with pytest.raises(OSError, match="larger than 4 bytes"):
+        read_file(tmp_path / "x", 4)
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "mine.yaml": read_config,
+    "metrics.jsonl": lambda file: list(logged(file)),
+    "environment.json": lambda file: Run(file.parent).environment,
+    "step-00000001.pt": checkpoint.load,
+    "model.safetensors": load_model,
+    "image.jpg": read_image,
+    "photos.jpg": lambda file: write_shards(file.parent, file.parent / "out", 1, 1),
+    "shard.tar": lambda file: read_indexes(shard_files(file), None),
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("kind", ["pipe", "device", "hole"])
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_no_ordinary_file_is_refused_at_once(tmp_path: Path, name: str, kind: str) -> None:
+    path = tmp_path / name
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "hole":
+            path.touch()
+            os.truncate(path, 2**40)
+    with pytest.raises(UserError, match=f"^{path}: "):
+        READERS[name](path)

@@ -63,11 +63,9 @@ def test_links_are_followed(tmp_path: Path) -> None:
     link(tmp_path / "root" / "y.jpg", tmp_path / "elsewhere" / "a.jpg")
     link(tmp_path / "root" / "broken.jpg", tmp_path / "nowhere")  # reading it will name it
     assert list_images(tmp_path / "root") == [
-        "again/a.jpg",
+        "again/a.jpg",  # and not as linked/a.jpg too
         "again/b/c.jpg",
         "broken.jpg",
-        "linked/a.jpg",
-        "linked/b/c.jpg",
         "y.jpg",
         "z.png",
     ]
@@ -79,6 +77,21 @@ def test_loops_end(tmp_path: Path) -> None:
     link(tmp_path / "a" / "here", ".")
     link(tmp_path / "a" / "self", "self")
     assert list_images(tmp_path) == ["a/b/y.jpg", "a/x.jpg"]
+
+
+def test_each_folder_is_visited_once_however_many_paths_lead_there(tmp_path: Path) -> None:
+    for level in range(12):  # 4096 paths to the last one
+        touch(tmp_path, f"{level}/x.jpg")
+        for name in ("a", "b"):
+            link(tmp_path / str(level) / name, tmp_path / str(level + 1))
+    assert list_images(tmp_path) == sorted(f"{level}/x.jpg" for level in range(12))
+    assert len(list_images(tmp_path / "0")) == 12
+    every = tmp_path / "all"
+    for number in range(6):  # each linked to all
+        touch(every, f"{number}/x.jpg")
+        for other in range(6):
+            link(every / str(number) / f"to-{other}", every / str(other))
+    assert list_images(every) == [f"{number}/x.jpg" for number in range(6)]
 
 
 # What is wrong with a folder

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from unit.config import KEY_TYPES, OLD_KEYS, SECTIONS, STRICT, Config, explain, rename_old_keys
 from unit.errors import ConfigError, escape
-from unit.files import atomic_write
+from unit.files import atomic_write, read_file
 
 LAST_PARTS = {key.partition(".")[2]: key for key in KEY_TYPES}
 """Key without section to dotted key. Hints compare these only, since the section may be wrong or missing."""
@@ -167,10 +167,7 @@ def _refuse_tags(path: Path, *nodes: yaml.Node) -> None:
 def _parse(path: Path) -> yaml.Node | None:
     """Read a file's nodes without constructing objects: aliases stay references, so nothing multiplies."""
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            refuse(f"{path}: too large for a configuration (over {_MAX_BYTES} bytes); give a YAML file")
+        content = read_file(path, _MAX_BYTES)
         return yaml.compose(content.decode(), Loader=yaml.BaseLoader)
     except FileNotFoundError:
         siblings = {sibling.stem: str(sibling) for sibling in path.parent.glob("*.y*ml")}

@@ -1,15 +1,40 @@
-"""Atomic file writes."""
+"""Atomic file writes, and reads of ordinary files only."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from unit.errors import UserError, escape
+
+
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """Read a whole file; raises `OSError` as `require_regular_file` does."""
+    require_regular_file(path, max_bytes)
+    with path.open("rb") as file:
+        return file.read(max_bytes)  # the files of /proc say that they are empty, and may never end
+
+
+def require_regular_file(path: Path, max_bytes: int) -> int:
+    """Return the size in bytes of a file that is safe to open and read: a pipe or device would block or never end.
+
+    Raises:
+        OSError: missing, not a regular file, or larger than `max_bytes`, as a file of nothing but a hole may be.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    if status.st_size > max_bytes:
+        raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes")
+    return status.st_size
 
 
 def atomic_write(path: Path, content: bytes | memoryview, *, sync: bool = True) -> None:

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from heapq import heappop, heappush
 from pathlib import Path
 
 from unit.errors import DataError, escape
@@ -40,26 +41,27 @@ def list_images(folder: Path) -> list[str]:
 def files_below(folder: Path) -> Iterator[str]:
     """Yield the relative paths of all files below, in no particular order, except hidden ones and `__MACOSX`.
 
-    Links are followed, but not in cycles; only links cost a `stat`.
+    Links are followed, but each real folder is visited once, if it can be without a link, else by the first link.
 
     Raises:
         DataError: a folder can't be read.
     """
-    # (folder, prefix of its files' names, identities of its ancestors: a link back to one is not followed)
-    pending: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(folder), "", frozenset())]
+    pending = [(False, "", str(folder))]  # a heap: is it a link, the prefix of its files' names, path
+    visited: set[tuple[int, int]] = set()
     while pending:
-        path, prefix, ancestors = pending.pop()
+        _, prefix, path = heappop(pending)
         with listing_errors(path):
             status = os.stat(path)  # noqa: PTH116 - an entry's st_ino is 0 on Windows
             identity = (status.st_dev, status.st_ino)
-            if identity in ancestors:
+            if identity in visited:
                 continue
+            visited.add(identity)
             with os.scandir(path) as entries:
                 for entry in entries:
                     if entry.name.startswith(".") or entry.name == "__MACOSX":
                         continue
                     if _is_folder(entry):
-                        pending.append((entry.path, f"{prefix}{entry.name}/", ancestors | {identity}))
+                        heappush(pending, (entry.is_symlink(), f"{prefix}{entry.name}/", entry.path))
                     else:
                         yield prefix + entry.name
 

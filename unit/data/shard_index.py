@@ -25,7 +25,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from unit.errors import DataError, UserError, escape
-from unit.files import atomic_write
+from unit.files import atomic_write, read_file
 from unit.images import SUFFIXES
 
 _FORMAT_VERSION = 3
@@ -33,6 +33,10 @@ _FORMAT_VERSION = 3
 _THREADS = 8
 _MAX_NAME = 4096
 """Bytes of a name, as in a file system's path."""
+_MAX_PADDING = 2**24
+"""Bytes of zeros at the end of a tar file; GNU's usually fills it up to a multiple of 10 KB."""
+_MAX_CACHED = 2**32
+"""Bytes of a cached index; a million images take a hundredth."""
 _DIGEST_SIZE = 16
 _EXTENSIONS = {
     tarfile.GNUTYPE_LONGNAME,
@@ -99,7 +103,7 @@ def _save(path: Path, key: bytes, members: Members) -> None:
 def _load(path: Path, key: bytes) -> Members | None:
     """Return a cached array, or None if it is missing, damaged or another shard's."""
     try:
-        record = path.read_bytes()
+        record = read_file(path, _MAX_CACHED)
     except OSError:
         return None
     digest, content = record[:_DIGEST_SIZE], record[_DIGEST_SIZE:]
@@ -168,8 +172,8 @@ def _read_members(file: str) -> Iterator[Member]:
             raise DataError(f"{escape(file)}: {_damage(stream.read(tarfile.BLOCKSIZE), error)}") from error
         # tarfile takes a damaged or zeroed header for the end of the archive, behind which only zeros may follow.
         stream.seek(archive.offset)
-        only_zeros = not any(block.strip(b"\0") for block in iter(lambda: stream.read(2**20), b""))
-        if not only_zeros or size < archive.offset + tarfile.BLOCKSIZE:
+        padding = stream.read(_MAX_PADDING)
+        if padding.strip(b"\0") or stream.read(1) or len(padding) < tarfile.BLOCKSIZE:
             reason = f"is damaged or cut short at byte {archive.offset:,}; copy or write it again"
             raise DataError(f"{escape(file)}: {reason}")
 

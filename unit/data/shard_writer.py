@@ -14,7 +14,8 @@ import torch
 from tqdm import tqdm
 
 from unit.errors import ConfigError, ImageError, escape
-from unit.files import wrap_os_errors
+from unit.files import read_file, wrap_os_errors
+from unit.images import MAX_BYTES
 from unit.listing import list_images
 from unit.seeds import seed_for
 
@@ -68,7 +69,7 @@ def _samples(folder: Path, names: Sequence[str], seed: int) -> Iterator[dict[str
     for index in tqdm(order, unit="file", leave=False, disable=not sys.stderr.isatty()):
         path = folder / names[index]
         try:
-            content = path.read_bytes()
+            content = read_file(path, MAX_BYTES)
         except OSError as error:
             raise ImageError(f"{escape(path)}: can't be read ({error.strerror or error}); remove it") from error
         yield {"__key__": keys[index], path.suffix[1:].lower(): content}

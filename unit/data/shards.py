@@ -24,7 +24,7 @@ from unit.data.folders import split_names
 from unit.data.shard_index import Members, Stamp, read_indexes
 from unit.errors import DataError, ImageError, escape
 from unit.image_source import ImageSource
-from unit.images import MAX_PIXELS, decode_image, image_errors
+from unit.images import MAX_BYTES, MAX_PIXELS, decode_image, image_errors
 
 _SUFFIXES = (".tar", ".tgz", *(f".tar.{compression}" for compression in ("gz", "bz2", "xz", "zst")))
 """Shard suffixes; the compressed ones are refused by name when they are read."""
@@ -114,6 +114,8 @@ class _OpenShard:
             raise ImageError("the shard has changed since the run began; run the same command again to resume with it")
 
     def read(self, offset: int, size: int) -> bytes:
+        if size > MAX_BYTES:
+            raise ImageError(f"larger than {MAX_BYTES:,} bytes; make it smaller")
         content = os.pread(self._file, size, offset)
         if len(content) < size:
             raise ImageError("the shard was cut short since the run began; copy it again")

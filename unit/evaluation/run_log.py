@@ -12,11 +12,14 @@ from datetime import datetime
 from pathlib import Path
 
 from unit.errors import UserError, escape
+from unit.files import read_file
 
 RUN_LOG_FILE = "run.log"
 START, END = "START", "END"
 """The kinds of the two lines in run.log that are not the console's."""
 
+_MAX_BYTES = 10**9
+"""The size of metrics.jsonl: half a million lines."""
 _TAIL_BYTES = 16_000_000
 """How much of the end of run.log is read: at a line every 30 s, months."""
 _MAX_CHARACTERS = 1000
@@ -26,12 +29,12 @@ _LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d) (START|END) (
 
 def logged(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (step, line) for each complete line: a crash may have cut the last one short. A missing file has none."""
-    if not path.is_file():
-        return
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_file(path, _MAX_BYTES).decode("utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return
     except OSError as error:
-        raise UserError(f"{escape(path)}: can't be read ({error.strerror}); check its permissions") from error
+        raise UserError(f"{escape(path)}: can't be read ({error.strerror}); make it readable, or move it") from error
     for line in lines:
         try:
             yield int(json.loads(line)["step"]), line

@@ -1,6 +1,7 @@
 """Image file ↔ RGB image ↔ float tensor (3, H, W) in [-1, 1]."""
 
 from unit.images.reading import (
+    MAX_BYTES,
     MAX_PIXELS,
     SUFFIXES,
     Header,
@@ -14,6 +15,7 @@ from unit.images.tensors import center_crop, random_crop, resize_short_side, to_
 from unit.images.writing import write_image
 
 __all__ = [
+    "MAX_BYTES",
     "MAX_PIXELS",
     "SUFFIXES",
     "Header",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import logging
 import re
-import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -23,7 +22,10 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from unit.errors import ImageError, escape
+from unit.files import require_regular_file
 
+MAX_BYTES = 2**31
+"""Larger files are refused; `MAX_PIXELS` of 16 bits with alpha, uncompressed, take 1.6 GB."""
 MAX_PIXELS = 200_000_000
 """Larger images are refused by their header: 200 megapixels take 800 MB in Pillow, and up to 3 GB with alpha."""
 
@@ -96,7 +98,7 @@ def read_header(path: Path) -> Header:
         ImageError: as `read_image`, where the header shows it; `max_pixels` is not checked.
     """
     with image_errors(path):
-        size = _require_regular_file(path)
+        size = require_regular_file(path, MAX_BYTES)
         with path.open("rb") as file, _open(file) as image:
             if image.mode == "F":
                 raise ImageError(_NO_WHITE)
@@ -128,7 +130,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS, short_side: int | None 
             than `max_pixels`, or numbers without a known white (floats, integers outside 0 … 65535).
     """
     with image_errors(path):
-        _require_regular_file(path)
+        require_regular_file(path, MAX_BYTES)
         with path.open("rb") as file:
             return decode_image(file, max_pixels, short_side)
 
@@ -181,16 +183,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
     white = Image.new("RGB", image.size, "white")
     white.paste(rgb, mask=alpha)
     return white
-
-
-def _require_regular_file(path: Path) -> int:
-    """Return the file's size in bytes."""
-    status = path.stat()
-    if stat.S_ISDIR(status.st_mode):
-        raise ImageError("is a folder, not an image")
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
-        raise ImageError("is not a regular file")
-    return status.st_size
 
 
 def _open(file: BinaryIO) -> Image.Image:
@@ -329,6 +321,8 @@ def _reason(error: Exception) -> str:
             return str(error)
         case FileNotFoundError():
             return "no such file"
+        case IsADirectoryError():
+            return "is a folder, not an image"
         case PermissionError():
             return "no permission to read it"
         case UnidentifiedImageError():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,10 @@ def load(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise BadCheckpointError(f"{escape(path)}: not a regular file")
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            file.seek(-min(_COMMENT, path.stat().st_size), os.SEEK_END)
+            complete = file.read().startswith(_MARK)  # else, what may be a terabyte of zeros is not read
+        content = path.read_bytes() if complete else b""
     except PermissionError as error:  # the content may be good
         raise UserError(f"{escape(path)}: no permission to read it; grant it") from error
     except OSError as error:

@@ -26,7 +26,7 @@ from unit.devices import describe, out_of_memory
 from unit.domains import Domain
 from unit.errors import ConfigError, ModelError, UserError, escape
 from unit.evaluation.run_log import logged
-from unit.files import atomic_write, wrap_os_errors
+from unit.files import atomic_write, read_file, wrap_os_errors
 from unit.training import checkpoint
 from unit.training.resolve import ResolvedConfig
 from unit.training.trainer import Trainer
@@ -52,7 +52,9 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             lock.acquire()
         except Timeout:
-            pid = holder.read_text(errors="replace") if holder.is_file() else "unknown"
+            pid = "unknown"
+            with suppress(OSError):
+                pid = read_file(holder, 100).decode(errors="replace")
             raise UserError(
                 f"{escape(folder)}: process {escape(pid)} is training there; wait for it, stop it, or give "
                 "another --out"

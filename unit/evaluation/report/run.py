@@ -17,9 +17,12 @@ from unit.data.datasets import Datasets, open_datasets
 from unit.domains import PerDomain
 from unit.errors import ConfigError, UserError, escape
 from unit.evaluation.run_log import logged
+from unit.files import read_file
 from unit.translation.translator import MODEL_FILE, Translator
 
 _PARTS = ("config.yaml", "environment.json", "metrics.jsonl", "samples", MODEL_FILE)
+_MAX_ENVIRONMENT = 1_000_000
+"""Bytes; a thousand times what is needed."""
 _MAX_VALUE = 1e30
 """Larger values are not drawn: the length of an axis might overflow."""
 
@@ -63,9 +66,10 @@ class Run:
         """The contents of environment.json."""
         file = self.path / "environment.json"
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = json.loads(read_file(file, _MAX_ENVIRONMENT))
         except (OSError, ValueError, RecursionError) as error:
-            reason = "is missing" if isinstance(error, FileNotFoundError) else "can't be read"
+            detail = f" ({error.strerror})" if isinstance(error, OSError) else ""
+            reason = "is missing" if isinstance(error, FileNotFoundError) else f"can't be read{detail}"
             raise UserError(f"{escape(file)}: {reason}") from error
         if not isinstance(content, dict):
             raise UserError(f"{escape(file)}: not a JSON object")
