@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from unit.errors import UserError
 from unit.config_file import read_config
 from unit.data.shard_index import read_indexes
 from unit.data.shard_writer import write_shards
 from unit.data.shards import shard_files
+from unit.errors import UserError
 from unit.evaluation.report.run import Run
 from unit.evaluation.run_log import logged
 from unit.files import atomic_write, read_file, wrap_os_errors
