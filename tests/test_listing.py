@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from unit.errors import DataError
 from unit.listing import list_images
@@ -92,6 +93,40 @@ def test_each_folder_is_visited_once_however_many_paths_lead_there(tmp_path: Pat
         for other in range(6):
             link(every / str(number) / f"to-{other}", every / str(other))
     assert list_images(every) == [f"{number}/x.jpg" for number in range(6)]
+
+
+@pytest.mark.parametrize("name", ["IMG_1.HEIC", "a.heif", "b.CR2", "c.svg", "d.MP4", "deep/e.mov"])
+def test_unsupported_images_are_counted_and_named_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    touch(tmp_path, "x.jpg", "notes.txt", name)
+    assert list_images(tmp_path) == ["x.jpg"]
+    (message,) = caplog.messages
+    assert message.startswith(f"{tmp_path}: 1 image or video file not read: {name}; convert")
+    assert ("heif-convert" in message) == name.lower().endswith(("heic", "heif"))
+
+
+def test_many_unsupported_images_are_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "x.jpg", *(f"{k:03d}.nef" for k in range(50)))
+    list_images(tmp_path)
+    (message,) = caplog.messages
+    assert "50 image or video files not read: 000.nef, 001.nef, 002.nef and 47 more; " in message
+
+
+def test_image_content_under_another_suffix_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "x.jpg", "empty")
+    for suffix in ("JPEG", "PNG", "GIF", "TIFF", "WEBP"):
+        Image.new("RGB", (2, 2)).save(tmp_path / f"{suffix}.x", suffix)
+    (tmp_path / "phone").write_bytes(b"\0\0\0\x18ftypheic")
+    (tmp_path / "words.md").write_text("GIFs and JPEGs")
+    list_images(tmp_path)
+    assert "6 image or video files not read: GIF.x, JPEG.x, PNG.x and 3 more" in caplog.text
+
+
+def test_a_folder_of_nothing_but_heic_says_how_to_convert_them(tmp_path: Path) -> None:
+    touch(tmp_path, "1.HEIC")
+    assert "no images among 1 files (suffixes: .heic)" in complaint(tmp_path)
+    assert "heif-convert" in complaint(tmp_path)
 
 
 # What is wrong with a folder

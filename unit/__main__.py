@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from unit.errors import UserError, escape
+from unit.errors import LineFormatter, UserError, escape
 
 VERBS = {
     "check": "check two folders of images for problems before training",
@@ -33,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(LineFormatter())
     try:
         try:
             return _run(arguments)
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:  # too many open files, standard output on a full disk, a closed terminal
         _discard_output()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {escape(str(error))}", file=sys.stderr)
         return 1
 
 

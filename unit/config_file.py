@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -49,8 +50,19 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
 def to_yaml(config: Config) -> str:
     """Format every key and its value, by section."""
     readable = all(str(value).isprintable() for value in config.to_flat_dict().values())  # else PyYAML loses U+0085
+    options: dict[str, Any] = {"sort_keys": False, "allow_unicode": readable, "width": math.inf}
     sections = ({section: keys} for section, keys in config.to_dict().items())
-    return "\n".join(yaml.safe_dump(section, sort_keys=False, allow_unicode=readable) for section in sections)
+    return "\n".join(yaml.dump(section, Dumper=_Dumper, **options) for section in sections)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes line breaks and other unprintable characters as escapes."""
+
+
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, None if text.isprintable() else '"'),
+)
 
 
 def write_config(config: Config, path: Path) -> None:

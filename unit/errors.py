@@ -1,5 +1,6 @@
-"""User errors, one class per kind. Only the command line prints these, and exits with their status."""
+"""User errors, one class per kind, which only the command line prints; and text that is safe to print."""
 
+import logging
 import os
 
 
@@ -34,3 +35,11 @@ class ImageError(DataError):
 def escape(path: str | os.PathLike[str]) -> str:
     r"""Return the path as text for one line of a message: line breaks, control and undecodable characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in os.fspath(path))
+
+
+class LineFormatter(logging.Formatter):
+    """Formats a log message as one printable line, whatever names it holds."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the escaped message; a traceback follows it as it is."""
+        return escape(super().formatMessage(record))

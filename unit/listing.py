@@ -3,39 +3,74 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from pathlib import Path
 
 from unit.errors import DataError, escape
-from unit.images import SUFFIXES
+from unit.images import SUFFIXES, UNSUPPORTED_SUFFIXES, has_image_content
+
+log = logging.getLogger(__name__)
+
+UNSUPPORTED_ADVICE = "convert them to JPEG or PNG, and give JPEG and PNG files their suffix"
+_HEIC_HINT = " (HEIC: heif-convert x.heic x.jpg; on a Mac: sips -s format jpeg x.heic --out x.jpg)"
+_MAX_OPENED = 1000
 
 
 def list_images(folder: Path) -> list[str]:
     """List the relative paths ("/" between their parts) of all images below `folder`, sorted by code point.
 
-    An image is a file with one of `SUFFIXES`, in any case; nothing is opened. Names with a leading dot and `__MACOSX`
-    are skipped, links followed.
+    An image is a file with one of `SUFFIXES`, in any case. Names with a leading dot and `__MACOSX` are skipped, links
+    followed. Warns of files that only look like images, as `classify_files` finds them.
 
     Raises:
         DataError: the folder is missing, not a folder, can't be read, or has no image.
     """
     require_folder(folder)
-    names: list[str] = []
-    other_suffixes: Counter[str] = Counter()
-    for name in files_below(folder):
-        suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - pathlib takes minutes for a million names
-        if suffix in SUFFIXES:
-            names.append(name)
-        else:
-            other_suffixes[suffix] += 1
+    names, unsupported, other_suffixes = classify_files(folder)
     if not names:
         raise DataError(_no_images(folder, other_suffixes))
-    names.sort()
+    warn_of_unsupported(folder, unsupported)
     return names
+
+
+def classify_files(folder: Path) -> tuple[list[str], list[str], Counter[str]]:
+    """Return the sorted names of all images below, of unsupported images and videos, and the suffixes of non-images.
+
+    What is unsupported is known by its suffix, and, of the first 1,000 files with other suffixes, by the content.
+    """
+    names: list[str] = []
+    unsupported: list[str] = []
+    other_suffixes: Counter[str] = Counter()
+    for name in files_below(folder):
+        suffix = suffix_of(name)
+        if suffix in SUFFIXES:
+            names.append(name)
+            continue
+        unknown = suffix not in UNSUPPORTED_SUFFIXES
+        if not unknown or (other_suffixes.total() < _MAX_OPENED and has_image_content(folder / name)):
+            unsupported.append(name)
+        other_suffixes[suffix] += 1
+    return sorted(names), sorted(unsupported), other_suffixes
+
+
+def suffix_of(name: str) -> str:
+    """Return a name's suffix in lower case."""
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - pathlib takes minutes for a million names
+
+
+def warn_of_unsupported(place: str | Path, names: Sequence[str]) -> None:
+    """Log, in one line, how many files of a folder or shard look like images but are not read, and the first names."""
+    if names:
+        more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+        listed = shorten(", ".join(map(escape, names[:3])))
+        files = f"{len(names):,} image or video file{'s' * (len(names) > 1)}"
+        hint = _HEIC_HINT if any(suffix_of(name).startswith((".hei", ".hif")) for name in names) else ""
+        log.warning("%s: %s not read: %s%s; %s%s", place, files, listed, more, UNSUPPORTED_ADVICE, hint)
 
 
 def files_below(folder: Path) -> Iterator[str]:
@@ -112,9 +147,10 @@ def _no_images(folder: Path, other_suffixes: Counter[str]) -> str:
     if not other_suffixes:
         return f"{escape(folder)}: no files in this folder (hidden ones don't count); put images there"
     most_common = ", ".join(escape(suffix) or "no suffix" for suffix, _ in other_suffixes.most_common(5))
+    hint = _HEIC_HINT if any(suffix.startswith((".hei", ".hif")) for suffix in other_suffixes) else ""
     return (
         f"{escape(folder)}: no images among {other_suffixes.total()} files (suffixes: {shorten(most_common)});"
-        f" supported are .jpg, .png, .webp, .tif and {len(SUFFIXES) - 4} more"
+        f" supported are .jpg, .png, .webp, .tif and {len(SUFFIXES) - 4} more{hint}"
     )
 
 

@@ -23,14 +23,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.tiny import TINY
+from tests.tiny import TINY, tiny
 from unit.__main__ import main
+from unit.config_file import write_config
 from unit.data.folders import ImageFolder
 from unit.domains import PerDomain
 from unit.errors import DataError, UserError, escape
 from unit.images import read_image
 from unit.listing import list_images
 from unit.model.networks import build_autoencoders
+from unit.training import checkpoint
+from unit.training.loop import train
 from unit.translation.jobs import find_images
 from unit.translation.translator import Translator
 
@@ -291,6 +294,72 @@ def test_links_in_circles_end(here: Path, translate: Command) -> None:
         shutil.rmtree(here / "out")
     assert list_images(here / "in") == ["sub/x.png"]
     assert snapshot(here) == before
+
+
+# Escape sequences and line breaks
+
+EVIL = "x\x1b[2Jy\nforged"
+
+
+@pytest.fixture(scope="module")
+def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos, a run, a model and a configuration; whose name clears the terminal and forges a line."""
+    folder = tmp_path_factory.mktemp("evil") / EVIL
+    for name in ("a", "b", "test_a", "test_b"):
+        for number in range(4):
+            put(folder / name / f"{number}{EVIL}.png", number)
+        (folder / name / f"{EVIL}.HEIC").touch()
+    data = {name: str(folder / name) for name in ("a", "b", "test_a", "test_b")}
+    config = tiny(data=data | {"name_a": "a", "name_b": "b"}, train={"steps": 1})
+    write_config(config, folder / "tiny.yaml")
+    train(config, folder / "run")
+    newest = folder / "run/checkpoints/step-00000001.pt"
+    checkpoint.save({**checkpoint.load(newest), "facts": {"precision": EVIL, EVIL: EVIL}}, newest)
+    return folder
+
+
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "check": ("--config", "/tiny.yaml"),
+    "check as JSON": ("--config", "/tiny.yaml", "--json"),
+    "train, resuming": ("--config", "/tiny.yaml", "--out", "/run", "--train.steps", "2"),
+    "train, restarting": ("--config", "/tiny.yaml", "--out", "/run", "--restart"),
+    "train, planning": ("--config", "/tiny.yaml", "--out", "/run", "--dry_run"),
+    "train, helping": ("--config", "/tiny.yaml", "--help", "all"),
+    "train, printing": ("--config", "/tiny.yaml", "--print_config"),
+    "translate": ("/run", "--direction", "a2b", "/a", "--out", "/out"),
+    "translate, one by one": ("/run", "--direction", "a2b", "/a/*", "--out", "/out"),
+    "evaluate": ("/run", "--sheet", "/sheet.png"),
+    "evaluate, folders": ("/run", "--a", "/test_a", "--b", "/test_b", "--json"),
+    "report": ("/run",),
+    "shards": ("/a", "/shards"),
+    "streets": ("/streets", "--train", "0", "--test", "1", "--size", "16"),
+    "earth": ("/tiny.yaml",),
+    "check, missing": ("--a", "/c", "--b", "/b"),
+    "train, missing": ("--config", "/c.yaml"),
+    "report, missing": ("/c",),
+}
+SILENT = {"train, helping", "train, printing", "translate, one by one", "streets", "earth"}
+"""They read no folders."""
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_no_name_reaches_the_terminal_raw_and_what_is_not_read_is_named(
+    evil: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    capsys.readouterr()
+    words = (f"{evil}{word}" if word.startswith("/") else word for word in COMMANDS[verb])
+    try:
+        result = run(capsys, verb.partition(",")[0].partition(" ")[0], *words)
+    except SystemExit:  # --help
+        result = Result(0, capsys.readouterr().out, [])
+    lines = result.out.splitlines() + result.lines
+    assert lines
+    assert all(line.isprintable() and "forged" not in line.lstrip()[:6] for line in lines), lines
+    if verb not in SILENT and "missing" not in verb:
+        assert any("1 image or video file not read: " in line and "heif-convert" in line for line in result.lines)
+    log = (evil / "run/run.log").read_bytes()
+    assert b"\x1b" not in log
+    assert all(line[:4].isdigit() for line in log.splitlines() if line)
 
 
 # Told apart

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from unit.cli.arguments import Parser, integer, path
 from unit.earth import LARGEST, SMALLEST, write_earth
+from unit.errors import escape
 
 log = logging.getLogger(__name__)
 
@@ -27,5 +28,5 @@ def run(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     counts = write_earth(arguments.out, arguments.size)
     log.info("%s", ", ".join(f"{name}: {count}" for name, count in counts.items()))
-    print(arguments.out)
+    print(escape(arguments.out))
     return 0

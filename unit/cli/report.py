@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from unit.cli.arguments import Parser, add_device_arguments, path
 from unit.devices import resolve_device, resolve_precision
+from unit.errors import escape
 from unit.evaluation.report.write import write_report
 
 
@@ -22,5 +23,5 @@ def run(argv: Sequence[str]) -> int:
     add_device_arguments(parser)
     arguments = parser.parse_args(argv)
     resolve_precision(arguments.precision, resolve_device(arguments.device))  # an error here, not a line in the report
-    print(write_report(arguments.run, arguments.device, arguments.precision))
+    print(escape(write_report(arguments.run, arguments.device, arguments.precision)))
     return 0

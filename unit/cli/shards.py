@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from unit.cli.arguments import Parser, integer, path
 from unit.data.shard_writer import write_shards
+from unit.errors import escape
 
 
 def run(argv: Sequence[str]) -> int:
@@ -25,5 +26,6 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--per_shard", type=integer(1), default=10**9, metavar="N", help=per_shard_help)
     parser.add_argument("--seed", type=integer(0), default=0, help="seed of the random order (default: %(default)s)")
     arguments = parser.parse_args(argv)
-    print(write_shards(arguments.folder, arguments.out, arguments.per_shard, arguments.megabytes, arguments.seed))
+    pattern = write_shards(arguments.folder, arguments.out, arguments.per_shard, arguments.megabytes, arguments.seed)
+    print(escape(pattern))
     return 0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unit.cli.arguments import Parser, integer
+from unit.errors import escape
 from unit.streets import write_streets
 
 
@@ -26,5 +27,5 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=integer(0), default=0, help="seed of the scenes (default: %(default)s)")
     arguments = parser.parse_args(argv)
     write_streets(arguments.out, arguments.size, arguments.train, arguments.test, arguments.seed)
-    print(arguments.out)
+    print(escape(arguments.out))
     return 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from unit.cli.train_arguments import parse_train_arguments
 from unit.config import Config
 from unit.config_file import to_yaml
-from unit.errors import ConfigError
+from unit.errors import ConfigError, escape
 
 if TYPE_CHECKING:
     from unit.training.loop import TrainResult
@@ -47,7 +47,8 @@ def run(argv: Sequence[str]) -> int:
         if is_main_process():
             print(to_yaml(arguments.config), end="")
         if arguments.dry_run:
-            log.info(describe_plan(arguments.config, arguments.out))
+            for line in describe_plan(arguments.config, arguments.out).splitlines():
+                log.info("%s", line)
         return 0
     with logging_redirect_tqdm():  # log lines go above the progress bar
         result = train(arguments.config, arguments.out, restart=arguments.restart)
@@ -84,7 +85,7 @@ def summary(result: TrainResult) -> str:
     folder, name = shlex.quote(str(result.out)), result.names.a + "2" + result.names.b
     lines = [f"{result.out}: {'stopped' if result.exit_status else 'ended'} at step {result.step}"]
     if result.metrics:
-        lines.append(table(result.metrics, result.names))
+        lines += table(result.metrics, result.names).splitlines()
     if result.best:
         lines.append(f"best model:  {folder}/{BEST_FILE}, from step {result.best[0]} (mean KID {result.best[1]:.1f})")
     if result.exit_status:
@@ -93,4 +94,4 @@ def summary(result: TrainResult) -> str:
     if (result.out / REPORT_FILE).is_file():
         lines.append(f"report:      {folder}/{REPORT_FILE}")
     lines.append(f"TensorBoard: tensorboard --logdir {folder}")
-    return "\n".join(lines)
+    return "\n".join(map(escape, lines))

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from unit.cli.arguments import Parser, path
 from unit.config import KEY_TYPES, OLD_KEYS, SECTIONS, STRICT, Config, rename_old_keys
 from unit.config_file import LAST_PARTS, Scalar, hint, read_config, refuse
+from unit.errors import escape
 
 FIRST_KEYS = {
     "data.a": "photos/sunny",
@@ -127,13 +128,15 @@ def _parser() -> Parser:
 
 def _print_help(config: Config, file: Path, keys: Collection[str]) -> None:
     parser, values, defaults = _parser(), config.to_flat_dict(), Config().to_flat_dict()
-    parser.description = f"{_DESCRIPTION}\nValues marked 'here' are those of {file} and of the flags given."
+    parser.description = f"{_DESCRIPTION}\nValues marked 'here' are those of {escape(file)} and of the flags given."
     for section, section_class in SECTIONS.items():
         keys_of_section = [key for key in keys if key.startswith(f"{section}.")]
         group = parser.add_argument_group(section, section_class.__doc__ if keys_of_section else None)
         for key in keys_of_section:
             meaning = section_class.__pydantic_fields__[key.partition(".")[2]].description
-            default, value = (json.dumps(flat[key], ensure_ascii=False).strip('"') for flat in (defaults, values))
+            default, value = (
+                escape(json.dumps(flat[key], ensure_ascii=False).strip('"')) for flat in (defaults, values)
+            )
             here = "" if value == default else f", here: {value}"
             example = f", e.g. --{key} {FIRST_KEYS[key]}" if key in FIRST_KEYS else ""
             text = f"{' '.join(meaning.split())} (default: {default}{here}{example})".replace("%", "%%")

@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from unit.errors import DataError, UserError, escape
 from unit.files import atomic_write, read_file
-from unit.images import SUFFIXES
+from unit.images import SUFFIXES, UNSUPPORTED_SUFFIXES
+from unit.listing import suffix_of, warn_of_unsupported
 
 _FORMAT_VERSION = 3
 """Version of cached indexes; increase it whenever an index would come out differently."""
@@ -81,8 +82,9 @@ def _read_index(cache: Path | None, file: str) -> tuple[Stamp, Members]:
         path = cache / key.hex()[:2] / key.hex()[2:] if cache else None
         members = _load(path, key) if path else None
         if members is None:
-            members = _find_images(file)
-            if path:
+            members, unsupported = _find_images(file)
+            warn_of_unsupported(file, unsupported)
+            if path and not unsupported:  # else the next run would not warn
                 _save(path, key, members)
         return stamp, members
     except OSError as error:
@@ -114,8 +116,12 @@ def _digest(key: bytes, content: bytes) -> bytes:
     return blake2b(content, key=key, digest_size=_DIGEST_SIZE).digest()
 
 
-def _find_images(file: str) -> Members:
-    """Find the image of each sample: the members in a row whose names are equal up to the base name's first dot."""
+def _find_images(file: str) -> tuple[Members, list[str]]:
+    """Find the image of each sample: the members in a row whose names are equal up to the base name's first dot.
+
+    Returns:
+        The images, and the names of unsupported images and videos.
+    """
     members = list(_read_members(file))
     images: dict[str, Member] = {}  # of equal names the last counts, as in every tar file
     for _, group in groupby(filter(_is_image, members), key=_sample_key):
@@ -136,13 +142,14 @@ def _find_images(file: str) -> Members:
     longest = max(len(name) for _, _, name in rows)
     if longest > _MAX_NAME:  # each row of the array has room for the longest name
         raise DataError(f"{escape(file)}: has a name of {longest:,} bytes; write the shard with shorter names")
-    return np.array(rows, [("offset", "<i8"), ("size", "<i8"), ("name", f"S{longest}")])
+    unsupported = [name for name, *_ in members if suffix_of(name) in UNSUPPORTED_SUFFIXES]
+    return np.array(rows, [("offset", "<i8"), ("size", "<i8"), ("name", f"S{longest}")]), unsupported
 
 
 def _is_image(member: Member) -> bool:
     """True for an image that the listing of a folder would find; a Mac's tar adds ``._x.jpg`` to each ``x.jpg``."""
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in member[0].split("/"))
-    return not hidden and os.path.splitext(member[0])[1].lower() in SUFFIXES  # noqa: PTH122
+    return not hidden and suffix_of(member[0]) in SUFFIXES
 
 
 def _sample_key(member: Member) -> str:

@@ -44,6 +44,17 @@ SUFFIXES: frozenset[str] = frozenset(
 )
 """Suffixes of image files, in lower case (Pillow registers none for MPO)."""
 
+_UNSUPPORTED = """
+avci avif avifs heic heics heif heifs hif jxl jxr wdp hdp
+3fr arw cr2 cr3 crw dcr dng erf fff gpr iiq k25 kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f
+afphoto ai cdr clip djvu emf eps exr fits hdr kra pct pdn pic pict procreate ps psb svg svgz wmf xcf xwd
+3g2 3gp asf avi flv gifv m2ts m4v mkv mov mp4 mpe mpeg mpg mts ogv qt vob webm wmv
+"""
+UNSUPPORTED_SUFFIXES = frozenset("." + suffix for suffix in _UNSUPPORTED.split()) - SUFFIXES  # Pillow may read AVIF
+"""Suffixes of images and videos that can't be read, in lower case."""
+# JPEG, PNG, GIF, TIFF; those of WebP, and of HEIC, AVIF and videos (ISO media), follow a size.
+_SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|II\*\0|MM\0\*|RIFF....WEBP|....ftyp", re.DOTALL)
+
 _TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -153,6 +164,15 @@ def decode_image(file: BinaryIO, max_pixels: int, short_side: int | None) -> Ima
         rgb = to_rgb(image)
     rgb.info = {}  # an applied profile must not be written out again
     return rgb if transpose is None else rgb.transpose(transpose)
+
+
+def has_image_content(path: Path) -> bool:
+    """True if a file begins as images or videos of the common formats do, whatever its name."""
+    with suppress(OSError):
+        require_regular_file(path, MAX_BYTES)
+        with path.open("rb") as file:
+            return _SIGNATURE.match(file.read(16)) is not None
+    return False
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import torch
 from unit.config import Config
 from unit.data.bad_images import BadImages
 from unit.devices import describe, peak_memory, synchronize, total_memory
+from unit.errors import escape
 from unit.evaluation.grids import sample_grids, stack_vertically
 from unit.images import to_image
 from unit.model.networks import parameter_count
@@ -44,7 +45,7 @@ def describe_plan(config: Config, out: Path | None = None) -> str:
     limit = f" (train.max_minutes ends it after {train.max_minutes:g} min)" if train.max_minutes else ""
     duration = format_duration(seconds * train.steps / 60)
     return (
-        f"{resolved.out}: {train.steps} steps on {describe(device)}, {resolved.precision}\n"
+        f"{escape(resolved.out)}: {train.steps} steps on {describe(device)}, {resolved.precision}\n"
         f"{resolved.datasets.describe()}\n"
         f"{millions[0]:.1f} M parameters in encoders and generators, {millions[1]:.1f} M in the discriminators\n"
         f"time: {seconds:.3g} s/step, {duration} for {train.steps} steps{limit}\n"

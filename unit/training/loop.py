@@ -118,7 +118,8 @@ class _Run:
         resumed = self._load_latest_checkpoint()
         where = f"{describe(self.resolved.device)}, {self.resolved.precision}"
         where += f", {self.ranks.world_size} ranks" if self.ranks.world_size > 1 else ""
-        log.info("%s on %s\n%s", self.resolved.out, where, self.resolved.datasets.describe())
+        for line in (f"{self.resolved.out} on {where}", *self.resolved.datasets.describe().splitlines()):
+            log.info("%s", line)
         if self.hooks:
             if resumed and (endings := read_run_endings(self.resolved.out)):
                 log.info("the previous part %s", endings[-1])

@@ -111,8 +111,8 @@ def explain_errors(device: torch.device) -> Iterator[None]:
 def _check_headers(datasets: Datasets, config: DataConfig) -> None:
     """Log what the files' headers reveal, before training; refuse files at which training would stop."""
     findings = [finding for finding in check_headers(datasets, config, _MAX_HEADERS) if finding.level != "note"]
-    if findings:
-        log.warning("%s", describe_findings(findings))
+    for line in describe_findings(findings).splitlines():
+        log.warning("%s", line)
     errors = [finding for finding in findings if finding.level == "error"]
     if errors and config.on_bad_image == "stop":
         others = f" (and {len(errors) - 1:,} more such files)" if len(errors) > 1 else ""

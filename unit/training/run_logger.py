@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import image, scalar, text
 
 from unit.domains import Domain, PerDomain
-from unit.errors import UserError, escape
+from unit.errors import LineFormatter, UserError, escape
 from unit.evaluation.grids import stack_vertically
 from unit.evaluation.run_log import END, RUN_LOG_FILE, START, format_lines, logged
 from unit.files import atomic_write, wrap_os_errors
@@ -117,6 +117,7 @@ class RunLogHandler(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
+        self.setFormatter(LineFormatter())
         self._path: Path | None = None
         self._held_back = b""
         self._error: UserError | None = None

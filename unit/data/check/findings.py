@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from unit.errors import escape
+from unit.listing import UNSUPPORTED_ADVICE
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Check:
 CHECKS = {
     "unreadable": Check("error", "can't be read", "replace or remove them"),
     "damaged": Check("error", "damaged or cut short", "replace or remove them"),
+    "unsupported": Check("warning", "images or videos that are not read", UNSUPPORTED_ADVICE),
     "too-large": Check("error", "more pixels than data.max_pixels", "make them smaller, or raise data.max_pixels"),
     "too-thin": Check("error", "too thin to be scaled to data.load_size", "crop or remove them"),
     "too-few": Check("warning", "few images to learn from", "discriminators memorize small sets; add a few hundred"),

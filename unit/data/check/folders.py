@@ -17,6 +17,7 @@ from unit.data.datasets import Datasets
 from unit.devices import core_count
 from unit.domains import Domain
 from unit.errors import escape
+from unit.listing import classify_files
 
 _MIN_IMAGES = 100
 _SHARPNESS_RATIO = 1.25
@@ -55,6 +56,8 @@ def check_folders(datasets: Datasets, config: DataConfig, decode: bool = True) -
     """
     folders, processes = _list_folders(datasets), min(_MAX_PROCESSES, core_count())
     headers, summaries, findings = _check_headers(folders, config, processes)
+    for root in {folder.root for folder in folders.values()}:
+        findings += [Finding(str(root / name), "unsupported") for name in classify_files(root)[1]]
     if decode:
         images, damaged = decode_images(headers.values(), config, processes)
         findings += damaged + [finding for image in images.values() for finding in check_exposure(image)]
