@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/streets
+CONSTRAINTS := $(if $(wildcard constraints.txt),-c constraints.txt)  # the versions that the tests passed with
 
 .PHONY: demo test test-all faults check clean
 
@@ -36,12 +37,12 @@ check: $(VENV)/development
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/runtime: requirements.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+$(VENV)/runtime: requirements.txt $(wildcard constraints.txt) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -r requirements.txt $(CONSTRAINTS)
 	touch $@
 
-$(VENV)/development: requirements.txt requirements-dev.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+$(VENV)/development: requirements.txt requirements-dev.txt $(wildcard constraints.txt) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt $(CONSTRAINTS)
 	touch $@ $(VENV)/runtime
 
 clean:
