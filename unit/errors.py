@@ -34,3 +34,11 @@ class ImageError(DataError):
 def escape(path: str | os.PathLike[str]) -> str:
     r"""Return the path as text for one line of a message: line breaks, control and undecodable characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in os.fspath(path))
+
+
+def format_bytes(number: float) -> str:
+    """Return a size for a message, e.g. "3 bytes", "69 GB"."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if number >= size:
+            return f"{number / size:.{1 if number < 10 * size else 0}f} {unit}"
+    return f"{number:.0f} bytes"

@@ -145,6 +145,12 @@ def test_patterns(tmp_path: Path) -> None:
     assert all("no file matches it as a pattern" in str(outcome.reason) for outcome in failed)
 
 
+def test_partial_files_of_killed_programs_are_no_inputs(tmp_path: Path) -> None:
+    put(tmp_path / "x.png")
+    left = put(tmp_path / "y.png").rename(tmp_path / ".0123456789abcdef-0.partial")
+    assert found(tmp_path, f"{tmp_path}/.*", f"{tmp_path}/**", f"{tmp_path}/*", left) == ["x.png"]
+
+
 def test_a_file_whose_name_is_a_pattern_is_that_file(tmp_path: Path) -> None:
     for name in ("[1].png", "1.png", "x*.png", "xy.png"):
         put(tmp_path / name)

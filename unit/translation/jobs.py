@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from unit.errors import ConfigError, DataError, escape
+from unit.files import is_partial
 from unit.images import SUFFIXES
 from unit.listing import files_below, list_images
 
@@ -67,7 +68,7 @@ def find_images(
         except DataError as error:
             failed.append(Outcome(text, "failed", reason=str(error)))
             continue
-        for path, target in files:
+        for path, target in filter(lambda file: not is_partial(file[0]), files):
             images.setdefault(os.path.abspath(path), (path, target))  # noqa: PTH100 - resolve() would follow links
     return list(images.values()), failed
 
