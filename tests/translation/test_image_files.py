@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 import time
@@ -15,13 +14,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 from torch import Tensor
 
 from tests.tiny import TINY
 from unit.domains import Domain, PerDomain
 from unit.errors import ConfigError, UserError
-from unit.images import read_image
+from unit.images import is_marked, read_image
 from unit.model.networks import build_autoencoders
 from unit.translation import image_files
 from unit.translation.image_files import Settings, translate_images
@@ -186,7 +185,7 @@ def test_earlier_outputs_below_the_input_folder_are_not_inputs(tmp_path: Path, m
     assert len(failed) == 0
     (tmp_path / "outside/y.png").unlink()
     _, failed = find_images(["."], Path("out"))
-    assert "except in --out" in str(failed[0].reason)
+    assert "except earlier outputs in --out" in str(failed[0].reason)
 
 
 # Naming
@@ -665,10 +664,33 @@ def test_two_images_are_not_written_to_one_file_through_a_link(tmp_path: Path) -
         assert same(tmp_path / "out/a/x.png", make_image(seed=1))
 
 
-def test_pngs_decode_and_have_no_metadata(tmp_path: Path) -> None:
-    go([put(tmp_path / "x.png", make_image(33, 21))], tmp_path / "y.png")
-    content = (tmp_path / "y.png").read_bytes()
-    assert b"iCCP" not in content
-    assert b"eXIf" not in content
-    with Image.open(io.BytesIO(content)) as image:
-        image.verify()
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".avif"])
+def test_outputs_decode_and_have_no_metadata_but_their_mark(tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist] = exif[ExifTags.Base.Software] = "someone"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    file, out = tmp_path / f"x{suffix}", tmp_path / f"y{suffix}"
+    make_image(33, 21).save(file, exif=exif, icc_profile=profile)
+    assert not is_marked(file)
+    go([file], out)
+    assert is_marked(out)
+    with Image.open(out) as image:
+        assert "icc_profile" not in image.info
+        assert ExifTags.Base.Artist not in image.getexif()
+        image.load()
+
+
+def test_samples_that_could_not_be_told_from_inputs_fail_by_name(tmp_path: Path) -> None:
+    """The format holds no mark, so that the next run would take them for inputs."""
+    for name in ("x.bmp", "y.png"):
+        put(tmp_path / "in" / name)
+    for _ in range(2):
+        outcomes = go([tmp_path / "in"], tmp_path / "in", suffix=None, samples=1)
+        assert statuses(outcomes)["x.bmp"] == "failed"
+        assert "x-1.bmp could not be told from an input" in str(outcomes[0].reason)
+        assert below(tmp_path / "in") == ["x.bmp", "y-1.png", "y.png"]
+    assert statuses(go([tmp_path / "in"], tmp_path / "out", suffix=None)) == {
+        "x.bmp": "done",
+        "y-1.png": "done",
+        "y.png": "done",
+    }

@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> int:
         for outcome in chain(missing, bar):
             counts[outcome.status] += 1
             _report(outcome, arguments.json)
-    log.info("%s: %d translated, %d skipped, %d failed", escape(arguments.out), *counts.values())
+    log.info("%s: %d translated, %d already there, %d failed", escape(arguments.out), *counts.values())
     return 1 if counts["failed"] else 0
 
 

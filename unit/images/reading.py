@@ -17,12 +17,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from unit.errors import ImageError, escape
+
+T = TypeVar("T")
 
 MAX_PIXELS = 200_000_000
 """Larger images are refused by their header: 200 megapixels take 800 MB in Pillow, and up to 3 GB with alpha."""
@@ -76,6 +78,8 @@ class Header:
     height: int
     mode: str
     """Pillow's mode of the stored image: L, P, RGB, CMYK, I;16, …"""
+    software: str
+    """EXIF software tag, empty without one"""
     orientation: int
     """EXIF orientation; 1 is upright"""
     transparent: bool
@@ -103,6 +107,7 @@ def read_header(path: Path) -> Header:
             return Header(
                 *image.size,
                 mode=image.mode,
+                software=_exif(image, ExifTags.Base.Software, "", decoded=False),
                 orientation=_orientation(image, decoded=False),
                 transparent=image.has_transparency_data,
                 deep=_is_deep(image),
@@ -260,12 +265,17 @@ def _count_scans(jpeg: bytes) -> int:
 
 def _orientation(image: Image.Image, decoded: bool = True) -> int:
     """Return the EXIF orientation. (Pillow's `exif_transpose` rewrites metadata, and fails where it is broken.)"""
+    return _exif(image, ExifTags.Base.Orientation, 1, decoded)
+
+
+def _exif(image: Image.Image, tag: int, default: T, decoded: bool) -> T:
+    """Return the value of an EXIF tag, of the default's type."""
     try:
         # A PNG's own `getexif` decodes the image to look behind it.
         exif = image.getexif() if decoded else Image.Image.getexif(image)
-        return int(exif.get(ExifTags.Base.Orientation, 1))
+        return type(default)(exif.get(tag, default))  # type: ignore[call-arg]
     except Exception:  # broken EXIF is no reason to lose the photo
-        return 1
+        return default
 
 
 def _is_misnamed(path: Path, image_format: str) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unit.domains import Domain
 from unit.errors import UserError, escape
-from unit.images import read_image, resize_short_side, to_image, to_tensor, write_image
+from unit.images import can_mark, read_image, resize_short_side, to_image, to_tensor, write_image
 from unit.translation.jobs import Job, Outcome, is_folder
 from unit.translation.translator import Translator
 
@@ -100,17 +100,18 @@ def _map_ahead(threads: ThreadPoolExecutor, function: Callable[[T], T], items: I
 def _check(jobs: Sequence[Job], settings: Settings) -> Iterator[_Item]:
     """Yield an item for each job, failed or skipped if its outputs can't or needn't be written."""
     inputs = {identity for job in jobs if (identity := _identity(job.input))}
+    folders = {os.path.realpath(folder) for folder in {job.input.parent for job in jobs}}
     taken: set[str] = set()
     for job in jobs:
         item = _Item(job, Outcome(str(job.input), "done", job.outputs))
-        if reason := _reason_not_to_write(job, inputs, taken):
+        if reason := _reason_not_to_write(job, inputs, folders, taken):
             item.fail(f"{reason}; give another --out")
         elif not settings.overwrite and all(_identity(output) for output in job.outputs):
             item.outcome = replace(item.outcome, status="skipped", reason="exists already; --overwrite replaces it")
         yield item
 
 
-def _reason_not_to_write(job: Job, inputs: set[tuple[int, int]], taken: set[str]) -> str | None:
+def _reason_not_to_write(job: Job, inputs: set[tuple[int, int]], folders: set[str], taken: set[str]) -> str | None:
     """Say why the outputs may not be written; otherwise add them to `taken`."""
     for output in job.outputs:
         folder = os.path.realpath(output.parent)  # a link at the output's own path is replaced, not followed
@@ -120,6 +121,8 @@ def _reason_not_to_write(job: Job, inputs: set[tuple[int, int]], taken: set[str]
             return f"{escape(output)} is a folder"
         if job.folder and not Path(folder).is_relative_to(os.path.realpath(job.folder)):
             return f"{escape(output.parent)} is a link that leads out of --out"
+        if job.folder and folder in folders and not can_mark(output):
+            return f"{escape(output)} could not be told from an input, as {output.suffix} files hold no mark"
         if f"{folder}/{output.name}" in taken:
             return f"{escape(output)} is, through a link, another image's output too"
         taken.add(f"{folder}/{output.name}")
