@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -133,8 +134,8 @@ def plan_jobs(
         samples: outputs per image, numbered from 1; None: one without a number.
 
     Raises:
-        ConfigError: `out` names a file, but there are several images or samples, or it is a file that is not an image;
-            or two images have the same relative path.
+        ConfigError: `out` names a file that is no image, or there are several images or samples for it; or two images
+            have the same relative path.
     """
     if out.suffix.lower() in SUFFIXES and not is_folder(out):
         if len(images) > 1 or samples is not None:
@@ -142,6 +143,11 @@ def plan_jobs(
         return [Job(path, (out,)) for path, _ in images]
     if os.path.lexists(out) and not is_folder(out):
         raise ConfigError(f"--out {escape(out)}: not a folder; give one, or a file that ends in .png, .jpg or .webp")
+    if re.fullmatch(r"\.(?!v\d)[A-Za-z][A-Za-z0-9]*", out.suffix) and not is_folder(out):
+        raise ConfigError(
+            f"--out {escape(out)}: looks like a file, but not an image; give a folder (make it first if this is its "
+            "name), or a file that ends in .png, .jpg or .webp"
+        )
     owners: dict[PurePosixPath, Path] = {}
     for path, target in images:
         if owners.setdefault(target, path) != path:
