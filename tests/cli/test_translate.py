@@ -131,6 +131,24 @@ def test_bad_images_are_reported_by_name_and_the_others_are_done(here: Path, com
     assert last == "out: 2 translated, 0 already there, 3 failed"
 
 
+def test_folders_with_a_dot(here: Path, command: Command) -> None:
+    (here / "out.mp4").mkdir()
+    for out in ("out.mp4", "rain.v2", "2026.11.28"):
+        assert command(*A2B, "in", "--out", out).status == 0
+        assert (here / out / "x.png").is_file()
+
+
+def test_images_larger_than_the_models_max_pixels(here: Path, command: Command) -> None:
+    config = tiny(data={"max_pixels": 17 * 13 - 1})
+    names = PerDomain("sunny", "rainy")
+    Translator(build_autoencoders(config.model), config, names, 1, "cpu").save(here / "run" / MODEL_FILE)
+    result = command(*A2B, "in", "--out", "out")
+    assert result.lines == [
+        "in/x.png: 17x13 is more than 220 pixels; make it smaller",
+        "out: 1 translated, 0 already there, 1 failed",
+    ]
+
+
 def test_nothing_to_do(here: Path, command: Command) -> None:
     result = command(*A2B, "nowhere", "--out", "x.png")
     assert result.status == 1
@@ -237,23 +255,29 @@ def test_large_images_are_warned_of_once(here: Path, command: Command) -> None:
     for name in ("large1", "large2"):
         put(here / f"in/{name}.png", 50, 41)
     result = command(*A2B, "in", "--out", "out", "--json")
-    assert [line for line in result.lines if "--size" in line] == [
-        "in/large1.png: 50x41, but the model was trained at 20; try --size 20"
+    assert [line for line in result.lines if "trained" in line] == [
+        "in/large1.png: 50x41, but the model was trained at a short side of 20: such images stay sharp, but large "
+        "structures change less than near that size"
     ]
-    assert "--size" not in result.out
+    assert "trained" not in result.out
+    assert not any("--size" in line for line in result.lines)  # which blurs
     sized = command(*A2B, "in", "--out", "sized", "--size", "20")
     assert sized.lines == ["sized: 4 translated, 0 already there, 0 failed"]
     assert not np.array_equal(pixels("sized/large1.png"), pixels("out/large1.png"))
 
 
 def test_out_of_memory(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1_000_000}))
+    memory = type("Memory", (), {"available": 1_000_000, "total": 10**9})
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
     put(here / "in/x.png", 560, 38)
     put(here / "in/sub/y.jpg", 8, 8)
     put(here / "in/x1.png", 8, 8)
     result = command(*A2B, "in", "--out", "out")
     assert result.status == 1
-    assert "in/x.png: out of memory on cpu for 560x38 pixels; give --size N" in result.lines[0]
+    assert result.lines[0] == (
+        "in/x.png: out of memory on cpu for 560x38 pixels: 2.4 MB are needed, and 1.0 MB are free; --size N works at a "
+        "smaller short side of N pixels, and blurs"
+    )
     assert result.lines[1:] == ["out: 2 translated, 0 already there, 1 failed"]
 
 
@@ -328,6 +352,9 @@ def test_missing_arguments(refusal: Callable[..., str]) -> None:
         (("--direction", "x\ny"), r"x\ny"),
         (("--out", ""), "--out"),
         (("--out", "run/model.safetensors"), "not a folder"),
+        (("--out", "x.mp4"), "looks like a file"),
+        (("--out", "new/x.safetensors"), "looks like a file"),
+        (("--out", "x.TXT"), "looks like a file"),
         (("--out", "x.png"), "one file can't take several images"),
     ],
 )

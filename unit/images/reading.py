@@ -22,12 +22,18 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from unit.errors import ImageError, escape
+from unit.devices import available_memory
+from unit.errors import ImageError, escape, format_bytes
 
 T = TypeVar("T")
 
 MAX_PIXELS = 200_000_000
 """Larger images are refused by their header: 200 megapixels take 800 MB in Pillow, and up to 3 GB with alpha."""
+
+# Peak memory while a file is read (measured); other formats hold copies, and animated ones both frame and canvas.
+_STREAMED_FORMATS = {"JPEG", "MPO", "PNG", "TIFF", "BMP", "PPM"}
+_BYTES_PER_PIXEL, _MAX_BYTES_PER_PIXEL = 12, 25
+_SMALL = 10**8  # bytes, below which it isn't worth asking how much memory there is
 
 # EPS starts Ghostscript, and IPTC opens its payload as any format, EPS included; WMF needs Windows; MPEG, GRIB, BUFR
 # and HDF5 are only identified, not decoded; FITS holds physical quantities. Pillow can't read PDF.
@@ -151,11 +157,27 @@ def decode_image(file: BinaryIO, max_pixels: int, short_side: int | None) -> Ima
             _require_few_scans(file)
             if short_side is not None:
                 _draft(image, short_side)
+        streamed = image.format in _STREAMED_FORMATS and not image.has_transparency_data
+        require_memory(image.size, _BYTES_PER_PIXEL if streamed else _MAX_BYTES_PER_PIXEL)
         _load(image)
         transpose = _TRANSPOSE_BY_ORIENTATION.get(_orientation(image))  # after loading: PNG may keep EXIF at its end
         rgb = to_rgb(image)
     rgb.info = {}  # an applied profile must not be written out again
     return rgb if transpose is None else rgb.transpose(transpose)
+
+
+def require_memory(size: tuple[int, int], bytes_per_pixel: int) -> None:
+    """Refuse an image that would not fit: the system would kill the program without a message.
+
+    Raises:
+        ImageError: without the file's name.
+    """
+    needed = size[0] * size[1] * bytes_per_pixel
+    if needed > _SMALL and needed > (available := available_memory()):
+        raise ImageError(
+            f"{size[0]}x{size[1]} pixels take {format_bytes(needed)} of memory, but {format_bytes(available)} are "
+            "free; make it smaller"
+        )
 
 
 @contextmanager
