@@ -1,7 +1,10 @@
 import errno
+import multiprocessing
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +15,7 @@ from unit.data.shards import shard_files
 from unit.errors import UserError
 from unit.evaluation.report.run import Run
 from unit.evaluation.run_log import logged
-from unit.files import atomic_write, read_file, wrap_os_errors
+from unit.files import atomic_write, is_partial, read_file, wrap_os_errors
 from unit.images import read_image
 from unit.training import checkpoint
 from unit.translation.model_file import load_model
@@ -41,7 +44,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside(
         monkeypatch.setattr(os, "fsync", fail)
     else:
         monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(UserError, match=r"No space left on device\); 3 bytes are needed; \d+ bytes are free there"):
+    with pytest.raises(UserError, match=r"No space left on device\); 3 bytes are needed; [\d.]+ \w+ are free there"):
         atomic_write(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -66,7 +69,7 @@ def test_what_the_system_refuses_is_one_line_with_the_path(tmp_path: Path) -> No
     assert message.isprintable()
     assert r"two\nlines" in message
     assert "No space left on device" in message
-    assert "bytes are free" in message
+    assert " are free there" in message
     assert refused.value.exit_status == 1
 
 
@@ -104,3 +107,58 @@ def test_what_is_no_ordinary_file_is_refused_at_once(tmp_path: Path, name: str, 
             os.truncate(path, 2**40)
     with pytest.raises(UserError, match=f"^{path}: "):
         READERS[name](path)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG])
+def test_sizes_are_named_only_where_space_is_lacking(number: int) -> None:
+    with pytest.raises(UserError) as refused, wrap_os_errors(Path("x"), 5_000_000):
+        raise OSError(number, os.strerror(number))
+    assert str(refused.value) == f"x: can't be written ({os.strerror(number)})"
+
+
+def write_often(path: Path, byte: bytes, start: Any) -> None:
+    start.wait(30)
+    for _ in range(30):
+        atomic_write(path, byte * 1_000_000, sync=False)
+
+
+def test_writers_of_one_file_all_succeed_and_it_is_always_whole(tmp_path: Path) -> None:
+    """Threads of several processes."""
+    context = multiprocessing.get_context("spawn")
+    path, start = tmp_path / "x", context.Event()
+    processes = [context.Process(target=write_often, args=(path, byte, start)) for byte in (b"a", b"b")]
+    for process in processes:
+        process.start()
+    with ThreadPoolExecutor(2) as threads:
+        done = [threads.submit(write_often, path, byte, start) for byte in (b"c", b"d")]
+        start.set()
+        while any(process.is_alive() for process in processes):
+            content = path.read_bytes() if path.exists() else b"a" * 1_000_000
+            assert content == content[:1] * 1_000_000
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert [future.result() for future in done] == [None, None]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def write_and_be_killed(path: Path) -> None:
+    """Leave what SIGKILL leaves."""
+    Path.replace = lambda *_: os._exit(9)  # type: ignore[assignment,method-assign]
+    atomic_write(path, b"killed")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs file locks")
+def test_only_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    import fcntl
+
+    path = tmp_path / "x.png"
+    killed = multiprocessing.get_context("spawn").Process(target=write_and_be_killed, args=(path,))
+    killed.start()
+    killed.join(30)
+    (left,) = tmp_path.iterdir()
+    assert is_partial(left)
+    with left.open("rb") as held:  # as while it is being written
+        fcntl.flock(held, fcntl.LOCK_EX)
+        atomic_write(path, b"new")
+        assert left.read_bytes() == b"killed"
+    atomic_write(path, b"newer")
+    assert list(tmp_path.iterdir()) == [path]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +15,12 @@ from unit.errors import ConfigError
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Microseconds of CPU time per period, and the period."""
+if sys.platform == "win32":
+    resource = None
+else:
+    import resource
+
+_CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -98,7 +106,44 @@ def peak_memory(device: torch.device) -> int:
 
 
 def total_memory(device: torch.device) -> int:
-    """Return the size in bytes of the device's memory, or the machine's."""
+    """Return the size in bytes of the device's memory, or of that which this process may use."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return int(psutil.virtual_memory().total)
+    return min(total for total, _ in _memory_limits())
+
+
+def available_memory() -> int:
+    """Return how many bytes this process can still use before the system refuses more or kills it."""
+    return max(0, min(available for _, available in _memory_limits()))
+
+
+def _memory_limits() -> Iterator[tuple[int, int]]:
+    """Yield (size, free part) of each thing that limits this process's memory."""
+    machine = psutil.virtual_memory()
+    yield int(machine.total), int(machine.available)
+    with suppress(OSError):
+        for line in _OWN_CGROUPS.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "":
+                for root in (_CGROUPS, _CGROUPS / "unified"):
+                    yield from _cgroup_limits(root, path, "max", "current", "")
+            elif "memory" in controllers.split(","):
+                yield from _cgroup_limits(_CGROUPS / "memory", path, "limit_in_bytes", "usage_in_bytes", "total_")
+    if resource:  # ulimit -v
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            yield limit, limit - int(psutil.Process().memory_info().vms)
+
+
+def _cgroup_limits(root: Path, path: str, limit: str, usage: str, prefix: str) -> Iterator[tuple[int, int]]:
+    """Yield the limits of a cgroup and its parents. In a container, `path` may be the host's: then the root's."""
+    group = Path(f"{root}{os.path.normpath(path)}")
+    for folder in (group, *group.parents):
+        if folder.is_relative_to(root):
+            with suppress(OSError, ValueError):  # no such group, or "max"
+                total = int((folder / f"memory.{limit}").read_text())
+                used = int((folder / f"memory.{usage}").read_text())
+                words = (folder / "memory.stat").read_text().split()
+                stat = dict(zip(words[::2], words[1::2], strict=True))
+                cache = sum(int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
+                yield total, total - used + cache

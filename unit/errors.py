@@ -43,3 +43,11 @@ class LineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the escaped message; a traceback follows it as it is."""
         return escape(super().formatMessage(record))
+
+
+def format_bytes(number: float) -> str:
+    """Return a size for a message, e.g. "3 bytes", "69 GB"."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if number >= size:
+            return f"{number / size:.{1 if number < 10 * size else 0}f} {unit}"
+    return f"{number:.0f} bytes"

@@ -7,11 +7,21 @@ import hashlib
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
+from typing import BinaryIO
 
-from unit.errors import UserError, escape
+from unit.errors import UserError, escape, format_bytes
+
+if sys.platform == "win32":
+    fcntl = None
+else:
+    import fcntl
+
+_PARTIAL = ".partial"
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
@@ -57,20 +67,56 @@ def atomic_write(path: Path, content: bytes | memoryview, *, sync: bool = True) 
                 os.close(folder)
 
 
+def is_partial(path: Path) -> bool:
+    """True for a file that `atomic_write` is writing, or was when its program was killed."""
+    return path.name.startswith(".") and path.suffix == _PARTIAL
+
+
 def _write_beside(path: Path, content: bytes | memoryview, sync: bool) -> None:
-    # The name is hidden, so that no listing finds it; short, since the file's own name may have the maximum length; and
-    # always the same, so that killed programs leave at most one behind.
-    temporary = path.parent / f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}.partial"
-    try:
-        temporary.unlink(missing_ok=True)  # not written through: it may be a link to another file
-        with temporary.open("xb") as file:
-            file.write(content)
-            if sync:
+    with _create_beside(path) as file:  # whose lock is held until it is renamed or deleted
+        temporary = Path(file.name)
+        try:
+            try:
+                file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+                if sync:
+                    os.fsync(file.fileno())
+            finally:
+                if not fcntl:  # Windows renames and deletes no open file
+                    file.close()
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _create_beside(path: Path) -> BinaryIO:
+    """Create and lock a file that no other writer of `path` uses; what killed writers left is removed."""
+    # The name is hidden, so that no listing finds it, and short, since the file's own may have the maximum length. Each
+    # writer takes the first free number, so that killed ones leave no more files than there were at once.
+    digest = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()
+    for temporary in (path.with_name(f".{digest}-{number}{_PARTIAL}") for number in count()):
+        with suppress(OSError), temporary.open("r+b") as left:
+            if fcntl and _lock(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                temporary.unlink()
+        with suppress(FileExistsError):
+            file = temporary.open("xb")  # never through a link
+            if not fcntl or _lock(file, fcntl.LOCK_EX):
+                return file
+            file.close()  # another writer took it for one that a killed writer had left
+    raise AssertionError
+
+
+def _lock(file: BinaryIO, operation: int) -> bool:
+    """Lock a file until it is closed; return True if it is still the one at its path.
+
+    Raises:
+        OSError: another process or thread has locked it.
+    """
+    fcntl.flock(file, operation)
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(file.name))
+    return False
 
 
 @contextmanager
@@ -78,14 +124,16 @@ def wrap_os_errors(path: Path, size: int | None = None) -> Iterator[None]:
     """Turn an `OSError` raised while `size` bytes are written to `path` into one line.
 
     Raises:
-        UserError: names the path, the reason, and the bytes needed and free.
+        UserError: names the path, the reason and, if that is a lack of space, the sizes needed and free.
     """
     try:
         yield
     except OSError as error:
-        needed = "" if size is None else f"; {size} bytes are needed"
-        free = ""
-        with suppress(OSError):
-            existing = next(folder for folder in (path, *path.parents) if folder.is_dir())
-            free = f"; {shutil.disk_usage(existing).free} bytes are free there"
-        raise UserError(f"{escape(path)}: can't be written ({error.strerror or error}){needed}{free}") from error
+        sizes = ""
+        if size is not None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            sizes = f"; {format_bytes(size)} are needed"
+        if error.errno == errno.ENOSPC:
+            with suppress(OSError):
+                existing = next(folder for folder in (path, *path.parents) if folder.is_dir())
+                sizes += f"; {format_bytes(shutil.disk_usage(existing).free)} are free there"
+        raise UserError(f"{escape(path)}: can't be written ({error.strerror or error}){sizes}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -103,7 +104,7 @@ A2B = ("run", "--direction", "a2b", *FP32)
 def test_a_folder_is_translated(here: Path, command: Command, translator: Translator) -> None:
     result = command(*A2B, "in", "--out", "out")
     assert (result.status, result.out) == (0, "")
-    assert result.lines == ["out: 2 translated, 0 skipped, 0 failed"]
+    assert result.lines == ["out: 2 translated, 0 already there, 0 failed"]
     with Image.open("in/x.png") as image:
         assert np.array_equal(pixels("out/x.png"), np.asarray(translator(image, "a2b")))
     assert pixels("out/sub/y.png").shape == (16, 12, 3)
@@ -127,7 +128,25 @@ def test_bad_images_are_reported_by_name_and_the_others_are_done(here: Path, com
     assert missing.startswith("missing*.png: ")
     assert nowhere.startswith("nowhere: ")
     assert bad.startswith(r"in/bad\n.jpg: ")
-    assert last == "out: 2 translated, 0 skipped, 3 failed"
+    assert last == "out: 2 translated, 0 already there, 3 failed"
+
+
+def test_folders_with_a_dot(here: Path, command: Command) -> None:
+    (here / "out.mp4").mkdir()
+    for out in ("out.mp4", "rain.v2", "2026.11.28"):
+        assert command(*A2B, "in", "--out", out).status == 0
+        assert (here / out / "x.png").is_file()
+
+
+def test_images_larger_than_the_models_max_pixels(here: Path, command: Command) -> None:
+    config = tiny(data={"max_pixels": 17 * 13 - 1})
+    names = PerDomain("sunny", "rainy")
+    Translator(build_autoencoders(config.model), config, names, 1, "cpu").save(here / "run" / MODEL_FILE)
+    result = command(*A2B, "in", "--out", "out")
+    assert result.lines == [
+        "in/x.png: 17x13 is more than 220 pixels; make it smaller",
+        "out: 1 translated, 0 already there, 1 failed",
+    ]
 
 
 def test_nothing_to_do(here: Path, command: Command) -> None:
@@ -143,9 +162,9 @@ def test_existing_outputs_are_left_alone_without_overwrite(here: Path, command: 
     result = command(*A2B, "in", "--out", "out")
     assert result.status == 0
     assert "out/x.png: exists already; --overwrite replaces it" in result.lines
-    assert result.lines[-1] == "out: 0 translated, 2 skipped, 0 failed"
+    assert result.lines[-1] == "out: 0 translated, 2 already there, 0 failed"
     assert (here / "out/x.png").stat() == before
-    assert command(*A2B, "in", "--out", "out", "--overwrite").lines == ["out: 2 translated, 0 skipped, 0 failed"]
+    assert command(*A2B, "in", "--out", "out", "--overwrite").lines == ["out: 2 translated, 0 already there, 0 failed"]
     assert (here / "out/x.png").stat() != before
 
 
@@ -158,6 +177,25 @@ def test_the_same_command_again_with_out_below_the_input(here: Path, command: Co
         "in/sub/y.jpg",
         "in/x.png",
     ]
+
+
+@pytest.mark.parametrize("out", ["in", "in/sub", "link", "in/link"])
+@pytest.mark.parametrize("inputs", [["in"], ["in/*", "in/sub/*"], ["link", "in/x.png"]])
+@pytest.mark.parametrize("options", [[], ["--format", "jpg", "--samples", "2"], ["--format", "webp"]])
+def test_outputs_among_the_inputs_are_not_translated_again(
+    here: Path, command: Command, out: str, inputs: list[str], options: list[str]
+) -> None:
+    (here / "link").symlink_to("in")
+    (here / "in/link").symlink_to("sub")
+    (here / "in/x.png").rename(here / "in/x.tif")
+    first, second, third = (command(*A2B, *inputs, "--out", out, *options) for _ in range(3))
+    listing = sorted(path for path in here.rglob("*") if path.is_file())
+    assert not first.lines[-1].startswith(f"{out}: 0 translated")
+    for again in (second, third):
+        assert again.status == first.status
+        assert re.search(r": 0 translated, [1-4] already there, \d failed", again.lines[-1])
+    assert command(*A2B, *inputs, "--out", out, *options, "--overwrite").status == first.status
+    assert sorted(path for path in here.rglob("*") if path.is_file()) == listing
 
 
 def test_inputs_are_never_overwritten(here: Path, command: Command) -> None:
@@ -174,7 +212,7 @@ def test_json_is_one_record_per_image_and_nothing_else(here: Path, command: Comm
     put(here / "out/x.png")
     result = command(*A2B, "in", "nowhere", "--out", "out", "--json")
     assert result.status == 1
-    assert result.lines == ["out: 2 translated, 1 skipped, 2 failed"]
+    assert result.lines == ["out: 2 translated, 1 already there, 2 failed"]
     assert result.out.isascii()
     records = {record["input"]: record for record in map(json.loads, result.out.splitlines())}
     assert len(records) == 5
@@ -217,24 +255,30 @@ def test_large_images_are_warned_of_once(here: Path, command: Command) -> None:
     for name in ("large1", "large2"):
         put(here / f"in/{name}.png", 50, 41)
     result = command(*A2B, "in", "--out", "out", "--json")
-    assert [line for line in result.lines if "--size" in line] == [
-        "in/large1.png: 50x41, but the model was trained at 20; try --size 20"
+    assert [line for line in result.lines if "trained" in line] == [
+        "in/large1.png: 50x41, but the model was trained at a short side of 20: such images stay sharp, but large "
+        "structures change less than near that size"
     ]
-    assert "--size" not in result.out
+    assert "trained" not in result.out
+    assert not any("--size" in line for line in result.lines)  # which blurs
     sized = command(*A2B, "in", "--out", "sized", "--size", "20")
-    assert sized.lines == ["sized: 4 translated, 0 skipped, 0 failed"]
+    assert sized.lines == ["sized: 4 translated, 0 already there, 0 failed"]
     assert not np.array_equal(pixels("sized/large1.png"), pixels("out/large1.png"))
 
 
 def test_out_of_memory(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1_000_000}))
+    memory = type("Memory", (), {"available": 1_000_000, "total": 10**9})
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
     put(here / "in/x.png", 560, 38)
     put(here / "in/sub/y.jpg", 8, 8)
     put(here / "in/x1.png", 8, 8)
     result = command(*A2B, "in", "--out", "out")
     assert result.status == 1
-    assert "in/x.png: out of memory on cpu for 560x38 pixels; give --size N" in result.lines[0]
-    assert result.lines[1:] == ["out: 2 translated, 0 skipped, 1 failed"]
+    assert result.lines[0] == (
+        "in/x.png: out of memory on cpu for 560x38 pixels: 2.4 MB are needed, and 1.0 MB are free; --size N works at a "
+        "smaller short side of N pixels, and blurs"
+    )
+    assert result.lines[1:] == ["out: 2 translated, 0 already there, 1 failed"]
 
 
 def test_no_progress_bar_without_a_terminal(here: Path, command: Command) -> None:
@@ -261,7 +305,7 @@ def test_a_progress_bar_on_a_terminal(here: Path, command: Command, monkeypatch:
     ],
 )
 def test_arguments_may_be_in_any_order(here: Path, command: Command, words: tuple[str, ...]) -> None:
-    assert command(*FP32, *words).lines == ["out: 2 translated, 0 skipped, 0 failed"]
+    assert command(*FP32, *words).lines == ["out: 2 translated, 0 already there, 0 failed"]
 
 
 def test_a_leading_dash(here: Path, command: Command) -> None:
@@ -308,6 +352,9 @@ def test_missing_arguments(refusal: Callable[..., str]) -> None:
         (("--direction", "x\ny"), r"x\ny"),
         (("--out", ""), "--out"),
         (("--out", "run/model.safetensors"), "not a folder"),
+        (("--out", "x.mp4"), "looks like a file"),
+        (("--out", "new/x.safetensors"), "looks like a file"),
+        (("--out", "x.TXT"), "looks like a file"),
         (("--out", "x.png"), "one file can't take several images"),
     ],
 )
@@ -354,4 +401,4 @@ def test_the_script_itself(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, timeout=100, check=False)
     assert done.returncode == 1
     assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["done", "failed"]
-    assert done.stderr.decode().splitlines() == ["out: 1 translated, 0 skipped, 1 failed"]
+    assert done.stderr.decode().splitlines() == ["out: 1 translated, 0 already there, 1 failed"]

@@ -86,7 +86,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing_saved(
     assert line.isprintable()
     assert refused.value.exit_status == 1
     assert re.fullmatch(
-        rf"{run}/\S+: can't be written \(No space left on device\); \d+ bytes are needed; \d+ bytes are free there",
+        rf"{run}/\S+: can't be written \(No space left on device\); [\d.]+ \w+ are needed; [\d.]+ \w+ are free there",
         line,
     )
     kept = checkpoint.available(run / "checkpoints")
@@ -142,7 +142,7 @@ def test_a_limit_on_the_size_of_files_is_the_same(tmp_path: Path, monkeypatch: p
     try:
         with (
             from_step_3_on(run, limit, monkeypatch),
-            pytest.raises(UserError, match=r"step-00000004\.pt: .* bytes are needed"),
+            pytest.raises(UserError, match=r"step-00000004\.pt: .*; [\d.]+ KB are needed$"),
         ):
             train(config("saving"), run)
     finally:

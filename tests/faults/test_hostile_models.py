@@ -17,7 +17,6 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -147,8 +146,8 @@ def test_a_large_model_is_refused_by_its_size_alone(
     tmp_path: Path, translate: Command, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "x.safetensors").write_bytes(content)
-    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=len(content) - 1))
-    assert "0.0 GB of memory are free" in refusal(translate(tmp_path / "x.safetensors"))
+    monkeypatch.setattr(module, "available_memory", lambda: len(content) - 1)
+    assert "KB of memory are free" in refusal(translate(tmp_path / "x.safetensors"))
 
 
 def test_an_unexpected_tensor_is_not_read(tmp_path: Path, translate: Command, content: bytes) -> None:
@@ -199,6 +198,43 @@ def test_config_bombs(tmp_path: Path, translate: Command, content: bytes, kind: 
     assert time.monotonic() - begun < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 200_000
     assert not Path("proof").exists()
+
+
+@pytest.mark.parametrize("verb", ["translate", "evaluate"])
+@pytest.mark.parametrize("key", [*module._LIMITS])
+def test_metadata_that_ask_for_too_much(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, key: str, verb: str
+) -> None:
+    header, data = split(content)
+    metadata, config = header["__metadata__"], json.loads(header["__metadata__"]["config"])
+    section, _, name = key.rpartition(".")
+    (config[section] if section else metadata)[name] = {"step": "1" + "0" * 1000, "channels": 10_000}.get(name, 9_999)
+    if name == "residual_blocks":
+        config["model"][name] = 999
+    metadata["config"] = json.dumps(config)
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(model_of(header, data))
+    words = [put(tmp_path / "in.png"), "--direction", "a2b", "--out", tmp_path / "out"] if verb == "translate" else []
+    assert f"its {key} is " in refusal(run(capsys, verb, path, "--device", "cpu", *words))
+
+
+def test_evaluating_at_a_size_beyond_the_memory_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No image is drawn or read."""
+    header, data = split(content)
+    config = json.loads(header["__metadata__"]["config"])
+    config["data"] |= {"load_size": 8000, "crop_size": 16}
+    header["__metadata__"]["config"] = json.dumps(config)
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(model_of(header, data))
+    monkeypatch.setattr("unit.evaluation.evaluate.available_memory", lambda: 10**9)
+    monkeypatch.setattr("unit.streets.source.render", None)
+    result = run(capsys, "evaluate", path, "--device", "cpu")
+    assert (result.status, result.lines) == (
+        1,
+        ["error: the model was trained at 8000 pixels, where evaluating takes 6.4 GB of memory, but 1.0 GB are free"],
+    )
 
 
 METADATA: dict[str, dict[str, str | None]] = {

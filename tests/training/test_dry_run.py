@@ -18,7 +18,7 @@ def test_the_plan_describes_the_run_and_writes_nothing(tmp_path: Path) -> None:
     assert f"{tmp_path}/run: 6 steps on cpu" in plan
     assert "a: sunny, 5 training images" in plan
     assert re.search(r"time: 0\.\d+ s/step, less than a minute for 6 steps", plan)
-    assert re.search(r"memory: \d+\.\d GB at most, of \d+ GB", plan)
+    assert re.search(r"memory: [\d.]+ [MG]B at most, of \d+ GB", plan)
 
 
 def test_the_disk_space_is_about_what_the_run_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 import time
@@ -15,13 +14,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 from torch import Tensor
 
 from tests.tiny import TINY
 from unit.domains import Domain, PerDomain
 from unit.errors import ConfigError, UserError
-from unit.images import read_image
+from unit.images import is_marked, read_image
 from unit.model.networks import build_autoencoders
 from unit.translation import image_files
 from unit.translation.image_files import Settings, translate_images
@@ -145,6 +144,12 @@ def test_patterns(tmp_path: Path) -> None:
     assert all("no file matches it as a pattern" in str(outcome.reason) for outcome in failed)
 
 
+def test_partial_files_of_killed_programs_are_no_inputs(tmp_path: Path) -> None:
+    put(tmp_path / "x.png")
+    left = put(tmp_path / "y.png").rename(tmp_path / ".0123456789abcdef-0.partial")
+    assert found(tmp_path, f"{tmp_path}/.*", f"{tmp_path}/**", f"{tmp_path}/*", left) == ["x.png"]
+
+
 def test_a_file_whose_name_is_a_pattern_is_that_file(tmp_path: Path) -> None:
     for name in ("[1].png", "1.png", "x*.png", "xy.png"):
         put(tmp_path / name)
@@ -180,7 +185,7 @@ def test_earlier_outputs_below_the_input_folder_are_not_inputs(tmp_path: Path, m
     assert len(failed) == 0
     (tmp_path / "outside/y.png").unlink()
     _, failed = find_images(["."], Path("out"))
-    assert "except in --out" in str(failed[0].reason)
+    assert "except earlier outputs in --out" in str(failed[0].reason)
 
 
 # Naming
@@ -311,8 +316,8 @@ def test_every_kind_of_file_is_translated(tmp_path: Path) -> None:
     for outcome in outcomes:
         with Image.open(outcome.outputs[0]) as image:
             assert (image.mode, image.format, image.size) == ("RGB", "PNG", outcome.size)
-            assert not image.info
-            assert not image.getexif()
+            assert image.info.keys() == {"exif"}  # the mark
+            assert [*image.getexif()] == [ExifTags.Base.Software]
             assert same(outcome.outputs[0], read_image(Path(outcome.input)))
     with Image.open(tmp_path / "out/turned.png") as image:
         assert image.size == (8, 12)
@@ -532,12 +537,60 @@ def test_a_batch_too_large_for_the_memory_fails_by_name(tmp_path: Path, monkeypa
 
     def require(self: Translator, batch: int, height: int, width: int) -> None:
         if height > 20:
-            raise UserError(f"{width}x{height} pixels are too many; give --size N")
+            raise UserError(f"{width}x{height} pixels are too many")
 
     monkeypatch.setattr(Translator, "require_memory", require)
     outcomes = go([tmp_path / "in"], tmp_path / "out")
     assert statuses(outcomes) == {"large.png": "failed", "small.png": "done"}
-    assert str(outcomes[0].reason) == f"{tmp_path}/in/large.png: 40x40 pixels are too many; give --size N"
+    assert str(outcomes[0].reason) == f"{tmp_path}/in/large.png: 40x40 pixels are too many; {image_files._SMALLER}"
+
+
+def test_what_is_read_ahead_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large the batches may be, an image that takes much of the memory goes through alone."""
+    for k in range(9):
+        put(tmp_path / f"in/{k}.png", make_image(*((8, 8) if k in (3, 4) else (90, 80)), seed=k))
+    reading, writing, events = image_files.read_image, image_files.write_image, list[str]()
+    monkeypatch.setattr(image_files, "read_image", lambda *args: events.append(f"r{args[0].stem}") or reading(*args))
+    monkeypatch.setattr(image_files, "write_image", lambda *args: (writing(*args), events.append(f"w{args[1].stem}")))
+    monkeypatch.setattr(image_files, "available_memory", lambda: 3_000_000)
+    translator = Copier()
+    outcomes = go([tmp_path / "in"], tmp_path / "out", translator=translator, batch_size=32)
+    assert [outcome.status for outcome in outcomes] == ["done"] * 9
+    large = [event for event in events if event[1] not in "34"]
+    assert large == [f"{what}{k}" for k in (0, 1, 2, 5, 6, 7, 8) for what in "rw"]
+    assert [shape[0] for shape, *_ in translator.calls] == [1, 1, 1, 2, 1, 1, 1, 1]
+
+
+def test_an_image_too_large_to_be_read_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "in/large.png", Image.new("RGB", (4000, 3000)))
+    put(tmp_path / "in/small.png")
+    monkeypatch.setattr("unit.images.reading.available_memory", lambda: 140_000_000)
+    outcomes = go([tmp_path / "in"], tmp_path / "out", size=16, batch_size=2)
+    assert statuses(outcomes) == {"large.png": "failed", "small.png": "done"}
+    assert str(outcomes[0].reason) == (
+        f"{tmp_path}/in/large.png: 4000x3000 pixels take 144 MB of memory, but 140 MB are free; make it smaller"
+    )
+
+
+@pytest.mark.parametrize("stage", ["resize_short_side", "to_tensor", "to_image"])
+def test_running_out_of_memory_at_any_stage_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    for name in ("a", "b"):
+        put(tmp_path / f"in/{name}.png", make_image())
+    calls, good = [], getattr(image_files, stage)
+
+    def fail_once(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return good(*args)
+
+    monkeypatch.setattr(image_files, stage, fail_once)
+    monkeypatch.setattr(image_files, "_THREADS", 1)
+    outcomes = go([tmp_path / "in"], tmp_path / "out", size=16)
+    assert [outcome.status for outcome in outcomes] == ["failed", "done"]
+    assert "in/a.png: out of memory" in str(outcomes[0].reason)
 
 
 def test_nan_from_the_model_fails_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -559,7 +612,7 @@ def test_a_size_beyond_the_models_is_warned_of_once(tmp_path: Path, caplog: pyte
     go([tmp_path / "in"], tmp_path / "out")
     (line,) = [record.getMessage() for record in caplog.records]
     assert rf"in/b\n.png: 90x{twice + 1}" in line
-    assert f"--size {TINY.data.load_size}" in line
+    assert f"trained at a short side of {TINY.data.load_size}" in line
     caplog.clear()
     go([tmp_path / "in"], tmp_path / "other", size=99)
     go([tmp_path / "in/a.png"], tmp_path / "another")
@@ -568,7 +621,7 @@ def test_a_size_beyond_the_models_is_warned_of_once(tmp_path: Path, caplog: pyte
 
 def test_outcomes_are_yielded_early_and_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
-    monkeypatch.setattr(image_files, "read_image", lambda path: read.append(path) or make_image())
+    monkeypatch.setattr(image_files, "read_image", lambda path, _: read.append(path) or make_image())
     jobs = [Job(tmp_path / f"{k}.png", (tmp_path / f"out/{k}.png",)) for k in range(100)]
     translator = Copier()
     outcomes = translate_images(translator, jobs, Settings(Domain.A))
@@ -584,7 +637,7 @@ def test_images_are_read_and_written_while_the_network_works(tmp_path: Path, mon
     count = 6
     begun = {what: [threading.Event() for _ in range(count)] for what in ("reading", "network")}
 
-    def reading(path: Path) -> Image.Image:
+    def reading(path: Path, max_pixels: int) -> Image.Image:
         begun["reading"][int(path.stem)].set()
         return make_image()
 
@@ -659,10 +712,33 @@ def test_two_images_are_not_written_to_one_file_through_a_link(tmp_path: Path) -
         assert same(tmp_path / "out/a/x.png", make_image(seed=1))
 
 
-def test_pngs_decode_and_have_no_metadata(tmp_path: Path) -> None:
-    go([put(tmp_path / "x.png", make_image(33, 21))], tmp_path / "y.png")
-    content = (tmp_path / "y.png").read_bytes()
-    assert b"iCCP" not in content
-    assert b"eXIf" not in content
-    with Image.open(io.BytesIO(content)) as image:
-        image.verify()
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".avif"])
+def test_outputs_decode_and_have_no_metadata_but_their_mark(tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist] = exif[ExifTags.Base.Software] = "someone"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    file, out = tmp_path / f"x{suffix}", tmp_path / f"y{suffix}"
+    make_image(33, 21).save(file, exif=exif, icc_profile=profile)
+    assert not is_marked(file)
+    go([file], out)
+    assert is_marked(out)
+    with Image.open(out) as image:
+        assert "icc_profile" not in image.info
+        assert ExifTags.Base.Artist not in image.getexif()
+        image.load()
+
+
+def test_samples_that_could_not_be_told_from_inputs_fail_by_name(tmp_path: Path) -> None:
+    """The format holds no mark, so that the next run would take them for inputs."""
+    for name in ("x.bmp", "y.png"):
+        put(tmp_path / "in" / name)
+    for _ in range(2):
+        outcomes = go([tmp_path / "in"], tmp_path / "in", suffix=None, samples=1)
+        assert statuses(outcomes)["x.bmp"] == "failed"
+        assert "x-1.bmp could not be told from an input" in str(outcomes[0].reason)
+        assert below(tmp_path / "in") == ["x.bmp", "y-1.png", "y.png"]
+    assert statuses(go([tmp_path / "in"], tmp_path / "out", suffix=None)) == {
+        "x.bmp": "done",
+        "y-1.png": "done",
+        "y.png": "done",
+    }

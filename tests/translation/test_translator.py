@@ -13,7 +13,6 @@ import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -294,13 +293,12 @@ def test_numbers_without_a_known_white_are_refused() -> None:
 
 
 def test_an_image_too_large_for_the_memory_is_refused_before_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000_000))
+    monkeypatch.setattr(module, "available_memory", lambda: 10_000_000)
     translator = make()
     translator.translate(noise(1, 3, 100, 100), Domain.A)
-    with pytest.raises(UserError, match=r"out of memory on cpu for 640x480 pixels; give --size N") as caught:
+    with pytest.raises(UserError, match=r"for 640x480 pixels: 34 MB are needed, and 10 MB are free$"):
         translator.translate(torch.empty(1, 3, 480, 640), Domain.A)
-    assert "batch_size" not in str(caught.value)
-    with pytest.raises(UserError, match=r"32 images of 100x100 .*--size N.*--batch_size"):
+    with pytest.raises(UserError, match=r"32 images of 100x100 "):
         translator.translate(torch.empty(32, 3, 100, 100), Domain.A)
 
 
@@ -312,7 +310,7 @@ def test_running_out_of_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 150_000_000, limits[1]))
     try:
-        with pytest.raises(UserError, match=r"out of memory on cpu for 3000x3000 pixels; give --size N"):
+        with pytest.raises(UserError, match=r"out of memory on cpu for 3000x3000 pixels"):
             translator.translate(x, Domain.A)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)

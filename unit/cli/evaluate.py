@@ -60,5 +60,5 @@ def _held_out(arguments: argparse.Namespace, translator: Translator) -> HeldOut:
     if (arguments.a is None) != (arguments.b is None):
         raise ConfigError("--a and --b: give both folders, or neither")
     if arguments.a is not None:
-        return open_held_out(PerDomain(arguments.a, arguments.b), arguments.paired)
+        return open_held_out(PerDomain(arguments.a, arguments.b), arguments.paired, translator.config.data.max_pixels)
     return open_datasets(translator.config.data, translator.config.train.seed).test

@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> int:
         for outcome in chain(missing, bar):
             counts[outcome.status] += 1
             _report(outcome, arguments.json)
-    log.info("%s: %d translated, %d skipped, %d failed", escape(arguments.out), *counts.values())
+    log.info("%s: %d translated, %d already there, %d failed", escape(arguments.out), *counts.values())
     return 1 if counts["failed"] else 0
 
 
@@ -68,7 +68,10 @@ def _parser() -> Parser:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders (recursive) or quoted patterns")
     parser.add_argument("--direction", required=True, help="a2b or b2a, or by the names: sunny2rainy")
     parser.add_argument("--out", required=True, type=path, metavar="PATH", help="a folder, or a file for one image")
-    size_help = "short side the network works at; the result is resized back (default: the image's own)"
+    size_help = (
+        "short side the network works at (default: the image's own); a smaller one takes less memory, and the result, "
+        "resized back, is blurred"
+    )
     parser.add_argument("--size", type=integer(16, 10_000), metavar="N", help=size_help)
     format_help = "same: the input's (default: %(default)s)"
     parser.add_argument("--format", choices=tuple(SUFFIXES), default="png", help=format_help)

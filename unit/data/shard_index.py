@@ -97,9 +97,7 @@ def _save(path: Path, key: bytes, members: Members) -> None:
     content = buffer.getvalue()
     with suppress(OSError, UserError):  # without it the next start just takes longer
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")  # two runs may read the same shard at once
-        atomic_write(temporary, _digest(key, content) + content, sync=False)
-        temporary.replace(path)
+        atomic_write(path, _digest(key, content) + content, sync=False)
 
 
 def _load(path: Path, key: bytes) -> Members | None:

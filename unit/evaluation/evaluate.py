@@ -12,7 +12,9 @@ from torch import Tensor
 from unit.config import DataConfig
 from unit.data.batches import held_out_image
 from unit.data.datasets import HeldOut
+from unit.devices import available_memory
 from unit.domains import Domain, PerDomain
+from unit.errors import UserError, format_bytes
 from unit.evaluation import metrics
 from unit.evaluation.features import Features
 from unit.evaluation.held_out import readable, stack
@@ -24,6 +26,8 @@ Columns: TypeAlias = dict[str, Tensor]
 _FEATURES, _THUMBNAILS = "features", "thumbnails"
 
 _BATCH_SIZE = 16
+_BYTES_PER_PIXEL = 100
+"""Peak memory of drawing a synthetic street, and about that of an image's tensors and metrics (measured)."""
 
 
 def evaluate(translator: Translator, test: HeldOut, features: Features | None = None) -> Metrics:
@@ -58,10 +62,12 @@ class Evaluator:
 
         Raises:
             ImageError: an image can't be read; where bad images are skipped, none of a domain's can.
+            UserError: out of memory.
         """
         translated, inputs, real = ({i: list[Columns]() for i in Domain} for _ in range(3))
         readable_images = readable(self.test.images, self._indices, self.data)
-        while batch := list(islice(readable_images, _BATCH_SIZE)):
+        batch_size = self._batch_size(translator)
+        while batch := list(islice(readable_images, batch_size)):
             ks = [k for k, _ in batch]
             images = PerDomain(*(stack([x for _, pair in batch for x in pair[i]], self.data) for i in Domain))
             for i in Domain:
@@ -85,6 +91,17 @@ class Evaluator:
             self._inputs = None  # different files are readable than before
             return self.metrics(translator)
         return {i.direction: {"translated": self._summarize(columns[i], i), **self._baselines[i]} for i in Domain}
+
+    def _batch_size(self, translator: Translator) -> int:
+        """Return how many images of each domain fit into half of the memory, at most 16; raises `UserError` if none."""
+        image, crop = self.data.load_size**2 * _BYTES_PER_PIXEL, self.data.crop_size**2
+        per_image, available = 2 * crop * _BYTES_PER_PIXEL + translator.bytes_needed(crop), available_memory()
+        if image + per_image > available:
+            raise UserError(
+                f"the model was trained at {self.data.load_size} pixels, where evaluating takes "
+                f"{format_bytes(image + per_image)} of memory, but {format_bytes(available)} are free"
+            )
+        return max(1, min(_BATCH_SIZE, (available // 2 - image) // per_image))
 
     def _describe(self, images: Tensor) -> Columns:
         """Return the rows of images that metrics of sets need."""

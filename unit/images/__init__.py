@@ -14,7 +14,7 @@ from unit.images.reading import (
     to_rgb,
 )
 from unit.images.tensors import center_crop, random_crop, resize_short_side, to_image, to_tensor
-from unit.images.writing import write_image
+from unit.images.writing import can_mark, is_marked, write_image
 
 __all__ = [
     "MAX_BYTES",
@@ -22,10 +22,12 @@ __all__ = [
     "SUFFIXES",
     "UNSUPPORTED_SUFFIXES",
     "Header",
+    "can_mark",
     "center_crop",
     "decode_image",
     "has_image_content",
     "image_errors",
+    "is_marked",
     "random_crop",
     "read_header",
     "read_image",

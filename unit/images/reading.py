@@ -16,18 +16,26 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from unit.errors import ImageError, escape
+from unit.devices import available_memory
+from unit.errors import ImageError, escape, format_bytes
 from unit.files import require_regular_file
+
+T = TypeVar("T")
 
 MAX_BYTES = 2**31
 """Larger files are refused; `MAX_PIXELS` of 16 bits with alpha, uncompressed, take 1.6 GB."""
 MAX_PIXELS = 200_000_000
 """Larger images are refused by their header: 200 megapixels take 800 MB in Pillow, and up to 3 GB with alpha."""
+
+# Peak memory while a file is read (measured); other formats hold copies, and animated ones both frame and canvas.
+_STREAMED_FORMATS = {"JPEG", "MPO", "PNG", "TIFF", "BMP", "PPM"}
+_BYTES_PER_PIXEL, _MAX_BYTES_PER_PIXEL = 12, 25
+_SMALL = 10**8  # bytes, below which it isn't worth asking how much memory there is
 
 # EPS starts Ghostscript, and IPTC opens its payload as any format, EPS included; WMF needs Windows; MPEG, GRIB, BUFR
 # and HDF5 are only identified, not decoded; FITS holds physical quantities. Pillow can't read PDF.
@@ -89,6 +97,8 @@ class Header:
     height: int
     mode: str
     """Pillow's mode of the stored image: L, P, RGB, CMYK, I;16, …"""
+    software: str
+    """EXIF software tag, empty without one"""
     orientation: int
     """EXIF orientation; 1 is upright"""
     transparent: bool
@@ -116,6 +126,7 @@ def read_header(path: Path) -> Header:
             return Header(
                 *image.size,
                 mode=image.mode,
+                software=_exif(image, ExifTags.Base.Software, "", decoded=False),
                 orientation=_orientation(image, decoded=False),
                 transparent=image.has_transparency_data,
                 deep=_is_deep(image),
@@ -159,6 +170,8 @@ def decode_image(file: BinaryIO, max_pixels: int, short_side: int | None) -> Ima
             _require_few_scans(file)
             if short_side is not None:
                 _draft(image, short_side)
+        streamed = image.format in _STREAMED_FORMATS and not image.has_transparency_data
+        require_memory(image.size, _BYTES_PER_PIXEL if streamed else _MAX_BYTES_PER_PIXEL)
         _load(image)
         transpose = _TRANSPOSE_BY_ORIENTATION.get(_orientation(image))  # after loading: PNG may keep EXIF at its end
         rgb = to_rgb(image)
@@ -173,6 +186,20 @@ def has_image_content(path: Path) -> bool:
         with path.open("rb") as file:
             return _SIGNATURE.match(file.read(16)) is not None
     return False
+
+
+def require_memory(size: tuple[int, int], bytes_per_pixel: int) -> None:
+    """Refuse an image that would not fit: the system would kill the program without a message.
+
+    Raises:
+        ImageError: without the file's name.
+    """
+    needed = size[0] * size[1] * bytes_per_pixel
+    if needed > _SMALL and needed > (available := available_memory()):
+        raise ImageError(
+            f"{size[0]}x{size[1]} pixels take {format_bytes(needed)} of memory, but {format_bytes(available)} are "
+            "free; make it smaller"
+        )
 
 
 @contextmanager
@@ -272,12 +299,17 @@ def _count_scans(jpeg: bytes) -> int:
 
 def _orientation(image: Image.Image, decoded: bool = True) -> int:
     """Return the EXIF orientation. (Pillow's `exif_transpose` rewrites metadata, and fails where it is broken.)"""
+    return _exif(image, ExifTags.Base.Orientation, 1, decoded)
+
+
+def _exif(image: Image.Image, tag: int, default: T, decoded: bool) -> T:
+    """Return the value of an EXIF tag, of the default's type."""
     try:
         # A PNG's own `getexif` decodes the image to look behind it.
         exif = image.getexif() if decoded else Image.Image.getexif(image)
-        return int(exif.get(ExifTags.Base.Orientation, 1))
+        return type(default)(exif.get(tag, default))  # type: ignore[call-arg]
     except Exception:  # broken EXIF is no reason to lose the photo
-        return 1
+        return default
 
 
 def _is_misnamed(path: Path, image_format: str) -> bool:

@@ -10,7 +10,10 @@ import torch
 from PIL import Image
 
 from unit.errors import ImageError
-from unit.images.reading import MAX_PIXELS
+from unit.images.reading import MAX_PIXELS, require_memory
+
+_BYTES_PER_PIXEL = 8
+"""of a resized image, and of what is between its two passes"""
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
@@ -48,7 +51,7 @@ def resize_short_side(image: Image.Image, size: int) -> Image.Image:
     """Scale an image (bicubic, antialiased) so that its short side is `size`; the long side is rounded.
 
     Raises:
-        ImageError: so thin a strip that the result would have more than `MAX_PIXELS`.
+        ImageError: so thin a strip that the result would have more than `MAX_PIXELS`, or would not fit into memory.
     """
     from torchvision.transforms.v2 import InterpolationMode, functional
 
@@ -60,6 +63,7 @@ def resize_short_side(image: Image.Image, size: int) -> Image.Image:
         raise ImageError(
             f"an image of {image.width}x{image.height} is too thin to be scaled to a short side of {size}; crop it"
         )
+    require_memory((width, height), _BYTES_PER_PIXEL)
     resized: Image.Image = functional.resize(image, [height, width], InterpolationMode.BICUBIC)
     return resized
 

@@ -15,9 +15,13 @@ from unit.streets.weather import Weather
 SPLITS = ("trainA", "trainB", "test")
 
 
+_MAX_CACHED = 2**28
+"""Bytes of rendered scenes to keep: 1,365 of 256 x 256 pixels."""
+
+
 @dataclass(frozen=True)
 class Streets(ImageSource):
-    """`count` scenes in one weather, rendered at first use and kept in memory, but not in copies for other processes.
+    """`count` scenes in one weather, rendered at first use and kept in memory, at most 256 MB; copies keep none.
 
     Scenes are functions of (seed, split, index); no two splits share one. Equal indices of "test" in both weathers are
     the same scene, hence aligned pairs.
@@ -61,9 +65,12 @@ class Streets(ImageSource):
     def image(self, index: int, short_side: int | None = None) -> Image.Image:
         """Return a new `size` x `size` image, whatever `short_side`; raises `IndexError` as `scene`."""
         scene = self.scene(index)
-        if index not in self._rendered:
-            self._rendered[index] = render(scene, self.weather, self.size, self.variation).tobytes()
-        return Image.frombytes("RGB", (self.size, self.size), self._rendered[index])
+        pixels = self._rendered.get(index)
+        if pixels is None:
+            pixels = render(scene, self.weather, self.size, self.variation).tobytes()
+            if (len(self._rendered) + 1) * len(pixels) <= _MAX_CACHED:
+                self._rendered[index] = pixels
+        return Image.frombytes("RGB", (self.size, self.size), pixels)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_rendered": {}}

@@ -15,7 +15,7 @@ import torch
 from unit.config import Config
 from unit.data.bad_images import BadImages
 from unit.devices import describe, peak_memory, synchronize, total_memory
-from unit.errors import escape
+from unit.errors import escape, format_bytes
 from unit.evaluation.grids import sample_grids, stack_vertically
 from unit.images import to_image
 from unit.model.networks import parameter_count
@@ -49,7 +49,7 @@ def describe_plan(config: Config, out: Path | None = None) -> str:
         f"{resolved.datasets.describe()}\n"
         f"{millions[0]:.1f} M parameters in encoders and generators, {millions[1]:.1f} M in the discriminators\n"
         f"time: {seconds:.3g} s/step, {duration} for {train.steps} steps{limit}\n"
-        f"memory: {peak_memory(device) / 1e9:.1f} GB at most, of {total_memory(device) / 1e9:.0f} GB\n"
+        f"memory: {format_bytes(peak_memory(device))} at most, of {format_bytes(total_memory(device))}\n"
         f"{_describe_disk(resolved.out, disk)}"
     )
 
@@ -79,6 +79,6 @@ def _disk_bytes(resolved: ResolvedConfig, trainer: Trainer) -> int:
 def _describe_disk(out: Path, needed: int) -> str:
     existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
-    line = f"disk: {needed / 1e6:,.0f} MB for checkpoints, model and samples; {free / 1e6:,.0f} MB are free"
+    line = f"disk: {format_bytes(needed)} for checkpoints, model and samples; {format_bytes(free)} are free"
     advice = "; too little: lower train.keep_last, raise train.sample_every or train.keep_every, or give another --out"
     return line + (advice if needed > free else "")

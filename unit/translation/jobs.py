@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from unit.errors import ConfigError, DataError, escape
-from unit.images import SUFFIXES
+from unit.files import is_partial
+from unit.images import SUFFIXES, is_marked
 from unit.listing import files_below, list_images
 
 is_folder = os.path.isdir  # before Python 3.14, Path.is_dir raises for names that are too long
@@ -48,40 +50,46 @@ def find_images(
 ) -> tuple[list[tuple[Path, PurePosixPath]], list[Outcome]]:
     """Find the images in files, folders (recursively) and glob patterns.
 
-    A folder's images keep their relative path, below the folder's name if there are several folders. Where `out` is
-    below a given folder, its contents are earlier outputs and left out.
+    A folder's images keep their relative path, below the folder's name if there are several folders. Earlier outputs
+    are left out: images in `out` that are marked as outputs, and all that are there if it lies below a given folder.
 
     Returns:
         (path, relative path of the output) of each image, and the inputs that failed.
     """
     images: dict[str, tuple[Path, PurePosixPath]] = {}  # by absolute path: a file given twice is one image
     failed: list[Outcome] = []
+    out_folder = os.path.realpath(out) if out and is_folder(out) else None
     several = len({os.path.realpath(text) for text in inputs if is_folder(text)}) > 1
     for text in inputs:
         try:
             if is_folder(text):
                 top = PurePosixPath(Path(text).resolve().name if several else "")
-                files = [(Path(text, name), top / name) for name in _images_below(text, out)]
+                files = [(Path(text, name), top / name) for name in list_images(Path(text))]
             else:
-                files = [(file, PurePosixPath(file.name)) for file in _matching_files(text)]
+                files = [(file, PurePosixPath(file.name)) for file in _matching_files(text) if not is_partial(file)]
         except DataError as error:
             failed.append(Outcome(text, "failed", reason=str(error)))
             continue
-        for path, target in files:
+        for path, target in _without_outputs(files, text, out_folder) if out_folder else files:
             images.setdefault(os.path.abspath(path), (path, target))  # noqa: PTH100 - resolve() would follow links
+    if not images and not failed:
+        reason = f"{escape(inputs[0])}: no images except earlier outputs in --out; give others, or another --out"
+        failed.append(Outcome(inputs[0], "failed", reason=reason))
     return list(images.values()), failed
 
 
-def _images_below(folder: str, out: Path | None) -> list[str]:
-    names = list_images(Path(folder))
-    top, earlier = os.path.realpath(folder), os.path.realpath(out or folder)
-    if earlier == top or not Path(earlier).is_relative_to(top):
-        return names
-    prefix = Path(earlier).relative_to(top).as_posix() + "/"
-    names = [name for name in names if not name.startswith(prefix)]
-    if not names:
-        raise DataError(f"{escape(folder)}: no images in this folder except in --out; give the folder that has them")
-    return names
+def _without_outputs(
+    files: Sequence[tuple[Path, PurePosixPath]], text: str, out: str
+) -> list[tuple[Path, PurePosixPath]]:
+    """Leave out earlier outputs, in `out` itself or through links."""
+    top = os.path.realpath(text)
+    out_is_below = out != top and Path(out).is_relative_to(top)
+
+    def is_output(path: Path) -> bool:
+        is_there = any(Path(os.path.realpath(place)).is_relative_to(out) for place in (path.parent, path))
+        return is_there and (out_is_below or is_marked(path))
+
+    return [file for file in files if not is_output(file[0])]
 
 
 def _matching_files(text: str) -> list[Path]:
@@ -126,8 +134,8 @@ def plan_jobs(
         samples: outputs per image, numbered from 1; None: one without a number.
 
     Raises:
-        ConfigError: `out` names a file, but there are several images or samples, or it is a file that is not an image;
-            or two images have the same relative path.
+        ConfigError: `out` names a file that is no image, or there are several images or samples for it; or two images
+            have the same relative path.
     """
     if out.suffix.lower() in SUFFIXES and not is_folder(out):
         if len(images) > 1 or samples is not None:
@@ -135,6 +143,11 @@ def plan_jobs(
         return [Job(path, (out,)) for path, _ in images]
     if os.path.lexists(out) and not is_folder(out):
         raise ConfigError(f"--out {escape(out)}: not a folder; give one, or a file that ends in .png, .jpg or .webp")
+    if re.fullmatch(r"\.(?!v\d)[A-Za-z][A-Za-z0-9]*", out.suffix) and not is_folder(out):
+        raise ConfigError(
+            f"--out {escape(out)}: looks like a file, but not an image; give a folder (make it first if this is its "
+            "name), or a file that ends in .png, .jpg or .webp"
+        )
     owners: dict[PurePosixPath, Path] = {}
     for path, target in images:
         if owners.setdefault(target, path) != path:

@@ -6,15 +6,15 @@ import json
 import os
 from pathlib import Path
 
-import psutil
 import torch
 from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from unit.config import Config, ModelConfig, without_removed_keys
+from unit.devices import available_memory
 from unit.domains import PerDomain
-from unit.errors import ModelError, escape
+from unit.errors import ModelError, escape, format_bytes
 from unit.model.networks import Autoencoders, build_autoencoders
 from unit.model.old_names import current_name
 
@@ -23,6 +23,9 @@ FORMAT_VERSION = 2
 """Newer files are refused; version 1 has other tensor names."""
 
 _MAX_CONFIG = 1_000_000  # characters, a hundred times what is needed; parsed, 100 MB of JSON take gigabytes
+_LIMITS = {"data.load_size": 8192, "model.channels": 2048, "model.residual_blocks": 256, "step": 10**15}
+"""What a file may ask for, far more than any model needs. The weights must fit it too, and what is allocated for
+images is compared with the memory there is."""
 _EXPECTED = "give a run directory or a .safetensors file of this program"
 
 
@@ -64,9 +67,9 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with file.open("rb") as content:  # for an unreadable file, safe_open would say that it is missing
             head = content.read(4)
-            gigabytes, free = content.seek(0, os.SEEK_END) / 1e9, psutil.virtual_memory().available / 1e9
-        if gigabytes > free:  # a sparse file may be larger than its disk
-            raise ModelError(f"{gigabytes:.1f} GB, but {free:.1f} GB of memory are free; {_EXPECTED}")
+            size, free = content.seek(0, os.SEEK_END), available_memory()
+        if size > free:  # a sparse file may be larger than its disk
+            raise ModelError(f"{format_bytes(size)}, but {format_bytes(free)} of memory are free; {_EXPECTED}")
         with safe_open(file, "pt", device="cpu") as tensors:
             metadata = tensors.metadata() or {}
             _require_version(metadata)
@@ -104,6 +107,10 @@ def _parse(metadata: dict[str, str]) -> tuple[Config, PerDomain[str], int]:
     except Exception as error:  # an invalid configuration may fail anywhere
         reason = f"no {error}" if isinstance(error, KeyError) else _one_line(error)
         raise ModelError(f"invalid metadata ({reason}); {_EXPECTED}") from error
+    values = config.to_flat_dict() | {"step": step}
+    for key, limit in _LIMITS.items():
+        if values[key] > limit:
+            raise ModelError(f"its {key} is {values[key]}, but models of over {limit} are not opened; {_EXPECTED}")
     if names.a == names.b or not all(name.strip() and name.isprintable() and len(name) < 1000 for name in names):
         raise ModelError(f"its domain names are not two different printable ones ({_one_line(names)}); {_EXPECTED}")
     return config, names, step

@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-import psutil
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from unit.config import Config
-from unit.devices import autocast, out_of_memory, resolve_device, resolve_precision
+from unit.devices import autocast, available_memory, out_of_memory, resolve_device, resolve_precision
 from unit.domains import Domain, PerDomain
-from unit.errors import ConfigError, UserError, escape
+from unit.errors import ConfigError, UserError, escape, format_bytes
 from unit.files import atomic_write
 from unit.images import to_image, to_rgb, to_tensor
 from unit.model.networks import Autoencoders
@@ -25,8 +24,10 @@ __all__ = ["MODEL_FILE", "Translator"]
 
 ImageT = TypeVar("ImageT", Image.Image, Tensor)
 
+_BYTES_PER_PIXEL = {"fp32": 48, "bf16": 320}
 _BYTES_PER_ACTIVATION = {"strided": 16, "blurred": 22}
-"""Peak memory of a translation by `model.downsampling`, per pixel and channel of the first layer (measured in fp32)."""
+"""Peak memory of a translation on the CPU (measured): by precision, for the image and what oneDNN pads; and by
+`model.downsampling`, per pixel and channel of the first layer."""
 
 
 class Translator:
@@ -146,20 +147,24 @@ class Translator:
             raise _too_large(batch, height, width, self.device) from error
 
     def require_memory(self, batch: int, height: int, width: int) -> None:
-        """Refuse on the CPU what would not fit: the system would kill the program without a message.
+        """Refuse what would not fit: the system would kill the program without a message.
 
         Raises:
             UserError: out of memory.
         """
+        needed = self.bytes_needed(batch * height * width)
+        if needed > (available := available_memory()):
+            sizes = f": {format_bytes(needed)} are needed, and {format_bytes(available)} are free"
+            raise _too_large(batch, height, width, self.device, sizes)
+
+    def bytes_needed(self, pixels: int) -> int:
+        """Estimate the memory, not that of a GPU, that translating so many pixels at once takes."""
         model = self.config.model
-        needed = batch * height * width * model.channels * _BYTES_PER_ACTIVATION[model.downsampling]
-        if self.device.type == "cpu" and needed > psutil.virtual_memory().available:
-            raise _too_large(batch, height, width, self.device)
+        if self.device.type != "cpu":
+            return pixels * _BYTES_PER_PIXEL["fp32"]
+        return pixels * (_BYTES_PER_PIXEL[self.precision] + model.channels * _BYTES_PER_ACTIVATION[model.downsampling])
 
 
-def _too_large(batch: int, height: int, width: int, device: torch.device) -> UserError:
+def _too_large(batch: int, height: int, width: int, device: torch.device, sizes: str = "") -> UserError:
     images = f"{batch} images of " if batch > 1 else ""
-    return UserError(
-        f"out of memory on {device} for {images}{width}x{height} pixels; give --size N, the short side to work at, "
-        f"e.g. --size 512{', or a smaller --batch_size' if batch > 1 else ''}"
-    )
+    return UserError(f"out of memory on {device} for {images}{width}x{height} pixels{sizes}")
