@@ -10,12 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from unit.errors import ConfigError, ImageError, escape
 from unit.files import wrap_os_errors
-from unit.listing import list_images
+from unit.listing import list_images, require_folder
 from unit.seeds import seed_for
 
 
@@ -35,6 +34,7 @@ def write_shards(folder: Path, out: Path, images: int, megabytes: int, seed: int
         ConfigError: `out` has such shards already, or webdataset is missing.
         UserError: the shards can't be written.
     """
+    require_folder(folder)
     try:
         from webdataset import ShardWriter
     except ImportError as error:
@@ -63,6 +63,8 @@ def write_shards(folder: Path, out: Path, images: int, megabytes: int, seed: int
 
 
 def _samples(folder: Path, names: Sequence[str], seed: int) -> Iterator[dict[str, Any]]:
+    import torch  # takes seconds, which mistakes need not wait for
+
     keys = _keys(names)
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed_for(seed, "shards"))).tolist()
     for index in tqdm(order, unit="file", leave=False, disable=not sys.stderr.isatty()):

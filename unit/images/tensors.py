@@ -1,16 +1,20 @@
 """RGB image ↔ float tensor (3, H, W) in [-1, 1]; resizing, cropping and flipping with torchvision.
 
-Importing torchvision takes a second, which ``--help`` need not wait for: so the functions import it.
+Importing torch and torchvision takes seconds, which ``--help`` and mistakes need not wait for: so the functions do it.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from PIL import Image
 
 from unit.errors import ImageError
 from unit.images.reading import MAX_PIXELS
+
+if TYPE_CHECKING:
+    import torch
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
@@ -19,6 +23,7 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
     Raises:
         ValueError: the image is not RGB.
     """
+    import torch
     from torchvision.transforms.v2 import functional
 
     if image.mode != "RGB":
@@ -33,6 +38,7 @@ def to_image(tensor: torch.Tensor) -> Image.Image:
     Raises:
         ValueError: another shape or dtype, or a value that is NaN or Inf.
     """
+    import torch
     from torchvision.transforms.v2 import functional
 
     if tensor.ndim != 3 or tensor.shape[0] != 3 or not tensor.is_floating_point():
