@@ -341,7 +341,7 @@ class TrainConfig(_Section):
     steps: Step = 500_000
     """train until this step"""
     max_minutes: Weight | None = None
-    """stop cleanly, with a checkpoint, after this many minutes"""
+    """stop cleanly, with a checkpoint, after this many minutes; a resumed run has them again"""
     batch_size: Annotated[int, Field(ge=1, le=10**6)] = 1
     """images of each domain in a microbatch of one process (torchrun starts several)"""
     grad_accum_steps: Annotated[int, Field(ge=1, le=10**6)] = 1
