@@ -203,9 +203,11 @@ def test_a_dry_run_reports_the_run_and_writes_nothing(tmp_path: Path, capsys: py
     write_config(TINY, tmp_path / "tiny.yaml")
     command = [sys.executable, "train.py", "--config", tmp_path / "tiny.yaml", "--out", tmp_path / "run", "--dry_run"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "channels: 4" in done.stdout
-    assert "6 steps on cpu" in done.stderr
-    assert "parameters in encoders and generators" in done.stderr
+    assert "6 steps on cpu" in done.stdout
+    assert "parameters in encoders and generators" in done.stdout
+    assert "channels: 4" not in done.stdout, "the estimate alone; the YAML on request, after it"
+    both = subprocess.run([*command, "--print_config"], capture_output=True, text=True, check=True).stdout
+    assert 0 < both.index("6 steps on cpu") < both.index("channels: 4")
     assert not (tmp_path / "run").exists()
 
 

@@ -59,5 +59,5 @@ def test_the_time_is_measured_on_real_steps(tmp_path: Path, monkeypatch: pytest.
     clock = iter(range(0, 1000, 3))
     monkeypatch.setattr("unit.training.dry_run.time.perf_counter", lambda: float(next(clock)))
     config: Config = tiny(train={"steps": 1200, "max_minutes": 5.0})
-    assert "time: 3 s/step, 60 min for 1200 steps (train.max_minutes ends it after 5 min)" in describe_plan(config)
+    assert "time: 3 s/step, 5 min for about 100 of 1200 steps (train.max_minutes)" in describe_plan(config)
     assert seen == [0, 1, 2, 3]

@@ -47,10 +47,9 @@ def run(argv: Sequence[str]) -> int:
     if arguments.preset:
         announce_preset(arguments.preset)
     if arguments.print_config or arguments.dry_run:
+        plan = describe_plan(arguments.config, arguments.out) if arguments.dry_run else ""
         if is_main_process():
-            print(to_yaml(arguments.config), end="")
-        if arguments.dry_run:
-            log.info(describe_plan(arguments.config, arguments.out))
+            print(plan + "\n" * bool(plan) + to_yaml(arguments.config) * arguments.print_config, end="")
         return 0
     with logging_redirect_tqdm():  # log lines go above the progress bar
         result = train(arguments.config, arguments.out, restart=arguments.restart)

@@ -33,7 +33,7 @@ _PRESET_KEYS = ("data.a", "data.b", "data.root", "train.device")
 """The flags that the choice of a preset depends on: the images to train on, and the device."""
 _SWITCHES = {
     "dry_run": "run a few steps, report the time, memory and disk space that the run would take, and exit",
-    "print_config": "print the resolved configuration as YAML, and exit",
+    "print_config": "print every key and the value that will hold, as YAML, and exit; with --dry_run: after its report",
     "restart": "start again at step 0; an existing run is kept as OUT.1",
 }
 _USAGE = "%(prog)s [--config FILE.yaml] [--out DIR] [--dry_run] [--print_config] [--restart] [--SECTION.KEY VALUE ...]"

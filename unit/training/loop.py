@@ -143,7 +143,7 @@ class _Run:
     def _train(self, stop: StopRequest, deadline: float) -> bool:
         """Train to the last step, the deadline or a stop; return False after a rollback, to be called again."""
         self.run_dir.writer.finish()  # no thread may be running when loader processes are forked
-        train, steps = self.config.train, range(self.trainer.steps_done, self.config.train.steps)
+        steps = range(self.trainer.steps_done, self.config.train.steps)
         global_batch, device = self.config.global_batch(self.ranks.world_size), self.resolved.device
         progress = Progress(steps, global_batch, deadline, device, visible=self.ranks.is_main)
         with closing(progress), closing(self._batches(steps, progress)) as batches:
