@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unit.cli.train import PRESETS
-from unit.config import Config
+from unit.config import Config, LossConfig
 from unit.config_file import read_config
 from unit.domains import PerDomain
 from unit.training.trainer import Trainer
@@ -129,3 +129,10 @@ def test_the_presets_have_the_size_that_the_table_says(name: str, size: int) -> 
     config = read_config(PRESETS / f"{name}.yaml")
     assert config.data.crop_size == size
     assert config.data.synthetic
+
+
+def test_the_help_on_augmentation_says_what_the_presets_do() -> None:
+    meaning = " ".join(LossConfig.__pydantic_fields__["augmentation"].description.split())
+    used = [file.name for file in FILES if read_config(file).loss.augmentation != "none"]
+    assert ("no preset has it" in meaning) == (not used)
+    assert "5000" not in meaning, "no number without a study"

@@ -274,8 +274,8 @@ class LossConfig(_Section):
     """weight of the R1 penalty ½‖∇D(x)‖² at real images; lambda0 does not multiply it"""
     augmentation: Augmentation = "none"
     """none, or a comma-separated subset of color,translation,cutout, in this order: random changes to all that the
-    discriminators see (DiffAugment), for folders of fewer than about 5000 images; leave out color if color is the only
-    difference between the domains"""
+    discriminators see (DiffAugment), meant for small folders; not studied on real photos here yet, so no preset has
+    it; leave out color if color is the only difference between the domains"""
     feature_matching: Weight = 0.0
     """weight of the difference between translated and real images in the discriminators' mean activations"""
     low_frequency: Weight = 0.0
@@ -341,7 +341,7 @@ class TrainConfig(_Section):
     steps: Step = 500_000
     """train until this step"""
     max_minutes: Weight | None = None
-    """stop cleanly, with a checkpoint, after this many minutes"""
+    """stop cleanly, with a checkpoint, after this many minutes; a resumed run has them again"""
     batch_size: Annotated[int, Field(ge=1, le=10**6)] = 1
     """images of each domain in a microbatch of one process (torchrun starts several)"""
     grad_accum_steps: Annotated[int, Field(ge=1, le=10**6)] = 1

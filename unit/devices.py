@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import torch
 
 from unit.errors import ConfigError
-
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Microseconds of CPU time per period, and the period."""
-if sys.platform == "win32":
-    resource = None
-else:
-    import resource
-
-_CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+from unit.machine import memory_limits
 
 
 def resolve_device(name: str) -> torch.device:
@@ -86,15 +75,6 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def core_count() -> int:
-    """Count the cores that this process may use, by its affinity and its container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # no container, or "max": no quota
-        quota, period = map(int, _QUOTA.read_text().split())
-        cores = min(cores, -(-quota // period))
-    return cores
-
-
 def peak_memory(device: torch.device) -> int:
     """Return the peak memory in bytes: of CUDA tensors, or of this process (not on Linux: its current memory)."""
     if device.type == "cuda":
@@ -109,41 +89,4 @@ def total_memory(device: torch.device) -> int:
     """Return the size in bytes of the device's memory, or of that which this process may use."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return min(total for total, _ in _memory_limits())
-
-
-def available_memory() -> int:
-    """Return how many bytes this process can still use before the system refuses more or kills it."""
-    return max(0, min(available for _, available in _memory_limits()))
-
-
-def _memory_limits() -> Iterator[tuple[int, int]]:
-    """Yield (size, free part) of each thing that limits this process's memory."""
-    machine = psutil.virtual_memory()
-    yield int(machine.total), int(machine.available)
-    with suppress(OSError):
-        for line in _OWN_CGROUPS.read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers == "":
-                for root in (_CGROUPS, _CGROUPS / "unified"):
-                    yield from _cgroup_limits(root, path, "max", "current", "")
-            elif "memory" in controllers.split(","):
-                yield from _cgroup_limits(_CGROUPS / "memory", path, "limit_in_bytes", "usage_in_bytes", "total_")
-    if resource:  # ulimit -v
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit != resource.RLIM_INFINITY:
-            yield limit, limit - int(psutil.Process().memory_info().vms)
-
-
-def _cgroup_limits(root: Path, path: str, limit: str, usage: str, prefix: str) -> Iterator[tuple[int, int]]:
-    """Yield the limits of a cgroup and its parents. In a container, `path` may be the host's: then the root's."""
-    group = Path(f"{root}{os.path.normpath(path)}")
-    for folder in (group, *group.parents):
-        if folder.is_relative_to(root):
-            with suppress(OSError, ValueError):  # no such group, or "max"
-                total = int((folder / f"memory.{limit}").read_text())
-                used = int((folder / f"memory.{usage}").read_text())
-                words = (folder / "memory.stat").read_text().split()
-                stat = dict(zip(words[::2], words[1::2], strict=True))
-                cache = sum(int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
-                yield total, total - used + cache
+    return min(total for total, _ in memory_limits())

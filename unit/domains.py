@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+from unit.errors import ConfigError, escape
+
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -54,3 +56,21 @@ class PerDomain(Generic[T]):
     def swapped(self) -> PerDomain[T]:
         """Return a pair with the two values swapped."""
         return PerDomain(self.b, self.a)
+
+
+def source_domain(direction: str, names: PerDomain[str]) -> Domain:
+    """Return the source domain of "a2b", "b2a" or a direction by the user's names, e.g. "sunny2rainy".
+
+    "a2b" is always from A to B, even where the user's name of B is "a".
+
+    Raises:
+        ConfigError: no such direction, or an ambiguous one ("x2x2x" of "x" and "x2x").
+    """
+    by_code = [i for i in Domain if direction == i.direction]
+    by_name = [i for i in Domain if direction == f"{names[i]}2{names[i.other]}"]
+    matching = by_code or by_name
+    if len(matching) == 1:
+        return matching[0]
+    a, b = names
+    valid = f"a2b (from {a} to {b}) or b2a (from {b} to {a})" if matching else f"a2b ({a}2{b}) or b2a ({b}2{a})"
+    raise ConfigError(escape(f"--direction {direction}: must be {valid}"))

@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import torch
 from PIL import Image
-from torch import Tensor
 
 from unit.errors import ImageError, escape
 from unit.images import resize_short_side
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class ImageSource(ABC):
@@ -52,6 +53,8 @@ class ImageSource(ABC):
 
     def epoch_order(self, seed: int) -> Tensor:
         """Return the order of an epoch: a permutation of the indices (int64) that is a function of `seed`."""
+        import torch  # takes seconds, which listing images need not wait for
+
         return torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
 
     def resized(self, index: int, size: int) -> Image.Image:

@@ -21,6 +21,13 @@ _HEIC_HINT = " (HEIC: heif-convert x.heic x.jpg; on a Mac: sips -s format jpeg x
 _MAX_OPENED = 1000
 
 
+def require_images(folder: Path) -> None:
+    """Raise what `list_images` would raise, but look no further than the first image."""
+    require_folder(folder)
+    if not any(Path(name).suffix.lower() in SUFFIXES for name in files_below(folder)):
+        list_images(folder)
+
+
 def list_images(folder: Path) -> list[str]:
     """List the relative paths ("/" between their parts) of all images below `folder`, sorted by code point.
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from unit.__main__ import main
-from unit.cli.train import choose_preset
+from unit.cli.train import PRESETS, choose_preset
 from unit.config import Config, DataConfig
 from unit.config_file import read_config
 from unit.data.check import CHECKS
@@ -114,17 +114,23 @@ def test_the_settings_are_those_of_training(folders: Path, capsys: pytest.Captur
         (["--root", "/nowhere"], 3, "/nowhere"),
         (["--root", "x", "--a", "x", "--b", "y"], 2, "data.root"),
         (["--a", "x", "--b", "y", "--test_a", "z"], 2, "data.test_a"),
-        (["--a", "x", "--b", "y", "--load_size", "16"], 2, "data.crop_size"),
+        (["--a", "sunny", "--b", "rainy", "--load_size", "16"], 2, "data.crop_size"),
         (["--a", "x", "--b", "y", "--crop_size", "0"], 2, "--crop_size"),
         (["--a", ""], 2, "empty"),
         (["--config", "/nowhere.yaml"], 2, "/nowhere.yaml"),
-        (["--config", "configs/streets.yaml"], 2, "names no folders"),
+        (["--config", PRESETS / "streets.yaml"], 2, "names no folders"),
         (["folder"], 2, "folder"),
     ],
 )
 def test_mistakes_are_one_line(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, words: str
+    folders: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[object],
+    status: int,
+    words: str,
 ) -> None:
+    monkeypatch.chdir(folders)
     given, out, err = run(capsys, *arguments)
     assert (given, out) == (status, "")
     (line,) = [line for line in err.splitlines() if not line.startswith("two folders")]

@@ -34,8 +34,14 @@ def test_the_report_of_a_run_is_printed_by_its_path(tmp_path: Path, capsys: pyte
     ],
 )
 def test_what_is_no_run_is_refused_in_one_line(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "samples").mkdir()
     assert main(["report", *arguments]) == 2
     message = capsys.readouterr().err
     assert words in message

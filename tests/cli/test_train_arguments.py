@@ -279,11 +279,11 @@ def test_help_all_shows_every_key_with_docstring_type_and_default(
                     assert isinstance(doc.value, ast.Constant)
                     flag = f"--{section.name.removesuffix('Config').lower()}.{key.target.id}"
                     assert f"\n  {flag} " in out, flag
-                    assert "".join(str(doc.value.value).split()) + "(default:" in squeezed, flag
+                    assert "".join(str(doc.value.value).split()) + "(value:" in squeezed, flag
     assert set(re.findall(r"\n  --(\w+\.\w+) ", out)) == set(DEFAULTS)
     assert "\n  --model.channels INT " in out
     assert "\n  --model.normalization instance|group\n" in out
-    assert "(default:64,e.g.--model.channels32)" in squeezed
+    assert "(value:64,e.g.--model.channels32)" in squeezed
     assert all(f"\n  --{name}" in out for name in ("config", "out", "dry_run", "print_config", "restart"))
     assert "--data CONFIG" not in out, "sections can't be read from files of their own"
     assert not [key for key in unit.config.OLD_KEYS if f"--{key}" in out]
@@ -299,9 +299,10 @@ def test_help_shows_the_keys_to_set_first_with_the_values_that_hold(
     assert len(FIRST_KEYS) == 12
     assert re.findall(r"\n  --(\w+\.\w+) ", out) == [*FIRST_KEYS]
     squeezed = " ".join(out.split())
-    assert f"those of {preset}" in squeezed
-    assert "(default: 64, here: 16, e.g. --model.channels 32)" in squeezed
-    assert "(default: 500000, here: 7, e.g. --train.steps 20000)" in squeezed
+    assert f"will hold, by {preset} and the flags given" in squeezed
+    assert "(value: 16, e.g. --model.channels 32)" in squeezed
+    assert "(value: 7, e.g. --train.steps 20000)" in squeezed
+    assert "500000" not in squeezed, "the class's default"
     assert "optimizer:" not in out
 
 

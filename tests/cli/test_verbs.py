@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.tiny import TINY
 from unit.__main__ import VERBS, main
@@ -43,15 +44,50 @@ def test_every_command_has_a_help(program: list[str]) -> None:
     assert "example" in done.stdout
 
 
-def test_the_help_of_train_does_not_wait_for_torch() -> None:
-    code = """import sys
+def test_help_and_mistakes_do_not_wait_for_torch(model: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b", "empty"):
+        (tmp_path / folder).mkdir()
+    for name in ("a/1.png", "b/2.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    two = ["--data.a", "a", "--data.b", "b"]
+    mistakes = [
+        *([verb, flag] for verb in VERBS for flag in ("--help", "--nosuch")),
+        ["train", *two, "--train.device", "cpu", "--help"],
+        ["train", "--data.a", "a", "--data.b", "nowhere"],
+        ["train", "--data.a", "a", "--data.b", "empty"],
+        ["train", "--data.a", "a", "--data.b", "a"],
+        ["train", "--data.root", "nowhere"],
+        ["train", "--data.a", "a", "--data.b", "shards-{0..3}.tar"],
+        ["train", *two, "--data.test_a", "nowhere", "--data.test_b", "b", "--train.device", "cpu"],
+        ["train", *two, "--config", str(PRESETS / "paper.yaml"), "--data.test_a", "nowhere", "--data.test_b", "b"],
+        ["train", *two, "--train.stepz", "1"],
+        ["check", "--a", "a", "--b", "nowhere"],
+        ["check", "--config", "nowhere.yaml"],
+        ["translate", "nowhere", "--direction", "a2b", "a", "--out", "x"],
+        ["translate", str(model), "--direction", "suny2rainy", "a", "--out", "x"],
+        ["translate", str(model), "--direction", "a2b", "nowhere", "--out", "x"],
+        ["translate", str(model), "--direction", "a2b", "a", "b", "--out", "x.png"],
+        ["evaluate", "nowhere"],
+        ["evaluate", str(model), "--a", "a"],
+        ["evaluate", str(model), "--a", "a", "--b", "nowhere"],
+        ["report", "nowhere"],
+        ["shards", "nowhere", "x"],
+        ["streets", "a/1.png"],
+    ]
+    code = """import json, sys
 from unit.__main__ import main
-try:
-    main(["train", "--help"])
-except SystemExit:
-    sys.exit("torch" in sys.modules)
+for arguments in json.loads(sys.argv[1]):
+    try:
+        status = main(arguments)
+    except SystemExit as exit:
+        status = exit.code
+    assert bool(status) == ("--help" not in arguments), arguments
+    assert "torch" not in sys.modules, arguments
 """
-    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+    environment = os.environ | {"PYTHONPATH": str(PRESETS.parent)}
+    command = [sys.executable, "-c", code, json.dumps(mistakes)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_verbs_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +179,7 @@ def test_evaluate_skips_kid_without_features_unless_they_were_requested(
         raise ConfigError(f"{kind} needs a package")
 
     monkeypatch.setattr("unit.evaluation.features.load_features", missing)
-    monkeypatch.setattr("unit.cli.evaluate.load_features", missing)
+    monkeypatch.setattr("unit.evaluation.features.load_features", missing)
     status, out, _ = run(capsys, "evaluate", model, "--json")
     assert status == 0
     assert json.loads(out)["features"] is None
@@ -167,9 +203,11 @@ def test_a_dry_run_reports_the_run_and_writes_nothing(tmp_path: Path, capsys: py
     write_config(TINY, tmp_path / "tiny.yaml")
     command = [sys.executable, "train.py", "--config", tmp_path / "tiny.yaml", "--out", tmp_path / "run", "--dry_run"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "channels: 4" in done.stdout
-    assert "6 steps on cpu" in done.stderr
-    assert "parameters in encoders and generators" in done.stderr
+    assert "6 steps on cpu" in done.stdout
+    assert "parameters in encoders and generators" in done.stdout
+    assert "channels: 4" not in done.stdout, "the estimate alone; the YAML on request, after it"
+    both = subprocess.run([*command, "--print_config"], capture_output=True, text=True, check=True).stdout
+    assert 0 < both.index("6 steps on cpu") < both.index("channels: 4")
     assert not (tmp_path / "run").exists()
 
 

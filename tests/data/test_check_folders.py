@@ -20,6 +20,7 @@ from unit.data.check import CHECKS, Finding, Report, check_folders, check_header
 from unit.data.check.parallel import parallel_map
 from unit.data.check.pixels import find_similar
 from unit.data.datasets import Datasets, open_datasets
+from unit.data.shard_writer import write_shards
 from unit.errors import UserError
 from unit.images import read_header
 
@@ -177,7 +178,7 @@ def test_every_class_is_tried_here(level: str) -> None:
         "blank",
         "brightness",
     }
-    tried = of_images | {"too-few", "sharpness"}.union(*(kinds for _, _, kinds in FILES))
+    tried = of_images | {"too-few", "unbalanced", "sharpness"}.union(*(kinds for _, _, kinds in FILES))
     assert {name for name, kind in CHECKS.items() if kind.level == level} <= tried
 
 
@@ -235,13 +236,29 @@ def test_of_a_large_folder_an_even_part_is_looked_at(tmp_path: Path) -> None:
     findings = check_headers(datasets, config, limit=10)
     names = [Path(finding.file).name for finding in findings if "trainA" in finding.file]
     assert names == [f"{k:03}.png" for k in range(0, 100, 10)]
-    assert len(findings) == 40 + 1  # all files of the others; and few images in trainB
+    assert len(findings) == 40 + 2  # all files of the others; and few images, and far fewer than the other's, in trainB
     assert len([finding for finding in check_headers(datasets, config) if "trainA" in finding.file]) == 100
 
 
 def test_too_few_are_few_in_training_alone(root: Path) -> None:
     findings = check_folders(*opened(root)).findings
     assert findings == [Finding(str(root / name), "too-few", "3 to train on") for name in ("trainA", "trainB")]
+
+
+@pytest.mark.parametrize(("a", "b", "unbalanced"), [(4, 40, True), (40, 4, True), (4, 16, False), (100, 100, False)])
+@pytest.mark.parametrize("shards", [False, True])
+def test_few_and_unbalanced_images_are_remarked(tmp_path: Path, a: int, b: int, unbalanced: bool, shards: bool) -> None:
+    paths = {}
+    for name, count in (("a", a), ("b", b), ("test_a", 1), ("test_b", 1)):
+        paths[name] = str(save(tmp_path / name, range(count)))
+        if shards:
+            paths[name] = write_shards(Path(paths[name]), tmp_path / "shards", 1000, 100)
+    config = replace(SIZES, **paths)
+    findings = check_headers(open_datasets(config), config)
+    few = [finding for finding in findings if finding.check == "too-few"]
+    assert [finding.detail for finding in few] == [f"{count} to train on" for count in (a, b) if count < 100]
+    details = [finding.detail for finding in findings if finding.check == "unbalanced"]
+    assert details == ([f"{min(a, b)} to train on, and {max(a, b)} of the other"] if unbalanced else [])
 
 
 @pytest.mark.parametrize(
@@ -422,12 +439,12 @@ def test_a_killed_process_is_one_line() -> None:
 
 def test_a_report_groups_by_class_and_names_a_few() -> None:
     findings = [Finding(f"{k}.jpg", "rotated", "orientation 6") for k in range(3000)]
-    findings += [Finding(f"\n{k}.jpg", "too-small", "8x8") for k in range(7)] + [Finding("x.jpg", "damaged", "cut")]
+    findings += [Finding(f"\n{k}.jpg", "too-small", f"{8 - k % 4}x8", 8 - k % 4) for k in range(7)]
+    findings += [Finding("x.jpg", "damaged", "cut")]
     lines = describe_findings(findings).splitlines()
     assert lines[0] == f"error: damaged or cut short (1 file): {CHECKS['damaged'].advice}"
     assert lines[1] == "    x.jpg: cut"
     assert lines[2].startswith("warning: smaller than the crop (7 files): ")
-    assert lines[3:8] == [rf"    \n{k}.jpg: 8x8" for k in range(5)]
-    assert lines[8] == "    and 2 more"
-    assert lines[9:] == [f"note: rotated by EXIF (3,000 files): {CHECKS['rotated'].advice}"]
+    assert lines[3] == r"    e.g. \n3.jpg: 5x8", "the smallest; of more than five none else is listed"
+    assert lines[4:] == [f"note: rotated by EXIF (3,000 files): {CHECKS['rotated'].advice}"]
     assert describe_findings([]) == ""

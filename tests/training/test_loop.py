@@ -162,6 +162,15 @@ def test_max_minutes_ends_a_run_with_a_checkpoint(tmp_path: Path) -> None:
     assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == result.step
 
 
+def test_a_resumed_run_says_that_its_minutes_count_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    first = train(tiny(train={"steps": 10_000, "max_minutes": 0.01}), tmp_path / "run")
+    assert "train.max_minutes" not in caplog.text
+    resumed = train(tiny(train={"steps": 10_000, "max_minutes": 0.02}), tmp_path / "run")
+    assert resumed.step > first.step
+    assert "train.max_minutes counts from each start: this part ends after 0.02 min, or at step 10000" in caplog.text
+
+
 def test_a_run_that_diverges_stops_and_none_of_it_is_saved(tmp_path: Path) -> None:
     broken = tiny(optimizer={"learning_rate_generator": 1e14}, train={"steps": 50})
     with pytest.raises(UserError, match=r"step 2: the loss term \w+ is NaN or Inf"):

@@ -13,7 +13,7 @@ from unit.cli.train import announce_preset, choose_preset
 from unit.config import Config, DataConfig
 from unit.config_file import read_config
 from unit.data.check import CHECKS, FolderSummary, Report, check_folders, describe_findings
-from unit.data.datasets import open_datasets
+from unit.data.datasets import open_datasets, require_folders
 from unit.errors import ConfigError, DataError, escape
 
 
@@ -66,7 +66,9 @@ def _data_config(arguments: argparse.Namespace) -> DataConfig:
         raise ConfigError("nothing to check; give --a DIR --b DIR, --root DIR or --config FILE.yaml")
     file = arguments.config
     if not file:
-        file = choose_preset(Config(data=DataConfig(**folders)))
+        given = DataConfig(**folders)
+        require_folders(given)  # before torch may be imported, which takes seconds
+        file = choose_preset(Config(data=given))
         announce_preset(file)
     config = replace(read_config(file).data, **folders, **sizes)
     if config.synthetic:

@@ -6,17 +6,15 @@ import argparse
 import json
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from unit.cli.arguments import Parser, add_model_arguments, path
 from unit.data.datasets import HeldOut, open_datasets, open_held_out
 from unit.domains import PerDomain
 from unit.errors import ConfigError, escape
-from unit.evaluation.evaluate import evaluate
-from unit.evaluation.features import KINDS, features_if_installed, load_features
-from unit.evaluation.grids import contact_sheet
 from unit.evaluation.metric_table import table
 from unit.images import to_image, write_image
-from unit.translation.translator import Translator
+from unit.translation.model_file import read_header
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +22,14 @@ log = logging.getLogger(__name__)
 def run(argv: Sequence[str]) -> int:
     """Evaluate as the arguments say, and return the exit status."""
     arguments = _parser().parse_args(argv)
-    translator = Translator.load(arguments.model, arguments.device, arguments.precision)
-    test, kind = _held_out(arguments, translator), arguments.features
+    test = _held_out(arguments)
+    # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
+    from unit.evaluation.evaluate import evaluate
+    from unit.evaluation.features import features_if_installed, load_features
+    from unit.evaluation.grids import contact_sheet
+    from unit.translation.translator import Translator
+
+    translator, kind = Translator.load(arguments.model, arguments.device, arguments.precision), arguments.features
     features = load_features(kind, translator.device) if kind else features_if_installed(translator.device)
     metrics = evaluate(translator, test, features)
     name = features.name if features else None
@@ -49,16 +53,17 @@ def _parser() -> Parser:
     paired_help = "the folders hold aligned pairs, in the order of their names"
     parser.add_argument("--paired", action="store_true", help=paired_help)
     features_help = "network behind KID and FID: lite0 (default, from a package) or inception (as published; downloads)"
-    parser.add_argument("--features", choices=KINDS, help=features_help)
+    parser.add_argument("--features", choices=("lite0", "inception"), help=features_help)
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
     sheet_help = "write a contact sheet: input, translation and, for pairs, the real image"
     parser.add_argument("--sheet", type=path, metavar="FILE.png", help=sheet_help)
     return parser
 
 
-def _held_out(arguments: argparse.Namespace, translator: Translator) -> HeldOut:
+def _held_out(arguments: argparse.Namespace) -> HeldOut:
+    config, _ = read_header(Path(arguments.model))
     if (arguments.a is None) != (arguments.b is None):
         raise ConfigError("--a and --b: give both folders, or neither")
     if arguments.a is not None:
-        return open_held_out(PerDomain(arguments.a, arguments.b), arguments.paired, translator.config.data.max_pixels)
-    return open_datasets(translator.config.data, translator.config.train.seed).test
+        return open_held_out(PerDomain(arguments.a, arguments.b), arguments.paired, config.data.max_pixels)
+    return open_datasets(config.data, config.train.seed).test

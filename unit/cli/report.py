@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unit.cli.arguments import Parser, add_device_arguments, path
-from unit.devices import resolve_device, resolve_precision
 from unit.errors import escape
-from unit.evaluation.report.write import write_report
+from unit.evaluation.report.run import Run
 
 
 def run(argv: Sequence[str]) -> int:
@@ -22,6 +21,10 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("run", type=path, metavar="RUN", help="a run directory")
     add_device_arguments(parser)
     arguments = parser.parse_args(argv)
+    Run(arguments.run)  # refuses what is not a run directory, before torch, which takes seconds, is imported
+    from unit.devices import resolve_device, resolve_precision
+    from unit.evaluation.report.write import write_report
+
     resolve_precision(arguments.precision, resolve_device(arguments.device))  # an error here, not a line in the report
     print(escape(write_report(arguments.run, arguments.device, arguments.precision)))
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from unit.cli.train_arguments import parse_train_arguments
 from unit.config import Config
 from unit.config_file import to_yaml
+from unit.data.datasets import require_folders
 from unit.errors import ConfigError, escape
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ _REASONS = {
 
 def run(argv: Sequence[str]) -> int:
     """Train as the arguments say; return the exit status."""
-    arguments = parse_train_arguments(argv, choose_preset)
+    arguments = parse_train_arguments(argv, choose_preset, require_folders)
+    require_folders(arguments.config.data)
     # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -44,11 +47,9 @@ def run(argv: Sequence[str]) -> int:
     if arguments.preset:
         announce_preset(arguments.preset)
     if arguments.print_config or arguments.dry_run:
+        plan = describe_plan(arguments.config, arguments.out) if arguments.dry_run else ""
         if is_main_process():
-            print(to_yaml(arguments.config), end="")
-        if arguments.dry_run:
-            for line in describe_plan(arguments.config, arguments.out).splitlines():
-                log.info("%s", line)
+            print(plan + "\n" * bool(plan) + to_yaml(arguments.config) * arguments.print_config, end="")
         return 0
     with logging_redirect_tqdm():  # log lines go above the progress bar
         result = train(arguments.config, arguments.out, restart=arguments.restart)
@@ -67,13 +68,21 @@ def choose_preset(config: Config) -> Path:
     """Return the preset for a command line without --config."""
     name = "streets"
     if not config.data.synthetic:
-        from unit.devices import resolve_device
-
-        name = "photos" if resolve_device(config.train.device).type == "cuda" else "laptop"
+        name = "photos" if _trains_on_cuda(config.train.device) else "laptop"
     path = PRESETS / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"{path}: this preset is missing; give --config FILE.yaml")
     return path
+
+
+def _trains_on_cuda(device: str) -> bool:
+    """Return whether `train.device` means CUDA; without a GPU's device file, that is known without torch."""
+    files = (Path("/dev", name) for name in ("nvidiactl", "nvmap", "dxg", "kfd"))  # NVIDIA's, Jetson's, WSL's, AMD's
+    if device != "auto" or sys.platform == "darwin" or (sys.platform == "linux" and not any(f.exists() for f in files)):
+        return device.startswith("cuda")
+    from unit.devices import resolve_device
+
+    return resolve_device(device).type == "cuda"
 
 
 def summary(result: TrainResult) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from unit.cli.arguments import Parser, path
-from unit.config import KEY_TYPES, OLD_KEYS, SECTIONS, STRICT, Config, rename_old_keys
+from unit.config import KEY_TYPES, OLD_KEYS, SECTIONS, STRICT, Config, DataConfig, rename_old_keys
 from unit.config_file import LAST_PARTS, Scalar, hint, read_config, refuse
 from unit.errors import escape
 
@@ -34,7 +34,7 @@ _PRESET_KEYS = ("data.a", "data.b", "data.root", "train.device")
 """The flags that the choice of a preset depends on: the images to train on, and the device."""
 _SWITCHES = {
     "dry_run": "run a few steps, report the time, memory and disk space that the run would take, and exit",
-    "print_config": "print the resolved configuration as YAML, and exit",
+    "print_config": "print every key and the value that will hold, as YAML, and exit; with --dry_run: after its report",
     "restart": "start again at step 0; an existing run is kept as OUT.1",
 }
 _USAGE = "%(prog)s [--config FILE.yaml] [--out DIR] [--dry_run] [--print_config] [--restart] [--SECTION.KEY VALUE ...]"
@@ -61,13 +61,19 @@ class TrainArguments:
     restart: bool
 
 
-def parse_train_arguments(argv: Sequence[str], choose_preset: Callable[[Config], Path]) -> TrainArguments:
+def parse_train_arguments(
+    argv: Sequence[str],
+    choose_preset: Callable[[Config], Path],
+    require_folders: Callable[[DataConfig], None] = lambda _: None,
+) -> TrainArguments:
     """Resolve the command line: flags override the file, in any position, and the file overrides the defaults.
 
     Args:
         argv: the arguments.
         choose_preset: returns the file to read without --config. The Config it is given has only the flags of
             `_PRESET_KEYS`, and defaults: other flags may be valid only together with the preset.
+        require_folders: raises an error for folders that can't be used; called before `choose_preset`, which may take
+            seconds, unless help is printed.
 
     Raises:
         ConfigError: a flag or file that can't be used, in one line.
@@ -83,7 +89,10 @@ def parse_train_arguments(argv: Sequence[str], choose_preset: Callable[[Config],
     if len(files) > 1:
         refuse("--config: given twice; only one file can be used")
     preset_flags = {key: flags[key] for key in _PRESET_KEYS if key in flags}
-    file = files[0] if files else choose_preset(Config.from_flat_dict(preset_flags))
+    bare = Config.from_flat_dict({} if files else preset_flags)
+    if "help" not in given:
+        require_folders(bare.data)
+    file = files[0] if files else choose_preset(bare)
     config = read_config(file, flags)
     if "help" in given:
         _print_help(config, file, KEY_TYPES if given["help"] == "all" else FIRST_KEYS)
@@ -127,19 +136,17 @@ def _parser() -> Parser:
 
 
 def _print_help(config: Config, file: Path, keys: Collection[str]) -> None:
-    parser, values, defaults = _parser(), config.to_flat_dict(), Config().to_flat_dict()
-    parser.description = f"{_DESCRIPTION}\nValues marked 'here' are those of {escape(file)} and of the flags given."
+    parser, values = _parser(), config.to_flat_dict()
+    parser.description = f"{_DESCRIPTION}\nEach value is the one that will hold, by {escape(file)} and the flags given."
     for section, section_class in SECTIONS.items():
         keys_of_section = [key for key in keys if key.startswith(f"{section}.")]
         group = parser.add_argument_group(section, section_class.__doc__ if keys_of_section else None)
         for key in keys_of_section:
             meaning = section_class.__pydantic_fields__[key.partition(".")[2]].description
-            default, value = (
-                escape(json.dumps(flat[key], ensure_ascii=False).strip('"')) for flat in (defaults, values)
-            )
-            here = "" if value == default else f", here: {value}"
+            text = "none" if values[key] is None else json.dumps(values[key], ensure_ascii=False).strip('"')
+            value = escape(text)
             example = f", e.g. --{key} {FIRST_KEYS[key]}" if key in FIRST_KEYS else ""
-            text = f"{' '.join(meaning.split())} (default: {default}{here}{example})".replace("%", "%%")
+            text = f"{' '.join(meaning.split())} (value: {value}{example})".replace("%", "%%")
             group.add_argument(f"--{key}", metavar=_type_name(key), help=text)
     print(parser.format_help(), end="")
 

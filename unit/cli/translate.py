@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
+from pathlib import Path
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from unit.cli.arguments import Parser, add_model_arguments, integer, path
+from unit.domains import Domain, source_domain
 from unit.errors import escape
-from unit.translation.image_files import Settings, translate_images
-from unit.translation.jobs import Outcome, find_images, plan_jobs
-from unit.translation.translator import Translator
+from unit.translation.jobs import Job, Outcome, find_images, plan_jobs
+from unit.translation.model_file import read_header
 
 log = logging.getLogger(__name__)
 SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "same": None}
@@ -25,9 +27,29 @@ SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "same": None}
 def run(argv: Sequence[str]) -> int:
     """Translate as the arguments say, and return the exit status: 1 if an image failed."""
     arguments = _parser().parse_intermixed_args(argv)
+    _, names = read_header(Path(arguments.model))
+    source = source_domain(arguments.direction, names)
+    images, missing = find_images(arguments.inputs, arguments.out)
+    jobs = plan_jobs(images, arguments.out, SUFFIXES[arguments.format], arguments.samples)
+    outcomes = _translate(arguments, source, jobs) if jobs else iter(())
+    bar = tqdm(outcomes, total=len(jobs), unit="image", disable=len(jobs) < 2 or not sys.stderr.isatty())
+    counts = dict.fromkeys(("done", "skipped", "failed"), 0)
+    with logging_redirect_tqdm():
+        for outcome in chain(missing, bar):
+            counts[outcome.status] += 1
+            _report(outcome, arguments.json)
+    log.info("%s: %d translated, %d already there, %d failed", escape(arguments.out), *counts.values())
+    return 1 if counts["failed"] else 0
+
+
+def _translate(arguments: argparse.Namespace, source: Domain, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
+    from unit.translation.image_files import Settings, translate_images
+    from unit.translation.translator import Translator
+
     translator = Translator.load(arguments.model, arguments.device, arguments.precision)
     settings = Settings(
-        source=translator.source(arguments.direction),
+        source=source,
         size=arguments.size,
         samples=arguments.samples,
         seed=arguments.seed,
@@ -35,17 +57,7 @@ def run(argv: Sequence[str]) -> int:
         quality=arguments.quality,
         overwrite=arguments.overwrite,
     )
-    images, missing = find_images(arguments.inputs, arguments.out)
-    jobs = plan_jobs(images, arguments.out, SUFFIXES[arguments.format], arguments.samples)
-    counts = dict.fromkeys(("done", "skipped", "failed"), 0)
-    outcomes = translate_images(translator, jobs, settings)
-    bar = tqdm(outcomes, total=len(jobs), unit="image", disable=len(jobs) < 2 or not sys.stderr.isatty())
-    with logging_redirect_tqdm():
-        for outcome in chain(missing, bar):
-            counts[outcome.status] += 1
-            _report(outcome, arguments.json)
-    log.info("%s: %d translated, %d already there, %d failed", escape(arguments.out), *counts.values())
-    return 1 if counts["failed"] else 0
+    return translate_images(translator, jobs, settings)
 
 
 def _report(outcome: Outcome, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from unit.domains import Domain, PerDomain
 from unit.errors import DataError, escape
 from unit.image_source import ImageSource
 from unit.images import MAX_PIXELS
+from unit.listing import require_images
 from unit.streets import Streets, Weather
 
 
@@ -55,6 +56,16 @@ def open_datasets(config: DataConfig, seed: int = 0) -> Datasets:
         DataError: a folder or shard is missing, empty or not what the configuration says.
     """
     return _open_streets(config, seed) if config.synthetic else _open_folders(config)
+
+
+def require_folders(config: DataConfig) -> None:
+    """Raise what `open_datasets` would raise for a folder or shard that is missing or empty, or serves twice."""
+    if not config.synthetic:
+        train, test = _find_folders(config)
+        _refuse_overlap(train, test)
+        _names(config, train)
+        for folder in (*train, *(test or ())):
+            shard_files(folder) if is_shards(folder) else require_images(folder)
 
 
 def open_held_out(folders: PerDomain[Path], paired: bool, max_pixels: int = MAX_PIXELS) -> HeldOut:

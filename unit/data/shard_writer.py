@@ -10,13 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from unit.errors import ConfigError, ImageError, escape
 from unit.files import read_file, wrap_os_errors
 from unit.images import MAX_BYTES
-from unit.listing import list_images
+from unit.listing import list_images, require_folder
 from unit.seeds import seed_for
 
 
@@ -36,6 +35,7 @@ def write_shards(folder: Path, out: Path, images: int, megabytes: int, seed: int
         ConfigError: `out` has such shards already, or webdataset is missing.
         UserError: the shards can't be written.
     """
+    require_folder(folder)
     try:
         from webdataset import ShardWriter
     except ImportError as error:
@@ -64,6 +64,8 @@ def write_shards(folder: Path, out: Path, images: int, megabytes: int, seed: int
 
 
 def _samples(folder: Path, names: Sequence[str], seed: int) -> Iterator[dict[str, Any]]:
+    import torch  # takes seconds, which mistakes need not wait for
+
     keys = _keys(names)
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed_for(seed, "shards"))).tolist()
     for index in tqdm(order, unit="file", leave=False, disable=not sys.stderr.isatty()):

@@ -13,18 +13,20 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch import Tensor
 
 from unit.data.folders import split_names
 from unit.data.shard_index import Members, Stamp, read_indexes
 from unit.errors import DataError, ImageError, escape
 from unit.image_source import ImageSource
 from unit.images import MAX_BYTES, MAX_PIXELS, decode_image, image_errors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SUFFIXES = (".tar", ".tgz", *(f".tar.{compression}" for compression in ("gz", "bz2", "xz", "zst")))
 """Shard suffixes; the compressed ones are refused by name when they are read."""
@@ -94,6 +96,8 @@ class Shards(ImageSource):
 
     def epoch_order(self, seed: int) -> Tensor:
         """Shuffle the shards, cut them into windows of up to 8, and shuffle the images within each window."""
+        import torch  # takes seconds, which listing images need not wait for
+
         generator = torch.Generator().manual_seed(seed)
         counts = np.bincount(self.shard_numbers, minlength=len(self.paths)).tolist()
         images = torch.arange(len(self)).split(counts)

@@ -12,13 +12,13 @@ from torch import Tensor
 from unit.config import DataConfig
 from unit.data.batches import held_out_image
 from unit.data.datasets import HeldOut
-from unit.devices import available_memory
 from unit.domains import Domain, PerDomain
 from unit.errors import UserError, format_bytes
 from unit.evaluation import metrics
 from unit.evaluation.features import Features
 from unit.evaluation.held_out import readable, stack
 from unit.evaluation.metric_table import COUNTS, NAMES, Metrics
+from unit.machine import available_memory
 from unit.translation.translator import Translator
 
 Columns: TypeAlias = dict[str, Tensor]

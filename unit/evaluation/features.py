@@ -15,8 +15,6 @@ from unit.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-KINDS = ("lite0", "inception")
-
 
 @dataclass(frozen=True)
 class Features:

@@ -21,9 +21,9 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from unit.devices import available_memory
 from unit.errors import ImageError, escape, format_bytes
 from unit.files import require_regular_file
+from unit.machine import available_memory
 
 T = TypeVar("T")
 

@@ -1,12 +1,13 @@
 """RGB image ↔ float tensor (3, H, W) in [-1, 1]; resizing, cropping and flipping with torchvision.
 
-Importing torchvision takes a second, which ``--help`` need not wait for: so the functions import it.
+Importing torch and torchvision takes seconds, which ``--help`` and mistakes need not wait for: so the functions do it.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from PIL import Image
 
 from unit.errors import ImageError
@@ -15,6 +16,9 @@ from unit.images.reading import MAX_PIXELS, require_memory
 _BYTES_PER_PIXEL = 8
 """of a resized image, and of what is between its two passes"""
 
+if TYPE_CHECKING:
+    import torch
+
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
     """Convert an RGB image to float32 (3, H, W), contiguous, on the CPU: ``v / 127.5 - 1`` maps 0 … 255 to [-1, 1].
@@ -22,6 +26,7 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
     Raises:
         ValueError: the image is not RGB.
     """
+    import torch
     from torchvision.transforms.v2 import functional
 
     if image.mode != "RGB":
@@ -36,6 +41,7 @@ def to_image(tensor: torch.Tensor) -> Image.Image:
     Raises:
         ValueError: another shape or dtype, or a value that is NaN or Inf.
     """
+    import torch
     from torchvision.transforms.v2 import functional
 
     if tensor.ndim != 3 or tensor.shape[0] != 3 or not tensor.is_floating_point():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 import torch
-from torch.utils.benchmark import Timer
 
 from unit.domains import PerDomain
 from unit.training.trainer import Trainer
@@ -45,6 +44,8 @@ def _is_faster_compiled(trainer: Trainer) -> bool:
 
 
 def _seconds_per_step(trainer: Trainer) -> float:
+    from torch.utils.benchmark import Timer  # which warns where CUDA is installed but there is no GPU
+
     train, size = trainer.config.train, trainer.config.data.crop_size
     shape = (train.batch_size * train.grad_accum_steps, 3, size, size)
     images = PerDomain.of(lambda _: torch.rand(shape, device=trainer.device) * 2 - 1)

@@ -42,13 +42,17 @@ def describe_plan(config: Config, out: Path | None = None) -> str:
             disk = _disk_bytes(resolved, trainer)
     train, device = config.train, resolved.device
     millions = [parameter_count(network) / 1e6 for network in (trainer.networks, trainer.discriminators)]
-    limit = f" (train.max_minutes ends it after {train.max_minutes:g} min)" if train.max_minutes else ""
-    duration = format_duration(seconds * train.steps / 60)
+    minutes, steps = seconds * train.steps / 60, f"{train.steps} steps"
+    if train.max_minutes is not None and train.max_minutes < minutes:
+        minutes, steps = (
+            train.max_minutes,
+            f"about {train.max_minutes * 60 / seconds:.0f} of {steps} (train.max_minutes)",
+        )
     return (
         f"{escape(resolved.out)}: {train.steps} steps on {describe(device)}, {resolved.precision}\n"
         f"{resolved.datasets.describe()}\n"
         f"{millions[0]:.1f} M parameters in encoders and generators, {millions[1]:.1f} M in the discriminators\n"
-        f"time: {seconds:.3g} s/step, {duration} for {train.steps} steps{limit}\n"
+        f"time: {seconds:.3g} s/step, {format_duration(minutes)} for {steps}\n"
         f"memory: {format_bytes(peak_memory(device))} at most, of {format_bytes(total_memory(device))}\n"
         f"{_describe_disk(resolved.out, disk)}"
     )

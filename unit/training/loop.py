@@ -120,6 +120,10 @@ class _Run:
         where += f", {self.ranks.world_size} ranks" if self.ranks.world_size > 1 else ""
         for line in (f"{self.resolved.out} on {where}", *self.resolved.datasets.describe().splitlines()):
             log.info("%s", line)
+        train = self.config.train
+        if resumed and train.max_minutes is not None:
+            end = f"this part ends after {train.max_minutes:g} min, or at step {train.steps}"
+            log.info("train.max_minutes counts from each start: %s", end)
         if self.hooks:
             if resumed and (endings := read_run_endings(self.resolved.out)):
                 log.info("the previous part %s", endings[-1])
@@ -140,9 +144,9 @@ class _Run:
     def _train(self, stop: StopRequest, deadline: float) -> bool:
         """Train to the last step, the deadline or a stop; return False after a rollback, to be called again."""
         self.run_dir.writer.finish()  # no thread may be running when loader processes are forked
-        train, steps = self.config.train, range(self.trainer.steps_done, self.config.train.steps)
+        steps = range(self.trainer.steps_done, self.config.train.steps)
         global_batch, device = self.config.global_batch(self.ranks.world_size), self.resolved.device
-        progress = Progress(steps, global_batch, train.max_minutes, device, visible=self.ranks.is_main)
+        progress = Progress(steps, global_batch, deadline, device, visible=self.ranks.is_main)
         with closing(progress), closing(self._batches(steps, progress)) as batches:
             try:
                 for images in batches:

@@ -16,9 +16,10 @@ from unit.data.bad_images import BadImages
 from unit.data.batches import TrainingImages, loader_failure, training_batches
 from unit.data.check import CHECKS, check_headers, describe_findings
 from unit.data.datasets import Datasets, open_datasets
-from unit.devices import configure, core_count, out_of_memory, resolve_precision
+from unit.devices import configure, out_of_memory, resolve_precision
 from unit.domains import PerDomain
 from unit.errors import ConfigError, DataError, UserError, escape
+from unit.machine import core_count
 from unit.training.compilation import compile_as_configured
 from unit.training.distributed import SINGLE_PROCESS, Ranks
 from unit.training.trainer import Trainer

@@ -18,10 +18,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unit.devices import available_memory, core_count, out_of_memory
+from unit.devices import out_of_memory
 from unit.domains import Domain
 from unit.errors import UserError, escape, format_bytes
 from unit.images import can_mark, read_header, read_image, resize_short_side, to_image, to_tensor, write_image
+from unit.machine import available_memory, core_count
 from unit.translation.jobs import Job, Outcome, is_folder
 from unit.translation.translator import Translator
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import safe_open
-from safetensors.torch import save as to_safetensors
-from torch import Tensor
 
 from unit.config import Config, ModelConfig, without_removed_keys
-from unit.devices import available_memory
 from unit.domains import PerDomain
 from unit.errors import ModelError, escape, format_bytes
-from unit.model.networks import Autoencoders, build_autoencoders
+from unit.machine import available_memory
 from unit.model.old_names import current_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unit.model.networks import Autoencoders
 
 MODEL_FILE = "model.safetensors"
 FORMAT_VERSION = 2
@@ -31,10 +35,12 @@ _EXPECTED = "give a run directory or a .safetensors file of this program"
 
 def model_bytes(networks: Autoencoders, config: Config, names: PerDomain[str], step: int) -> bytes:
     """Serialize a model."""
+    from safetensors.torch import save
+
     metadata = {"format_version": str(FORMAT_VERSION), "config": json.dumps(config.to_dict()), "step": str(step)}
     metadata |= {"name_a": names.a, "name_b": names.b}
     weights = {name: tensor.contiguous() for name, tensor in networks.state_dict().items()}
-    content: bytes = to_safetensors(weights, metadata)
+    content: bytes = save(weights, metadata)
     return content
 
 
@@ -47,18 +53,35 @@ def load_model(path: Path) -> tuple[Autoencoders, Config, PerDomain[str], int]:
     Raises:
         ModelError: no such file, not a model of this program, of a newer version, or unusable.
     """
-    if os.path.isdir(path):  # noqa: PTH112 - before Python 3.14, Path.is_dir raises for some names
-        path = path / MODEL_FILE
-    try:
-        weights, metadata = _read(path)
+    with _naming(path) as file:
+        weights, metadata = _read(file)
         config, names, step = _parse(metadata)
         return _build(config.model, weights).requires_grad_(False), config, names, step
+
+
+def read_header(path: Path) -> tuple[Config, PerDomain[str]]:
+    """Read a model's configuration and the names of its domains, without its weights and without importing torch.
+
+    Raises:
+        ModelError: as `load_model`, unless it is about the weights.
+    """
+    with _naming(path) as file:
+        config, names, _ = _parse(_read(file, with_weights=False)[1])
+        return config, names
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[Path]:
+    """Give the model file of a run directory, or the file itself; a `ModelError` gets its name."""
+    file = path / MODEL_FILE if os.path.isdir(path) else path  # noqa: PTH112 - Path.is_dir raises for some names
+    try:
+        yield file
     except ModelError as error:
-        raise ModelError(f"{escape(path)}: {error}") from error
+        raise ModelError(f"{escape(file)}: {error}") from error
 
 
-def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read tensors and metadata, whatever the file contains."""
+def _read(file: Path, with_weights: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read tensors (if wanted) and metadata, whatever the file contains."""
     if not os.path.lexists(file):
         raise ModelError(f"no such file; {_EXPECTED}")
     if not os.path.isfile(file):  # noqa: PTH113 - as above; opening a pipe would block
@@ -70,10 +93,10 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             size, free = content.seek(0, os.SEEK_END), available_memory()
         if size > free:  # a sparse file may be larger than its disk
             raise ModelError(f"{format_bytes(size)}, but {format_bytes(free)} of memory are free; {_EXPECTED}")
-        with safe_open(file, "pt", device="cpu") as tensors:
+        with safe_open(file, "pt" if with_weights else "np", device="cpu") as tensors:
             metadata = tensors.metadata() or {}
             _require_version(metadata)
-            weights = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+            weights = {name: tensors.get_tensor(name) for name in tensors.keys() if with_weights}  # noqa: SIM118
     except ModelError:
         raise
     except PermissionError as error:
@@ -118,6 +141,10 @@ def _parse(metadata: dict[str, str]) -> tuple[Config, PerDomain[str], int]:
 
 def _build(config: ModelConfig, weights: dict[str, Tensor]) -> Autoencoders:
     """Build the networks; nothing is allocated before the weights are known to fit the configuration."""
+    import torch  # takes seconds, which `read_header` need not wait for
+
+    from unit.model.networks import build_autoencoders
+
     if config.residual_blocks > len(weights):
         raise ModelError(f"its configuration has more layers than its file; {_EXPECTED}")
     try:

@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from unit.config import Config
-from unit.devices import autocast, available_memory, out_of_memory, resolve_device, resolve_precision
-from unit.domains import Domain, PerDomain
-from unit.errors import ConfigError, UserError, escape, format_bytes
+from unit.devices import autocast, out_of_memory, resolve_device, resolve_precision
+from unit.domains import Domain, PerDomain, source_domain
+from unit.errors import UserError, format_bytes
 from unit.files import atomic_write
 from unit.images import to_image, to_rgb, to_tensor
+from unit.machine import available_memory
 from unit.model.networks import Autoencoders
 from unit.model.noise import gaussian
 from unit.translation.model_file import MODEL_FILE, load_model, model_bytes
@@ -78,21 +79,8 @@ class Translator:
         return model_bytes(self.networks, self.config, self.names, self.step)
 
     def source(self, direction: str) -> Domain:
-        """Return the source domain of "a2b", "b2a" or a direction by the user's names, e.g. "sunny2rainy".
-
-        "a2b" is always from A to B, even where the user's name of B is "a".
-
-        Raises:
-            ConfigError: no such direction, or an ambiguous one ("x2x2x" of "x" and "x2x").
-        """
-        a, b = self.names
-        by_code = [i for i in Domain if direction == i.direction]
-        by_name = [i for i in Domain if direction == f"{self.names[i]}2{self.names[i.other]}"]
-        matching = by_code or by_name
-        if len(matching) == 1:
-            return matching[0]
-        valid = f"a2b (from {a} to {b}) or b2a (from {b} to {a})" if matching else f"a2b ({a}2{b}) or b2a ({b}2{a})"
-        raise ConfigError(escape(f"--direction {direction}: must be {valid}"))
+        """Return the source domain of a direction; raises `ConfigError` as `source_domain` does."""
+        return source_domain(direction, self.names)
 
     def __call__(self, image: ImageT, direction: str) -> ImageT:
         """Translate one image: a PIL image of any size, or a tensor (3, H, W) in [-1, 1], into one of the same kind.

@@ -28,6 +28,11 @@ CHECKS = {
     "too-large": Check("error", "more pixels than data.max_pixels", "make them smaller, or raise data.max_pixels"),
     "too-thin": Check("error", "too thin to be scaled to data.load_size", "crop or remove them"),
     "too-few": Check("warning", "few images to learn from", "discriminators memorize small sets; add a few hundred"),
+    "unbalanced": Check(
+        "warning",
+        "far fewer images in one domain",
+        "they repeat more often, and its discriminator memorizes them; add some",
+    ),
     "sharpness": Check(
         "warning",
         "one domain is enlarged, the other not",
@@ -57,8 +62,8 @@ CHECKS = {
     "animated": Check("note", "several frames or pages", "only the first is used; save the others as files"),
 }
 """By name, in the order of reports."""
-_MAX_FILES = 5  # to list per check
-_FOLDER_CHECKS = {"too-few", "sharpness", "brightness"}
+_MAX_FILES = 5  # of more, per check, only an example is shown
+_FOLDER_CHECKS = {"too-few", "unbalanced", "sharpness", "brightness"}
 """Checks of a folder, not of its files."""
 
 
@@ -72,6 +77,8 @@ class Finding:
     """one of `CHECKS`"""
     detail: str = ""
     """printable text"""
+    short_side: int = 0
+    """of the image in pixels, if the header gives it; the smallest image is the example of many"""
 
     @property
     def level(self) -> str:
@@ -112,7 +119,7 @@ def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def describe_findings(findings: Sequence[Finding]) -> str:
-    """Return a line for each check, errors first, and below it a few files; none for notes on several."""
+    """Return a line for each check, errors first, and below it the files, or an example of many."""
     lines = []
     for name, check in CHECKS.items():
         group = [finding for finding in findings if finding.check == name]
@@ -120,8 +127,10 @@ def describe_findings(findings: Sequence[Finding]) -> str:
             continue
         count = "" if name in _FOLDER_CHECKS else f" ({len(group):,} file{'s' * (len(group) > 1)})"
         lines.append(f"{check.level}: {check.title}{count}: {check.advice}")
-        shown = [] if check.level == "note" and len(group) > 1 else group[:_MAX_FILES]
-        lines += [f"    {escape(finding.file)}{finding.detail and ': ' + finding.detail}" for finding in shown]
-        if shown and len(group) > len(shown):
-            lines.append(f"    and {len(group) - len(shown):,} more")
+        if check.level == "note" and len(group) > 1:
+            continue
+        many = len(group) > _MAX_FILES
+        shown = [min(group, key=lambda finding: finding.short_side)] if many else group
+        example = "e.g. " * many
+        lines += [f"    {example}{escape(finding.file)}{finding.detail and ': ' + finding.detail}" for finding in shown]
     return "\n".join(lines)

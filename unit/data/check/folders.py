@@ -14,12 +14,13 @@ from unit.data.check.findings import Finding, FolderSummary, Report, sort_findin
 from unit.data.check.headers import CheckedHeader, check_file_headers
 from unit.data.check.pixels import ImageSummary, check_exposure, decode_images, find_copies
 from unit.data.datasets import Datasets
-from unit.devices import core_count
 from unit.domains import Domain
 from unit.errors import escape
 from unit.listing import classify_files
+from unit.machine import core_count
 
 _MIN_IMAGES = 100
+_BALANCE_RATIO = 5
 _SHARPNESS_RATIO = 1.25
 _MAX_BRIGHTNESS_DIFFERENCE = 40  # grey levels of 255
 _MAX_PROCESSES = 8
@@ -45,7 +46,7 @@ def check_headers(datasets: Datasets, config: DataConfig, limit: int | None = No
         if limit is not None and count > limit:
             folders[name] = replace(folder, files=[folder.files[k * count // limit] for k in range(limit)])
     _, _, findings = _check_headers(folders, config, processes=0)
-    return sort_findings(findings)
+    return sort_findings(findings + _check_counts(datasets, config))
 
 
 def check_folders(datasets: Datasets, config: DataConfig, decode: bool = True) -> Report:
@@ -58,6 +59,7 @@ def check_folders(datasets: Datasets, config: DataConfig, decode: bool = True) -
     headers, summaries, findings = _check_headers(folders, config, processes)
     for root in {folder.root for folder in folders.values()}:
         findings += [Finding(str(root / name), "unsupported") for name in classify_files(root)[1]]
+    findings += _check_counts(datasets, config)
     if decode:
         images, damaged = decode_images(headers.values(), config, processes)
         findings += damaged + [finding for image in images.values() for finding in check_exposure(image)]
@@ -83,16 +85,27 @@ def _list_folders(datasets: Datasets) -> _Folders:
 def _check_headers(
     folders: _Folders, config: DataConfig, processes: int
 ) -> tuple[dict[str, CheckedHeader], dict[str, FolderSummary], list[Finding]]:
-    """Return each file's header, each folder's summary, and the findings in files and training folders."""
+    """Return each file's header, each folder's summary, and the findings in files."""
     headers = check_file_headers([file for folder in folders.values() for file in folder.files], config, processes)
     summaries = {}
     for name, folder in folders.items():
         sides = [headers[file].short_side for file in folder.files if headers[file].readable]
         summaries[name] = FolderSummary(folder.root, folder.count, round(median(sides)) if sides else None)
     findings = [finding for header in headers.values() for finding in header.findings]
-    few = [folder for name, folder in summaries.items() if name.startswith("train") and folder.images < _MIN_IMAGES]
-    findings += [Finding(str(folder.path), "too-few", f"{folder.images} to train on") for folder in few]
     return headers, summaries, findings + _compare_sharpness(summaries, config.load_size)
+
+
+def _check_counts(datasets: Datasets, config: DataConfig) -> list[Finding]:
+    """Find training folders or shards of few images, or of far fewer than the other domain's."""
+    findings = []
+    for i in Domain:
+        where = str(datasets.train[i].folder or datasets.names[i])
+        count, others = len(datasets.train[i]), len(datasets.train[i.other])
+        if count < _MIN_IMAGES and not config.synthetic:
+            findings.append(Finding(where, "too-few", f"{count} to train on"))
+        if _BALANCE_RATIO * count <= others and not config.synthetic:
+            findings.append(Finding(where, "unbalanced", f"{count} to train on, and {others} of the other"))
+    return findings
 
 
 def _compare_sharpness(summaries: Mapping[str, FolderSummary], size: int) -> list[Finding]:

@@ -59,7 +59,7 @@ def _check_header(config: DataConfig, file: str) -> CheckedHeader:
         "16-bit": (header.deep, ""),
         "animated": (header.animated, ""),
     }
-    findings = tuple(Finding(file, check, detail) for check, (failed, detail) in checks.items() if failed)
+    findings = tuple(Finding(file, check, detail, short) for check, (failed, detail) in checks.items() if failed)
     return CheckedHeader(file, findings, short, header.bytes)
 
 

@@ -7,11 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
-import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from unit.data.batches import loader_failure
 from unit.errors import UserError
 
 T = TypeVar("T")
@@ -24,6 +21,11 @@ def parallel_map(function: Callable[[T], U], items: Sequence[T], processes: int)
     Raises:
         UserError: a process was killed.
     """
+    import torch  # takes seconds, which mistakes need not wait for
+    from torch.utils.data import DataLoader
+
+    from unit.data.batches import loader_failure
+
     loader: DataLoader[T] = DataLoader(
         items,  # type: ignore[arg-type]  # a list is a valid dataset
         batch_size=16,

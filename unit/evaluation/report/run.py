@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unit.config import Config, DataConfig
 from unit.config_file import read_config
@@ -18,7 +18,10 @@ from unit.domains import PerDomain
 from unit.errors import ConfigError, UserError, escape
 from unit.evaluation.run_log import logged
 from unit.files import read_file
-from unit.translation.translator import MODEL_FILE, Translator
+from unit.translation.model_file import MODEL_FILE
+
+if TYPE_CHECKING:
+    from unit.translation.translator import Translator
 
 _PARTS = ("config.yaml", "environment.json", "metrics.jsonl", "samples", MODEL_FILE)
 _MAX_ENVIRONMENT = 1_000_000
@@ -43,6 +46,8 @@ class Run:
     @cached_property
     def translator(self) -> Translator:
         """The latest model."""
+        from unit.translation.translator import Translator  # takes seconds, which mistakes need not wait for
+
         return Translator.load(self.path, self._device, self._precision)
 
     @cached_property
