@@ -215,7 +215,7 @@ def test_metadata_that_ask_for_too_much(
     path = tmp_path / "x.safetensors"
     path.write_bytes(model_of(header, data))
     words = [put(tmp_path / "in.png"), "--direction", "a2b", "--out", tmp_path / "out"] if verb == "translate" else []
-    assert f"its {key} is " in refusal(run(capsys, verb, path, "--device", "cpu", *words))
+    assert f"its {key} is over " in refusal(run(capsys, verb, path, "--device", "cpu", *words))
 
 
 def test_evaluating_at_a_size_beyond_the_memory_is_one_line(

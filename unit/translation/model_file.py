@@ -133,7 +133,7 @@ def _parse(metadata: dict[str, str]) -> tuple[Config, PerDomain[str], int]:
     values = config.to_flat_dict() | {"step": step}
     for key, limit in _LIMITS.items():
         if values[key] > limit:
-            raise ModelError(f"its {key} is {values[key]}, but models of over {limit} are not opened; {_EXPECTED}")
+            raise ModelError(f"its {key} is over {limit}, more than a model can need; {_EXPECTED}")
     if names.a == names.b or not all(name.strip() and name.isprintable() and len(name) < 1000 for name in names):
         raise ModelError(f"its domain names are not two different printable ones ({_one_line(names)}); {_EXPECTED}")
     return config, names, step
