@@ -26,7 +26,7 @@ from unit.domains import Domain, PerDomain
 from unit.errors import LineFormatter, UserError, escape
 from unit.evaluation.grids import stack_vertically
 from unit.evaluation.run_log import END, RUN_LOG_FILE, START, format_lines, logged
-from unit.files import atomic_write, wrap_os_errors
+from unit.files import atomic_write, fsync, wrap_os_errors
 from unit.images import to_image
 
 
@@ -97,9 +97,9 @@ class RunLogger:
     def flush(self) -> None:
         """Sync everything logged so far to the disk."""
         with wrap_os_errors(self._metrics_path), self._metrics_path.open("ab") as file:
-            os.fsync(file.fileno())
+            fsync(file.fileno(), self._metrics_path.parent)
         with wrap_os_errors(self._events_path):
-            os.fsync(self._events_file.fileno())
+            fsync(self._events_file.fileno(), self._metrics_path.parent)
 
     def close(self) -> None:
         """Flush and close; do nothing the second time."""
