@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import torchvision
 from filelock import FileLock, Timeout
@@ -48,7 +49,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     lock, holder = FileLock(folder / ".lock", timeout=0), folder / ".lock-holder"
     with wrap_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(os.path.realpath(folder)).mkdir(parents=True, exist_ok=True)  # it may be a link to a missing folder
         try:
             lock.acquire()
         except Timeout:
@@ -72,7 +73,7 @@ def archive_run(folder: Path) -> Path | None:
     Raises:
         UserError: a process is training there, it is not a run directory, or it can't be renamed.
     """
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))
     if not folder.is_dir():
         return None
     if not any((folder / name).exists() for name in ("config.yaml", "checkpoints", ".lock")):
@@ -187,19 +188,23 @@ class RunDir:
 
         Raises:
             ConfigError: the run was started with another configuration.
-            UserError: none of the run's checkpoints is good any more, or the newest is of another version.
+            UserError: none of the run's checkpoints is good any more or fits into the memory, or the newest is of
+                another version.
         """
         candidates = checkpoint.available(self.checkpoints)
         reached = max([0, self._reached_step(), *(step for step, _ in candidates)])
         damaged: list[Path] = []
+        too_large: UserError | None = None
         for step, path in candidates:
             try:
                 self._restore(path)
             except checkpoint.BadCheckpointError as error:
-                if error.__cause__ and out_of_memory(error.__cause__):
-                    raise error.__cause__ from None  # the checkpoint may be good
+                if error.__cause__ and out_of_memory(error.__cause__):  # it may be good, and is left as it is
+                    error = _out_of_memory(path)
+                    too_large = too_large or error
+                else:
+                    damaged.append(path)
                 log.warning("%s; trying the one before", error)
-                damaged.append(path)
                 continue
             with wrap_os_errors(self.checkpoints):
                 for bad in damaged:
@@ -207,6 +212,8 @@ class RunDir:
             lost = f"; steps up to {reached}, done before, are recomputed" if reached > step else ""
             log.info("resuming from step %d%s", step, lost)
             return True
+        if too_large:
+            raise too_large
         if candidates or reached:  # the first checkpoint is written before the first step
             state = f"none of the {len(candidates)} checkpoints can be read" if candidates else "no checkpoint is left"
             raise UserError(
@@ -264,6 +271,11 @@ class RunDir:
                 f"{escape(self.path)}: this run was started with another configuration ({'; '.join(changed)}); "
                 "undo the change, or give another --out"
             )
+
+
+def _out_of_memory(path: Path) -> UserError:
+    sizes = f"it has {path.stat().st_size / 1e9:.2f} GB, and {psutil.virtual_memory().available / 1e9:.2f} GB"
+    return UserError(f"{escape(path)}: out of memory ({sizes} of memory are free); end other programs")
 
 
 def _git_revision() -> str | None:
