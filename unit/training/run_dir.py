@@ -199,12 +199,13 @@ class RunDir:
             try:
                 self._restore(path)
             except checkpoint.BadCheckpointError as error:
+                reason: UserError = error
                 if error.__cause__ and out_of_memory(error.__cause__):  # it may be good, and is left as it is
-                    error = _out_of_memory(path)
-                    too_large = too_large or error
+                    reason = _out_of_memory(path)
+                    too_large = too_large or reason
                 else:
                     damaged.append(path)
-                log.warning("%s; trying the one before", error)
+                log.warning("%s; trying the one before", reason)
                 continue
             with wrap_os_errors(self.checkpoints):
                 for bad in damaged:

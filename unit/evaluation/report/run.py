@@ -16,15 +16,13 @@ from unit.config_file import read_config
 from unit.data.datasets import Datasets, open_datasets
 from unit.domains import PerDomain
 from unit.errors import ConfigError, UserError, escape
-from unit.evaluation.run_log import logged
+from unit.evaluation.run_log import logged_values
 from unit.files import read_file
 from unit.translation.translator import MODEL_FILE, Translator
 
 _PARTS = ("config.yaml", "environment.json", "metrics.jsonl", "samples", MODEL_FILE)
 _MAX_ENVIRONMENT = 1_000_000
 """Bytes; a thousand times what is needed."""
-_MAX_VALUE = 1e30
-"""Larger values are not drawn: the length of an axis might overflow."""
 
 
 class Run:
@@ -85,11 +83,9 @@ class Run:
     def log(self) -> dict[str, dict[int, float]]:
         """Tag → step → value: the finite values in metrics.jsonl by step."""
         curves: dict[str, dict[int, float]] = {}
-        lines = [(step, line) for step, line in logged(self.path / "metrics.jsonl") if 0 <= step <= _MAX_VALUE]
-        for step, line in lines:
-            for tag, value in json.loads(line).items():
-                if tag != "step" and isinstance(value, int | float) and abs(value) <= _MAX_VALUE:  # False for NaN
-                    curves.setdefault(tag, {})[step] = float(value)
+        for step, values in logged_values(self.path / "metrics.jsonl"):
+            for tag, value in values.items():
+                curves.setdefault(tag, {})[step] = value
         return {tag: dict(sorted(points.items())) for tag, points in curves.items()}
 
     @cached_property
