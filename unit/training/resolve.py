@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,7 +67,9 @@ class ResolvedConfig:
         return Translator(trainer.ema, self.config, names, step, str(self.device), self.precision)
 
 
-def resolve(config: Config, out: Path | None, ranks: Ranks = SINGLE_PROCESS) -> ResolvedConfig:
+def resolve(
+    config: Config, out: Path | None, ranks: Ranks = SINGLE_PROCESS, *, restart: bool = False
+) -> ResolvedConfig:
     """Find the device, list the images and inspect their headers; by default, `out` is named after the domains.
 
     Raises:
@@ -79,9 +82,7 @@ def resolve(config: Config, out: Path | None, ranks: Ranks = SINGLE_PROCESS) -> 
         _check_headers(datasets, config.data)
     names = datasets.names
     out = out or Path("runs") / ("streets" if config.data.synthetic else f"{names.a}-{names.b}")
-    for source in (*datasets.train, *datasets.test.images):  # a run there would train on its own samples
-        if source.folder and out.resolve().is_relative_to(source.folder.resolve()):
-            raise ConfigError(f"--out {escape(out)}: lies among the images of {escape(source.folder)}; give another")
+    _refuse_out_among_images(out, datasets, restart)
     precision = resolve_precision(config.train.precision, device)
     facts = {key: value for key, value in config.to_flat_dict().items() if key not in MACHINE_SPECIFIC}
     facts |= {"torch": torch.__version__, "the precision": precision, "the kind of device": device.type}
@@ -106,6 +107,18 @@ def explain_errors(device: torch.device) -> Iterator[None]:
         if isinstance(error, RuntimeError) and (explained := loader_failure(error)):
             raise explained from error
         raise
+
+
+def _refuse_out_among_images(out: Path, datasets: Datasets, restart: bool) -> None:
+    """Compare real paths: a run would train on its own samples, and a restart would move the images with the run."""
+    real, resumes = Path(os.path.realpath(out)), not restart and (out / "checkpoints").is_dir()
+    for source in (*datasets.train, *datasets.test.images):
+        for folder, recursive in source.origins:
+            if recursive and real.is_relative_to(folder):
+                raise ConfigError(f"--out {escape(out)}: lies among the images of {escape(folder)}; give another")
+            is_own = bool(source.folder) and folder != os.path.realpath(source.folder or "")
+            if Path(folder).is_relative_to(real) and (is_own or not resumes):  # older runs may contain their images
+                raise ConfigError(f"--out {escape(out)}: images are read from {escape(folder)} in it; give another")
 
 
 def _check_headers(datasets: Datasets, config: DataConfig) -> None:
