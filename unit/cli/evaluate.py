@@ -6,15 +6,17 @@ import argparse
 import json
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from unit.cli.arguments import Parser, add_model_arguments, path
-from unit.data.datasets import HeldOut, open_datasets, open_held_out
+from unit.data.datasets import HeldOut, open_held_out
 from unit.domains import PerDomain
 from unit.errors import ConfigError, escape
 from unit.evaluation.evaluate import evaluate
 from unit.evaluation.features import KINDS, features_if_installed, load_features
 from unit.evaluation.grids import contact_sheet
 from unit.evaluation.metric_table import table
+from unit.evaluation.run_images import open_run_datasets
 from unit.images import to_image, write_image
 from unit.translation.translator import Translator
 
@@ -61,4 +63,5 @@ def _held_out(arguments: argparse.Namespace, translator: Translator) -> HeldOut:
         raise ConfigError("--a and --b: give both folders, or neither")
     if arguments.a is not None:
         return open_held_out(PerDomain(arguments.a, arguments.b), arguments.paired, translator.config.data.max_pixels)
-    return open_datasets(translator.config.data, translator.config.train.seed).test
+    model = Path(arguments.model)
+    return open_run_datasets(model if model.is_dir() else model.parent, translator.config).test

@@ -55,7 +55,8 @@ class Hooks:
         self.logger = RunLogger(self.run_dir.path, self.trainer.steps_done if resumed else None)
         self.metrics: tuple[int, Metrics] | None = None
         validations = logged_values(self.run_dir.path / "metrics.jsonl")
-        kids = [(step, kid) for step, values in validations if (kid := mean_kid(values)) is not None]
+        since = self.run_dir.best_since
+        kids = [(step, kid) for step, values in validations if step > since and (kid := mean_kid(values)) is not None]
         self.best: tuple[int, float] | None = min(kids, key=lambda pair: pair[1], default=None)
         """step and mean KID of the best model"""
         self.alarms = Alarms(self.resolved.datasets.names, self.run_dir.path)

@@ -6,13 +6,13 @@ import logging
 import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from unit.config import MACHINE_SPECIFIC, Config, DataConfig
+from unit.config import MACHINE_SPECIFIC, Config, DataConfig, with_absolute_folders
 from unit.data.bad_images import BadImages
 from unit.data.batches import TrainingImages, loader_failure, training_batches
 from unit.data.check import CHECKS, check_headers, describe_findings
@@ -20,6 +20,7 @@ from unit.data.datasets import Datasets, open_datasets
 from unit.devices import configure, core_count, out_of_memory, resolve_precision
 from unit.domains import PerDomain
 from unit.errors import ConfigError, DataError, UserError, escape
+from unit.evaluation.run_images import locate
 from unit.training.compilation import compile_as_configured
 from unit.training.distributed import SINGLE_PROCESS, Ranks
 from unit.training.trainer import Trainer
@@ -77,6 +78,7 @@ def resolve(
     """
     device = ranks.device(config.train.device)
     configure(device, config.train.deterministic)
+    config = replace(config, data=locate(config.data, out) if out else with_absolute_folders(config.data))
     datasets = open_datasets(config.data, config.train.seed)
     if ranks.is_main:
         _check_headers(datasets, config.data)
