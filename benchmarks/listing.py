@@ -62,7 +62,8 @@ def measure(config: DataConfig, count: int) -> dict[str, object]:
     images = TrainingImages(datasets[0].train, config, 0)
     epoch = range(len(images.sources.a))
     order_seconds = _seconds(lambda: [None for index in epoch if images.index(Domain.A, index) < 0])
-    assert len(epoch) + len(datasets[0].test.images.a) == count
+    if len(epoch) + len(datasets[0].test.images.a) != count:
+        raise RuntimeError("not all images were listed")
     return {
         "files": count,
         "list_and_split_seconds": round(open_seconds, 2),

@@ -51,7 +51,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         starts, totals, rates, network_rates = [], [], [], []
         for _ in range(arguments.rounds):
             times = _output_times(command)
-            assert len(times) == arguments.count + 1
+            if len(times) != arguments.count + 1:
+                raise RuntimeError("not all images were translated")
             starts.append(times[0])
             rates.append((arguments.count - 1) / (times[-2] - times[0]))
             totals.append(times[-1])

@@ -180,7 +180,7 @@ def test_a_rate_never_rises_and_stays_within_0_and_1(schedule: Any, start: int, 
 
 
 IGNORED = ["train.steps", "train.max_minutes", "train.device", "train.keep_last", "data.workers", "train.log_every"]
-IGNORED += ["train.keep_every", "train.on_nonfinite", "data.on_bad_image"]
+IGNORED += ["train.keep_every", "train.on_nonfinite", "data.on_bad_image", "data.verify"]
 IGNORED += ["train.checkpoint_activations", "train.batch_size", "train.grad_accum_steps", "train.compile"]
 IGNORED += ["data.name_a", "data.name_b", "train.sample_every", "train.checkpoint_every", "train.validate_every"]
 CHANGED: dict[str, Any] = {

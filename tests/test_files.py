@@ -1,6 +1,7 @@
 import errno
 import multiprocessing
 import os
+import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -162,3 +163,25 @@ def test_only_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
         assert left.read_bytes() == b"killed"
     atomic_write(path, b"newer")
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are synced on POSIX only")
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+@pytest.mark.parametrize("refuses", ["folders", "all"])
+def test_a_file_system_that_can_not_sync_is_said_once_and_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int, refuses: str
+) -> None:
+    sync = os.fsync
+
+    def refuse(number: int) -> None:
+        if refuses == "all" or stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(code, os.strerror(code))
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    monkeypatch.setattr("unit.files._unsynced", set())
+    for name in ("x", "folder/y"):
+        atomic_write(tmp_path / name, b"content")
+        assert (tmp_path / name).read_bytes() == b"content"
+    assert caplog.text.count("can't sync") == 1
+    assert str(tmp_path) in caplog.text

@@ -1,4 +1,7 @@
-"""Nothing in the project runs text as code, unpickles what it was given, or hands a line to a shell."""
+"""Nothing in the project runs text as code, unpickles what it was given, hands a line to a shell, or relies on assert.
+
+`python -O` removes asserts, so in what is not a test they may only narrow a type for mypy.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +49,7 @@ def keyword(call: ast.Call, name: str) -> object:
 
 
 NEVER = {
+    "__debug__",
     *("eval", "exec", "compile", "builtins.eval", "builtins.exec", "builtins.compile", "__import__"),
     *("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"),
     *(f"yaml.{name}" for name in ("load", "load_all", "unsafe_load", "unsafe_load_all", "full_load", "full_load_all")),
@@ -64,10 +68,19 @@ def faults(source: str, of_a_test: bool) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             yield from (f"line {node.lineno}: {what}" for what in wrong_call(node, dotted(node.func, names), of_a_test))
+        elif isinstance(node, ast.Assert) and not of_a_test and not narrows(node.test):
+            yield f"line {node.lineno}: an assert that checks a value; raise an error"
         elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load) and id(node) not in called:
             name = dotted(node, names)
             if name in NEVER | UNPICKLING | {"torch.load"} and not (of_a_test and name in UNPICKLING):
                 yield f"line {node.lineno}: {name} under another name"
+
+
+def narrows(test: ast.expr) -> bool:
+    """True for ``x``, ``x.y`` and ``isinstance(x, y)``."""
+    if isinstance(test, ast.Call):
+        return dotted(test.func, {}) == "isinstance"
+    return isinstance(test, ast.Name | ast.Attribute)
 
 
 def wrong_call(call: ast.Call, name: str, of_a_test: bool) -> Iterator[str]:
@@ -94,6 +107,8 @@ def test_all_of_the_project_is_looked_at() -> None:
 
 
 BAD = [
+    *("assert step == 1", "assert state['step']", "assert is_good(x)", "assert not x", "assert x and y > 0"),
+    *("if __debug__:\n    check(x)", "x = 1 if __debug__ else 2"),
     *(
         "eval('1')",
         "exec('x = 1')",
@@ -131,6 +146,7 @@ def test_what_is_forbidden_is_found(source: str) -> None:
 @pytest.mark.parametrize(
     "source",
     [
+        *("assert x", "assert self.x", "assert isinstance(x, int)"),
         *("model.eval()", "re.compile('x')", "import re\nre.compile('x')", "self.exec(x)", "'eval(1)'", "# eval(1)"),
         *(
             "import torch\ntorch.load(f, weights_only=True)",

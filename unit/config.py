@@ -13,7 +13,7 @@ import os
 import re
 import reprlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
@@ -182,6 +182,8 @@ class DataConfig(_Section):
     """processes that read images; by default chosen by the device"""
     max_pixels: Count = 200_000_000
     """refuse images with more pixels than this, before decoding them"""
+    verify: bool = False
+    """hash the contents of all images at the start, and refuse to resume if they changed; reads every file once"""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """stop at an image that can't be read, or skip it (and stop if more than 1 % can't be read)"""
     streets_train: Annotated[int, Field(ge=1, le=10**7)] = 1000
@@ -439,13 +441,14 @@ KEY_TYPES: dict[str, Any] = {
 }
 """Dotted key to annotated type."""
 
-_FOLDERS = ("data.a", "data.b", "data.root", "data.test_a", "data.test_b")
+FOLDER_KEYS = ("a", "b", "root", "test_a", "test_b")
+_FOLDERS = tuple(f"data.{key}" for key in FOLDER_KEYS)
 MACHINE_SPECIFIC = frozenset({*_FOLDERS, "data.workers", "train.device"})
 """Keys that may differ between the machines of one run."""
 CHANGEABLE_ON_RESUME = frozenset(
     {"train.steps", "train.max_minutes", "train.device", "train.keep_last", "train.keep_every", "train.on_nonfinite"}
     | {"train.checkpoint_activations", "train.compile", "train.batch_size", "train.grad_accum_steps"}
-    | {"data.workers", "data.name_a", "data.name_b", "data.on_bad_image"}
+    | {"data.workers", "data.verify", "data.name_a", "data.name_b", "data.on_bad_image"}
     | {f"train.{event}_every" for event in ("log", "sample", "checkpoint", "validate")}
 )
 """Keys that may change when a run is resumed: they decide how long and how it runs, not what is computed. The global
@@ -455,11 +458,20 @@ batch (batch_size × world size × grad_accum_steps) may not change; `difference
 def differences(before: Config, now: Config) -> list[str]:
     """Describe each change that would change the result, e.g. ``model.channels: 64 before, 32 now``."""
     old, new = before.to_flat_dict(), now.to_flat_dict()
-    for values in (old, new):
-        for key in _FOLDERS:  # the same folder may be written in several ways
-            values[key] = values[key] and os.path.abspath(values[key])  # noqa: PTH100 - symlinks are the user's names
+
+    def same(key: str) -> bool:
+        if key in _FOLDERS and old[key] and new[key]:  # the same folder may be written in several ways
+            return len({os.path.realpath(os.path.expanduser(values[key])) for values in (old, new)}) == 1  # noqa: PTH111
+        return bool(old[key] == new[key])
+
     return [
-        f"{key}: {old[key]} before, {new[key]} now"
-        for key in new
-        if key not in CHANGEABLE_ON_RESUME and old[key] != new[key]
+        f"{key}: {old[key]} before, {new[key]} now" for key in new if key not in CHANGEABLE_ON_RESUME and not same(key)
     ]
+
+
+def with_absolute_folders(data: DataConfig, locate: Callable[[str], str] = str) -> DataConfig:
+    """Make the folders absolute, so that they stay the same in another working directory; then apply `locate`."""
+    folders = {key: getattr(data, key) for key in FOLDER_KEYS}
+    paths = {key: os.path.abspath(os.path.expanduser(path)) for key, path in folders.items() if path}  # noqa: PTH100, PTH111
+    located: dict[str, Any] = {key: locate(path) for key, path in paths.items()}
+    return replace(data, **located)

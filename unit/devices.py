@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
+import numpy
+import PIL
 import psutil
 import torch
+import torchvision
 
 from unit.errors import ConfigError
 from unit.machine import memory_limits
@@ -56,6 +60,13 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that results depend on bit for bit, and the CPU's instruction set."""
+    packages = {"torch": torch, "torchvision": torchvision, "pillow": PIL, "numpy": numpy}
+    found = {name: str(package.__version__) for name, package in packages.items()}
+    return {"python": platform.python_version(), **found, "cpu_capability": torch.backends.cpu.get_cpu_capability()}
 
 
 def configure(device: torch.device, deterministic: bool | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import shutil
 import stat
@@ -21,7 +22,12 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+log = logging.getLogger(__name__)
 _PARTIAL = ".partial"
+_CANT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
+"""How file systems refuse to sync, above all folders; a failed disk gives EIO."""
+_unsynced: set[int] = set()
+"""The file systems that were warned of."""
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
@@ -62,9 +68,23 @@ def atomic_write(path: Path, content: bytes | memoryview, *, sync: bool = True) 
         if sync and os.name == "posix":  # Windows can't open a folder, and needn't
             folder = os.open(path.parent, os.O_RDONLY)
             try:
-                os.fsync(folder)
+                fsync(folder, path.parent)
             finally:
                 os.close(folder)
+
+
+def fsync(descriptor: int, path: Path) -> None:
+    """Sync an open file or folder to the disk; where the file system can't, say so once and go on."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANT_SYNC:
+            raise
+        if (device := os.fstat(descriptor).st_dev) not in _unsynced:
+            _unsynced.add(device)
+            log.warning(
+                "%s: this file system can't sync all it writes; a power failure may cost the newest files", escape(path)
+            )
 
 
 def is_partial(path: Path) -> bool:
@@ -80,7 +100,7 @@ def _write_beside(path: Path, content: bytes | memoryview, sync: bool) -> None:
                 file.write(content)
                 file.flush()
                 if sync:
-                    os.fsync(file.fileno())
+                    fsync(file.fileno(), path.parent)
             finally:
                 if not fcntl:  # Windows renames and deletes no open file
                     file.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
+from itertools import permutations
 from pathlib import Path
 
 from PIL import Image
@@ -14,9 +16,13 @@ def require_empty(folders: Iterable[Path]) -> None:
     """Check all folders before any is written, since no folder is better than half of them.
 
     Raises:
-        DataError: a folder is not empty, or can't be read.
+        DataError: a folder is not empty, can't be read, or is, through links, the same as another or in it.
     """
-    for folder in folders:
+    real = {folder: Path(os.path.realpath(folder)) for folder in folders}
+    for folder, other in permutations(real, 2):
+        if real[folder].is_relative_to(real[other]):
+            raise DataError(f"{escape(folder)}: is or lies in {escape(other)}, through a link; choose another folder")
+    for folder in real:
         try:
             if folder.is_dir() and any(folder.iterdir()):
                 raise DataError(f"{escape(folder)}: is not empty; empty it or choose another folder")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -42,6 +42,19 @@ class ImageSource(ABC):
     def folder(self) -> Path | None:
         """The folder in which each image is a file of its own, if there is one."""
         return None
+
+    @property
+    def origins(self) -> Iterable[tuple[str, bool]]:
+        """The real path of each folder with images, also behind links, and whether everything below it is read."""
+        return ()
+
+    def stats(self) -> Iterable[tuple[int, int]]:
+        """Return the size in bytes and modification time (ns) of each image's file; none where images are computed."""
+        return ()
+
+    def content(self, index: int) -> bytes:
+        """Return the bytes of an image's file; none if it can't be read."""
+        raise NotImplementedError(f"{type(self).__name__} has no files")
 
     def files(self) -> Sequence[str]:
         """The path of each image's file; empty where images are not files of their own."""

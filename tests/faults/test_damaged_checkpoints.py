@@ -5,6 +5,7 @@ import pickle
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -50,6 +51,30 @@ def step_resumed_from(run: Path) -> int:
 
 def test_undamaged_the_newest_is_taken(run: Path, newest: Path) -> None:
     assert step_resumed_from(run) == 4
+    assert newest.exists()
+
+
+def test_a_checkpoint_larger_than_the_memory_is_damaged(run: Path, newest: Path) -> None:
+    os.truncate(newest, 2**40)  # sparse: it takes no disk
+    assert step_resumed_from(run) == 2
+    assert newest.with_suffix(".damaged").exists()
+
+
+@pytest.mark.parametrize("only", [True, False])
+def test_an_intact_checkpoint_that_memory_does_not_suffice_for_is_kept(
+    run: Path, newest: Path, only: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def checksum_matches(file: BinaryIO) -> bool:
+        if only and file.name != str(newest):
+            return True
+        raise MemoryError
+
+    monkeypatch.setattr(checkpoint, "_checksum_matches", checksum_matches)
+    if only:
+        assert step_resumed_from(run) == 2
+    else:
+        with pytest.raises(UserError, match=r"step-00000004\.pt: .* of memory are free"):
+            step_resumed_from(run)
     assert newest.exists()
 
 

@@ -326,3 +326,12 @@ def test_write_streets_says_where_it_can_not_write(tmp_path: Path, where: str) -
     (tmp_path / "trainB").write_text("a file where a folder should be")
     with pytest.raises(DataError, match="can't be"):
         write_streets(tmp_path / where, 16, train=1, test=1, seed=0)
+
+
+@pytest.mark.parametrize("target", ["trainA", "trainA/deeper", "."])
+def test_no_folder_may_lie_in_another_through_a_link(tmp_path: Path, target: str) -> None:
+    (tmp_path / target).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "testB").symlink_to(tmp_path / target)
+    with pytest.raises(DataError, match=r"through a link|is not empty"):
+        write_streets(tmp_path, 16, 1, 1, 0)
+    assert not list(tmp_path.rglob("*.png"))

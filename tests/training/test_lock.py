@@ -94,3 +94,22 @@ def test_archive_run_takes_the_first_free_name(tmp_path: Path) -> None:
         (tmp_path / "run" / "x").write_text("kept")
     assert archive_run(tmp_path / "run") == tmp_path / "run.2"
     assert (tmp_path / "run.2" / "x").read_text() == "kept"
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_run_behind_a_link_restarts_where_the_link_points(tmp_path: Path, dangling: bool) -> None:
+    disk, link = tmp_path / "disk" / "run", tmp_path / "run"
+    link.symlink_to(disk)
+    if not dangling:
+        disk.mkdir(parents=True)
+        (disk / "config.yaml").touch()
+        assert archive_run(link) == tmp_path / "disk" / "run.1"
+    with locked(link):
+        assert (disk / ".lock").exists()
+
+
+def test_a_link_to_itself_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run").symlink_to(tmp_path / "run")
+    for restart in (False, True):
+        with pytest.raises(UserError, match="run: "):
+            train(TINY, tmp_path / "run", restart=restart)

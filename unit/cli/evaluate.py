@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unit.cli.arguments import Parser, add_model_arguments, path
-from unit.data.datasets import HeldOut, open_datasets, open_held_out
+from unit.data.datasets import HeldOut, open_held_out
 from unit.domains import PerDomain
 from unit.errors import ConfigError, escape
 from unit.evaluation.metric_table import table
+from unit.evaluation.run_images import open_run_datasets
 from unit.images import to_image, write_image
 from unit.translation.model_file import read_header
 
@@ -66,4 +67,5 @@ def _held_out(arguments: argparse.Namespace) -> HeldOut:
         raise ConfigError("--a and --b: give both folders, or neither")
     if arguments.a is not None:
         return open_held_out(PerDomain(arguments.a, arguments.b), arguments.paired, config.data.max_pixels)
-    return open_datasets(config.data, config.train.seed).test
+    model = Path(arguments.model)
+    return open_run_datasets(model if model.is_dir() else model.parent, config).test

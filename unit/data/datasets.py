@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from unit.config import DataConfig
 from unit.data.folders import ImageFolder, default_names, digest, split_root
@@ -41,12 +44,33 @@ class Datasets:
         """Hash the names of all training images: it changes when one is added, removed or renamed."""
         return digest(f"{i}/{self.train[i].name(k)}" for i in Domain for k in range(len(self.train[i])))
 
+    def digests(self, contents: bool = False) -> dict[str, dict[str, str]]:
+        """Hash the lists of images: "training a", … → "names", "sizes", "times" and, if wanted, "contents" → digest."""
+        sets = {"training": self.train, "test": self.test.images}
+        return {f"{name} {i}": _digests(sets[name][i], contents) for name in sets for i in Domain}
+
     def describe(self) -> str:
         """Return a line for each domain: its name and counts."""
         return "\n".join(
             f"{i}: {self.names[i]}, {len(self.train[i])} training images, {len(self.test.images[i])} held out"
             for i in Domain
         )
+
+
+def _digests(source: ImageSource, contents: bool) -> dict[str, str]:
+    digests = {"names": digest(source.name(k) for k in range(len(source)))}
+    if stats := list(source.stats()):
+        digests |= {"sizes": digest(str(size) for size, _ in stats), "times": digest(str(time) for _, time in stats)}
+        if contents:
+            digests["contents"] = digest(sha256(source.content(k)).hexdigest() for k in range(len(source)))
+    return digests
+
+
+def image_changes(before: Mapping[str, Any], now: Mapping[str, Mapping[str, str]], kinds: Sequence[str]) -> list[str]:
+    """Describe how `Datasets.digests` differ in some kinds, of those that both have; `before` may hold anything."""
+    known = {name: digests for name, digests in before.items() if name in now and isinstance(digests, Mapping)}
+    changed = {name: [k for k in kinds if k in known[name] and known[name][k] != now[name].get(k)] for name in known}
+    return [f"{' and '.join(found)} of the {name} images changed" for name, found in changed.items() if found]
 
 
 def open_datasets(config: DataConfig, seed: int = 0) -> Datasets:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from heapq import nsmallest
@@ -16,7 +16,7 @@ from unit.domains import Domain, PerDomain
 from unit.errors import DataError, escape
 from unit.image_source import ImageSource
 from unit.images import MAX_PIXELS, read_image
-from unit.listing import list_images, listing_errors, require_folder, shorten
+from unit.listing import Origin, list_images, listing_errors, require_folder, shorten
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,14 @@ class ImageFolder(ImageSource):
     root: Path
     names: tuple[str, ...]
     max_pixels: int = MAX_PIXELS
+    links: frozenset[Origin] = frozenset()
+    """where links among the images lead"""
 
     @classmethod
     def open(cls, folder: Path, max_pixels: int = MAX_PIXELS) -> ImageFolder:
         """List all images below `folder`; raises `DataError` as `list_images` does."""
-        return cls(folder, tuple(list_images(folder)), max_pixels)
+        links: set[Origin] = set()
+        return cls(folder, tuple(list_images(folder, links)), max_pixels, frozenset(links))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -47,6 +50,27 @@ class ImageFolder(ImageSource):
     def folder(self) -> Path:
         """`root`."""
         return self.root
+
+    @property
+    def origins(self) -> list[Origin]:
+        """`root`, and where links lead."""
+        return [(os.path.realpath(self.root), True), *sorted(self.links)]
+
+    def stats(self) -> Iterator[tuple[int, int]]:
+        """Yield the size and modification time (ns) of each image; zeros if there is none any more."""
+        for file in self.files():
+            try:
+                status = os.stat(file)  # noqa: PTH116 - as in files()
+                yield status.st_size, status.st_mtime_ns
+            except OSError:
+                yield 0, 0
+
+    def content(self, index: int) -> bytes:
+        """Return an image's bytes; none if it can't be read."""
+        try:
+            return (self.root / self.names[index]).read_bytes()
+        except OSError:
+            return b""
 
     def files(self) -> list[str]:
         """List the path of each image."""

@@ -85,6 +85,26 @@ class Shards(ImageSource):
             content = shard.read(int(member["offset"]), int(member["size"]))
             return decode_image(io.BytesIO(content), self.max_pixels, short_side)
 
+    @property
+    def origins(self) -> list[tuple[str, bool]]:
+        """The folders of the shards."""
+        files = (os.path.realpath(self.root / path) for path in self.paths)
+        return sorted({(os.path.dirname(file), False) for file in files})  # noqa: PTH120
+
+    def stats(self) -> Iterator[tuple[int, int]]:
+        """Yield the size of each image, and the modification time (ns) of its shard."""
+        times = [time for _, time in self.stamps]
+        return ((int(size), times[k]) for size, k in zip(self.members["size"], self.shard_numbers, strict=True))
+
+    def content(self, index: int) -> bytes:
+        """Return an image's bytes; none if they can't be read."""
+        try:
+            shard_number, member = self.shard_numbers[index], self.members[index]
+            shard = _open_shard(str(self.root / self.paths[shard_number]), self.stamps[shard_number])
+            return shard.read(int(member["offset"]), int(member["size"]))
+        except (OSError, ImageError):
+            return b""
+
     def train_test_split(self) -> tuple[Shards, Shards]:
         """Split by `split_names`."""
         names = [self.name(index) for index in range(len(self))]

@@ -10,9 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from unit.errors import UserError, escape
-from unit.files import read_file
+from unit.files import require_regular_file
 
 RUN_LOG_FILE = "run.log"
 START, END = "START", "END"
@@ -20,6 +21,11 @@ START, END = "START", "END"
 
 _MAX_BYTES = 10**9
 """The size of metrics.jsonl: half a million lines."""
+MAX_LINE = 1_000_000
+"""Bytes of a line of metrics.jsonl; longer ones are foreign, and passed over."""
+_MAX_VALUE = 1e30
+_MAX_STEP = 10**15
+"""The maximum of train.steps."""
 _TAIL_BYTES = 16_000_000
 """How much of the end of run.log is read: at a line every 30 s, months."""
 _MAX_CHARACTERS = 1000
@@ -29,17 +35,34 @@ _LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d) (START|END) (
 
 def logged(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (step, line) for each complete line: a crash may have cut the last one short. A missing file has none."""
+    for step, line, _ in _read_metrics(path):
+        yield step, line
+
+
+def logged_values(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield (step, tag → value) for each complete line: what is not a finite number, as in a foreign file, is left out.
+
+    Larger values than 1e30 are left out too: sums of them, or the length of an axis, might overflow.
+    """
+    for step, _, values in _read_metrics(path):
+        numbers = {tag: value for tag, value in values.items() if type(value) in (int, float)}
+        yield step, {tag: float(value) for tag, value in numbers.items() if abs(value) <= _MAX_VALUE and tag != "step"}
+
+
+def _read_metrics(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
     try:
-        lines = read_file(path, _MAX_BYTES).decode("utf-8", errors="replace").splitlines()
+        require_regular_file(path, _MAX_BYTES)
+        with path.open("rb") as file:
+            while line := file.readline(MAX_LINE):
+                with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                    text = line.decode("utf-8", errors="replace").rstrip("\r\n")
+                    values = json.loads(text)
+                    if 0 <= (step := int(values["step"])) <= _MAX_STEP:
+                        yield step, text, values
     except FileNotFoundError:
         return
     except OSError as error:
         raise UserError(f"{escape(path)}: can't be read ({error.strerror}); make it readable, or move it") from error
-    for line in lines:
-        try:
-            yield int(json.loads(line)["step"]), line
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            continue
 
 
 def format_lines(kind: str, text: str) -> bytes:

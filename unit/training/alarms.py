@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections import Counter, defaultdict
@@ -14,7 +13,7 @@ from typing import Literal
 
 from unit.domains import Domain, PerDomain
 from unit.errors import escape
-from unit.evaluation.run_log import logged
+from unit.evaluation.run_log import logged_values
 
 log = logging.getLogger(__name__)
 
@@ -116,9 +115,9 @@ class Alarms:
     def __init__(self, names: PerDomain[str], run: Path) -> None:
         self._names = names.map(escape)
         self._in_a_row: Counter[tuple[str, Domain]] = Counter()
-        for _, line in logged(run / "metrics.jsonl"):
-            if '"vital/' in line:
-                self._count(json.loads(line))
+        for _, values in logged_values(run / "metrics.jsonl"):
+            if any(tag.startswith("vital/") for tag in values):
+                self._count(values)
 
     def check(self, step: int, scalars: Mapping[str, float]) -> dict[str, float]:
         """Return 1 or 0 for each alarm, e.g. ``alarm/mode_collapse_a2b``; log those that start, with advice."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch.utils._pytree import tree_map_only
@@ -21,6 +20,7 @@ from unit.files import atomic_write, wrap_os_errors
 
 _MARK = b"sha256:"
 _COMMENT = len(_MARK) + 2 * hashlib.sha256().digest_size
+_BLOCK = 2**24
 
 
 class BadCheckpointError(UserError):
@@ -64,20 +64,33 @@ def load(path: Path) -> dict[str, Any]:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise BadCheckpointError(f"{escape(path)}: not a regular file")
         with path.open("rb") as file:
-            file.seek(-min(_COMMENT, path.stat().st_size), os.SEEK_END)
-            complete = file.read().startswith(_MARK)  # else, what may be a terabyte of zeros is not read
-        content = path.read_bytes() if complete else b""
+            if not _checksum_matches(file):
+                raise BadCheckpointError(f"{escape(path)}: damaged (its checksum does not match its content)")
+            return torch.load(file, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+    except BadCheckpointError:
+        raise
     except PermissionError as error:  # the content may be good
         raise UserError(f"{escape(path)}: no permission to read it; grant it") from error
     except OSError as error:
         raise BadCheckpointError(f"{escape(path)}: can't be read ({error.strerror})") from error
-    body, comment = content[:-_COMMENT], content[-_COMMENT:]
-    if comment != _MARK + hashlib.sha256(body).hexdigest().encode():
-        raise BadCheckpointError(f"{escape(path)}: damaged (its checksum does not match its content)")
-    try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
     except Exception as error:  # a foreign file may make torch raise anything
         raise BadCheckpointError(f"{escape(path)}: not a checkpoint of this program") from error
+
+
+def _checksum_matches(file: BinaryIO) -> bool:
+    """Compare block by block, since a file may be larger than the memory; leave the file at its start."""
+    remaining = file.seek(0, io.SEEK_END) - _COMMENT
+    file.seek(max(0, remaining))
+    comment = file.read()
+    if not comment.startswith(_MARK):  # a sparse file of terabytes would take hours
+        return False
+    file.seek(0)
+    state = hashlib.sha256()
+    while block := file.read(min(remaining, _BLOCK)):
+        state.update(block)
+        remaining -= len(block)
+    file.seek(0)
+    return comment == _MARK + state.hexdigest().encode()
 
 
 def remove_old(folder: Path, keep_last: int, keep_every: int | None) -> None:

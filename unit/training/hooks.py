@@ -17,7 +17,7 @@ from unit.evaluation.features import features_if_installed
 from unit.evaluation.grids import sample_grids
 from unit.evaluation.metric_table import COUNTS, Metrics
 from unit.evaluation.report.write import try_write_report
-from unit.evaluation.run_log import logged
+from unit.evaluation.run_log import logged_values
 from unit.model.objective import total
 from unit.training.alarms import Alarms
 from unit.training.diagnostics import diagnostics, probe_batch
@@ -54,8 +54,9 @@ class Hooks:
         """Log from this step on; overwrite later steps that were logged before the run was `resumed`."""
         self.logger = RunLogger(self.run_dir.path, self.trainer.steps_done if resumed else None)
         self.metrics: tuple[int, Metrics] | None = None
-        validations = (json.loads(line) for _, line in logged(self.run_dir.path / "metrics.jsonl") if '"val/' in line)
-        kids = [(line["step"], kid) for line in validations if (kid := mean_kid(line)) is not None]
+        validations = logged_values(self.run_dir.path / "metrics.jsonl")
+        since = self.run_dir.best_since
+        kids = [(step, kid) for step, values in validations if step > since and (kid := mean_kid(values)) is not None]
         self.best: tuple[int, float] | None = min(kids, key=lambda pair: pair[1], default=None)
         """step and mean KID of the best model"""
         self.alarms = Alarms(self.resolved.datasets.names, self.run_dir.path)

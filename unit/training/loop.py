@@ -70,8 +70,9 @@ def train(config: Config, out: Path | None = None, *, restart: bool = False) -> 
     """
     run_log = RunLogHandler()
     with init_distributed() as ranks, run_log.capture():
-        resolved = resolve(config, out, ranks)
-        if restart and not restarted_by_torchrun() and ranks.is_main and (archived := archive_run(resolved.out)):
+        restart = restart and not restarted_by_torchrun()
+        resolved = resolve(config, out, ranks, restart=restart)
+        if restart and ranks.is_main and (archived := archive_run(resolved.out)):
             log.info("the run that was in %s is kept as %s", resolved.out, archived)
         lock = locked(resolved.out) if ranks.is_main else nullcontext()
         stopping = stop_on_signals(ignore_repeats=ranks.world_size > 1)

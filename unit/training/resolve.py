@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from unit.config import MACHINE_SPECIFIC, Config, DataConfig
+from unit.config import MACHINE_SPECIFIC, Config, DataConfig, with_absolute_folders
 from unit.data.bad_images import BadImages
 from unit.data.batches import TrainingImages, loader_failure, training_batches
 from unit.data.check import CHECKS, check_headers, describe_findings
@@ -19,6 +20,7 @@ from unit.data.datasets import Datasets, open_datasets
 from unit.devices import configure, out_of_memory, resolve_precision
 from unit.domains import PerDomain
 from unit.errors import ConfigError, DataError, UserError, escape
+from unit.evaluation.run_images import locate
 from unit.machine import core_count
 from unit.training.compilation import compile_as_configured
 from unit.training.distributed import SINGLE_PROCESS, Ranks
@@ -67,7 +69,9 @@ class ResolvedConfig:
         return Translator(trainer.ema, self.config, names, step, str(self.device), self.precision)
 
 
-def resolve(config: Config, out: Path | None, ranks: Ranks = SINGLE_PROCESS) -> ResolvedConfig:
+def resolve(
+    config: Config, out: Path | None, ranks: Ranks = SINGLE_PROCESS, *, restart: bool = False
+) -> ResolvedConfig:
     """Find the device, list the images and inspect their headers; by default, `out` is named after the domains.
 
     Raises:
@@ -75,14 +79,13 @@ def resolve(config: Config, out: Path | None, ranks: Ranks = SINGLE_PROCESS) -> 
     """
     device = ranks.device(config.train.device)
     configure(device, config.train.deterministic)
+    config = replace(config, data=locate(config.data, out) if out else with_absolute_folders(config.data))
     datasets = open_datasets(config.data, config.train.seed)
     if ranks.is_main:
         _check_headers(datasets, config.data)
     names = datasets.names
     out = out or Path("runs") / ("streets" if config.data.synthetic else f"{names.a}-{names.b}")
-    for source in (*datasets.train, *datasets.test.images):  # a run there would train on its own samples
-        if source.folder and out.resolve().is_relative_to(source.folder.resolve()):
-            raise ConfigError(f"--out {escape(out)}: lies among the images of {escape(source.folder)}; give another")
+    _refuse_out_among_images(out, datasets, restart)
     precision = resolve_precision(config.train.precision, device)
     facts = {key: value for key, value in config.to_flat_dict().items() if key not in MACHINE_SPECIFIC}
     facts |= {"torch": torch.__version__, "the precision": precision, "the kind of device": device.type}
@@ -107,6 +110,18 @@ def explain_errors(device: torch.device) -> Iterator[None]:
         if isinstance(error, RuntimeError) and (explained := loader_failure(error)):
             raise explained from error
         raise
+
+
+def _refuse_out_among_images(out: Path, datasets: Datasets, restart: bool) -> None:
+    """Compare real paths: a run would train on its own samples, and a restart would move the images with the run."""
+    real, resumes = Path(os.path.realpath(out)), not restart and (out / "checkpoints").is_dir()
+    for source in (*datasets.train, *datasets.test.images):
+        for folder, recursive in source.origins:
+            if recursive and real.is_relative_to(folder):
+                raise ConfigError(f"--out {escape(out)}: lies among the images of {escape(folder)}; give another")
+            is_own = bool(source.folder) and folder != os.path.realpath(source.folder or "")
+            if Path(folder).is_relative_to(real) and (is_own or not resumes):  # older runs may contain their images
+                raise ConfigError(f"--out {escape(out)}: images are read from {escape(folder)} in it; give another")
 
 
 def _check_headers(datasets: Datasets, config: DataConfig) -> None:

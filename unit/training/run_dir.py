@@ -11,22 +11,26 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from filelock import FileLock, Timeout
 
-from unit.config import Config, RemovedKeyError, differences
+from unit.config import FOLDER_KEYS, Config, RemovedKeyError, differences, with_absolute_folders
 from unit.config_file import write_config
 from unit.data.bad_images import BadImages
-from unit.devices import describe, out_of_memory
+from unit.data.datasets import image_changes
+from unit.devices import describe, out_of_memory, versions
 from unit.domains import Domain
-from unit.errors import ConfigError, ModelError, UserError, escape
+from unit.errors import ConfigError, DataError, ModelError, UserError, escape
+from unit.evaluation.run_images import EARLIER_PARTS, ENVIRONMENT_FILE, locate, parts
 from unit.evaluation.run_log import logged
 from unit.files import atomic_write, read_file, wrap_os_errors
+from unit.machine import available_memory
 from unit.training import checkpoint
 from unit.training.resolve import ResolvedConfig
 from unit.training.trainer import Trainer
@@ -37,6 +41,8 @@ log = logging.getLogger(__name__)
 BEST_FILE = "best.safetensors"
 FORMAT_VERSION = 2
 """Of the checkpoints' content."""
+_MAX_PARTS = 100
+"""Earlier parts of the run that environment.json keeps."""
 
 
 @contextmanager
@@ -48,7 +54,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     lock, holder = FileLock(folder / ".lock", timeout=0), folder / ".lock-holder"
     with wrap_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(os.path.realpath(folder)).mkdir(parents=True, exist_ok=True)  # it may be a link to a missing folder
         try:
             lock.acquire()
         except Timeout:
@@ -72,7 +78,7 @@ def archive_run(folder: Path) -> Path | None:
     Raises:
         UserError: a process is training there, it is not a run directory, or it can't be renamed.
     """
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))
     if not folder.is_dir():
         return None
     if not any((folder / name).exists() for name in ("config.yaml", "checkpoints", ".lock")):
@@ -124,21 +130,31 @@ class RunDir:
             "or give another --out"
         )
         self._global_batch = resolved.config.global_batch(resolved.ranks.world_size)
+        device = resolved.device
         self._facts = {  # which may change within a run, but not unnoticed
             "precision": resolved.precision,
             "thread count": torch.get_num_threads(),
-            "list of training images": resolved.datasets.digest(),
+            "number of ranks": resolved.ranks.world_size,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            **versions(),
         }
+        self.best_since = 0
+        """the step after which validations count for the best model: the test images have been the same since"""
+
+    @cached_property
+    def images(self) -> dict[str, dict[str, str]]:
+        """Digests of this part's images."""
+        return self.resolved.datasets.digests(self.resolved.config.data.verify)
 
     def write_environment(self) -> dict[str, Any]:
         """Write config.yaml and environment.json; return the environment."""
         datasets = self.resolved.datasets
-        environment = {
+        environment: dict[str, Any] = {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
+            "run": os.path.abspath(self.path),  # noqa: PTH100 - the path that the user gave, links and all
+            "step": self.trainer.steps_done,
+            **versions(),
             "system": platform.platform(),
             "device": describe(self.resolved.device),
             "precision": self.resolved.precision,
@@ -147,12 +163,16 @@ class RunDir:
             "git_revision": _git_revision(),
             "training_images": {datasets.names[i]: len(datasets.train[i]) for i in Domain},
             "test_images": {datasets.names[i]: len(datasets.test.images[i]) for i in Domain},
+            "images": self.images,
         }
+        kept = ("started", "run", "step", *versions(), "device", "precision", "threads", "ranks", "git_revision")
+        earlier = [{key: part[key] for key in kept if key in part} for part in parts(self.path)[:_MAX_PARTS]]
+        environment[EARLIER_PARTS] = earlier[::-1]
         with wrap_os_errors(self.checkpoints):
             for half_written in self.checkpoints.glob(".*.partial"):
                 half_written.unlink()
         write_config(self.resolved.config, self.path / "config.yaml")
-        atomic_write(self.path / "environment.json", json.dumps(environment, indent=2).encode())
+        atomic_write(self.path / ENVIRONMENT_FILE, json.dumps(environment, indent=2).encode())
         return environment
 
     def save(self) -> None:
@@ -164,6 +184,8 @@ class RunDir:
             "config": config.to_dict(),
             "global_batch": self._global_batch,
             "facts": self._facts,
+            "images": self.images,
+            "best_since": self.best_since,
             "trainer": checkpoint.copy_to_cpu(self.trainer.state_dict()),
             "bad_images": self.bad_images.state_dict(),
         }
@@ -187,19 +209,24 @@ class RunDir:
 
         Raises:
             ConfigError: the run was started with another configuration.
-            UserError: none of the run's checkpoints is good any more, or the newest is of another version.
+            UserError: none of the run's checkpoints is good any more or fits into the memory, or the newest is of
+                another version.
         """
         candidates = checkpoint.available(self.checkpoints)
         reached = max([0, self._reached_step(), *(step for step, _ in candidates)])
         damaged: list[Path] = []
+        too_large: UserError | None = None
         for step, path in candidates:
             try:
                 self._restore(path)
             except checkpoint.BadCheckpointError as error:
-                if error.__cause__ and out_of_memory(error.__cause__):
-                    raise error.__cause__ from None  # the checkpoint may be good
-                log.warning("%s; trying the one before", error)
-                damaged.append(path)
+                reason: UserError = error
+                if error.__cause__ and out_of_memory(error.__cause__):  # it may be good, and is left as it is
+                    reason = _out_of_memory(path)
+                    too_large = too_large or reason
+                else:
+                    damaged.append(path)
+                log.warning("%s; trying the one before", reason)
                 continue
             with wrap_os_errors(self.checkpoints):
                 for bad in damaged:
@@ -207,6 +234,8 @@ class RunDir:
             lost = f"; steps up to {reached}, done before, are recomputed" if reached > step else ""
             log.info("resuming from step %d%s", step, lost)
             return True
+        if too_large:
+            raise too_large
         if candidates or reached:  # the first checkpoint is written before the first step
             state = f"none of the {len(candidates)} checkpoints can be read" if candidates else "no checkpoint is left"
             raise UserError(
@@ -228,13 +257,14 @@ class RunDir:
             version, config = state["format_version"], Config.from_dict(state["config"])
             global_batch = int(state.get("global_batch", config.global_batch(1)))  # older ones are of one process
             trainer_state, bad_state, facts = state["trainer"], state["bad_images"], dict(state["facts"])
+            images, best_since = dict(state.get("images", {})), int(state.get("best_since", 0))  # older ones lack them
         except RemovedKeyError as error:
             raise ConfigError(f"{escape(path)}: {error}, so the run can't be resumed; give another --out") from error
         except Exception as error:  # a foreign file may lack anything
             raise checkpoint.BadCheckpointError(f"{escape(path)}: not a checkpoint of this program") from error
         if version != FORMAT_VERSION:
             raise UserError(f"{escape(path)}: was written by another version of this program; {self._how_to_restart}")
-        self._require_same(config, global_batch)
+        self._require_same(config, global_batch, images)
         try:
             self.trainer.load_state_dict(trainer_state)
             self._require_fitting_optimizers()
@@ -243,9 +273,33 @@ class RunDir:
                 raise ValueError("the file's name says another step")
         except Exception as error:
             raise checkpoint.BadCheckpointError(f"{escape(path)}: the state does not fit its name or config") from error
-        for fact, before in facts.items():
-            if self._facts.get(fact) != before:
-                log.warning("the %s changed: %s before, %s now", fact, before, self._facts.get(fact))
+        self.best_since = best_since
+        self._warn_of_changes(facts, images)
+
+    def _warn_of_changes(self, facts: dict[str, Any], images: dict[str, Any]) -> None:
+        """Say in one line what changed since the checkpoint, and what that costs.
+
+        All of this is a notice, not a refusal, since folders grow, photos are copied and programs are updated within
+        the life of a run. Refused are other folders, and contents that data.verify finds changed: `_require_same`.
+        """
+        changes = [
+            f"{fact} was {escape(str(before)[:100])}, is {self._facts[fact]}"
+            for fact, before in facts.items()
+            if fact in self._facts and str(self._facts[fact]) != str(before)
+        ]
+        if not images and facts.get("list of training images") not in (None, self.resolved.datasets.digest()):
+            changes.append("names of the training images changed")
+        listed = image_changes(images, self.images, ("names", "sizes"))
+        exact = bool(changes) or any("training" in change for change in listed)
+        costs = ["the result is no longer bit for bit that of an uninterrupted run"] if exact else []
+        if any("test" in change for change in listed):
+            self.best_since = self.trainer.steps_done
+            costs.append("metrics before and after do not compare, and the best model is chosen anew from here on")
+        if not listed and image_changes(images, self.images, ("times",)):
+            listed = ["times of the images changed, not their names and sizes"]
+            costs.append("if they are not copies, results change too (data.verify compares contents)")
+        if costs:
+            log.warning("since the last part: %s; %s", "; ".join(changes + listed), ", and ".join(costs))
 
     def _require_fitting_optimizers(self) -> None:
         """Compare shapes, which torch does not, although fused Adam reads and writes beyond a smaller tensor's end."""
@@ -255,8 +309,31 @@ class RunDir:
                 if {name: tensor.shape for name, tensor in state.items()} != expected:
                     raise ValueError("the optimizer's state is that of other parameters")
 
-    def _require_same(self, before: Config, batch_before: int) -> None:
-        changed, batch = differences(before, self.resolved.config), self._global_batch
+    def _require_same(self, before: Config, batch_before: int, images: dict[str, Any]) -> None:
+        """Refuse another configuration, other folders, and images whose contents are known to have changed.
+
+        The same folders are those of the same real path; those at the same place relative to the run's directory, if
+        the former ones are gone and names and sizes are the same; and those with the same contents (data.verify).
+        """
+        now, located = self.resolved.config, locate(before.data, self.path)
+        digests = [*images.values(), *self.images.values()]
+        if images and all(isinstance(known, dict) and "contents" in known for known in digests):
+            if changes := image_changes(images, self.images, ("contents",)):
+                raise DataError(
+                    f"{escape(self.path)}: {'; '.join(changes)} since the last part of this run; restore them, resume "
+                    "without data.verify, or give another --out"
+                )
+            folders: dict[str, Any] = {key: getattr(now.data, key) for key in FOLDER_KEYS}
+            located = replace(located, **folders)
+        elif located != with_absolute_folders(before.data):
+            changes = image_changes(images, self.images, ("names", "sizes"))
+            if changes or not images:
+                raise DataError(
+                    f"{escape(self.path)}: was moved, and it is not known that its images are the same ones "
+                    f"({'; '.join(changes) or 'it is of an earlier version'}); move them back, or give another --out"
+                )
+            log.info("%s: was moved together with its images", self.path)
+        changed, batch = differences(replace(before, data=located), now), self._global_batch
         if batch != batch_before:
             changed.append(f"train.batch_size × train.grad_accum_steps × ranks: {batch_before} before, {batch} now")
         if changed:
@@ -264,6 +341,11 @@ class RunDir:
                 f"{escape(self.path)}: this run was started with another configuration ({'; '.join(changed)}); "
                 "undo the change, or give another --out"
             )
+
+
+def _out_of_memory(path: Path) -> UserError:
+    sizes = f"it has {path.stat().st_size / 1e9:.2f} GB, and {available_memory() / 1e9:.2f} GB"
+    return UserError(f"{escape(path)}: out of memory ({sizes} of memory are free); end other programs")
 
 
 def _git_revision() -> str | None:

@@ -25,8 +25,8 @@ from torch.utils.tensorboard.summary import image, scalar, text
 from unit.domains import Domain, PerDomain
 from unit.errors import LineFormatter, UserError, escape
 from unit.evaluation.grids import stack_vertically
-from unit.evaluation.run_log import END, RUN_LOG_FILE, START, format_lines, logged
-from unit.files import atomic_write, wrap_os_errors
+from unit.evaluation.run_log import END, RUN_LOG_FILE, START, format_lines, logged, logged_values
+from unit.files import atomic_write, fsync, wrap_os_errors
 from unit.images import to_image
 
 
@@ -43,7 +43,9 @@ class RunLogger:
         first_step = 0 if start is None else start + 1
         kept = "".join(f"{line}\n" for step, line in logged(self._metrics_path) if step < first_step)
         atomic_write(self._metrics_path, kept.encode())
-        self.validated_steps = {step for step, line in logged(self._metrics_path) if '"val/' in line}
+        self.validated_steps = {
+            step for step, values in logged_values(self._metrics_path) if any(tag.startswith("val/") for tag in values)
+        }
         # TensorBoard reads event files in the order of their names, and the clock may have been set back.
         events = run / "tensorboard"
         names = (re.match(r"events\.out\.tfevents\.(\d{1,20})\.", path.name) for path in events.glob("events.out.*"))
@@ -97,9 +99,9 @@ class RunLogger:
     def flush(self) -> None:
         """Sync everything logged so far to the disk."""
         with wrap_os_errors(self._metrics_path), self._metrics_path.open("ab") as file:
-            os.fsync(file.fileno())
+            fsync(file.fileno(), self._metrics_path.parent)
         with wrap_os_errors(self._events_path):
-            os.fsync(self._events_file.fileno())
+            fsync(self._events_file.fileno(), self._metrics_path.parent)
 
     def close(self) -> None:
         """Flush and close; do nothing the second time."""

@@ -243,10 +243,12 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned, in this version or the one before."""
         state = upgraded(state, [name for name, _ in self.generator_modules.named_parameters()])
-        self.steps_done, self.rollbacks = state["steps_done"], state["rollbacks"]
+        self.steps_done, self.rollbacks = int(state["steps_done"]), int(state["rollbacks"])
         self.mid_step = False
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
+            if isinstance(part, torch.optim.Optimizer):  # the configuration's, whatever the file says
+                part.param_groups[0] |= part.defaults
 
     def _stateful(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         return {

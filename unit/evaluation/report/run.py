@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,21 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from unit.config import Config, DataConfig
 from unit.config_file import read_config
-from unit.data.datasets import Datasets, open_datasets
+from unit.data.datasets import Datasets
 from unit.domains import PerDomain
 from unit.errors import ConfigError, UserError, escape
-from unit.evaluation.run_log import logged
-from unit.files import read_file
+from unit.evaluation.run_images import open_run_datasets, read_environment
+from unit.evaluation.run_log import logged_values
 from unit.translation.model_file import MODEL_FILE
 
 if TYPE_CHECKING:
     from unit.translation.translator import Translator
 
 _PARTS = ("config.yaml", "environment.json", "metrics.jsonl", "samples", MODEL_FILE)
-_MAX_ENVIRONMENT = 1_000_000
-"""Bytes; a thousand times what is needed."""
-_MAX_VALUE = 1e30
-"""Larger values are not drawn: the length of an axis might overflow."""
 
 
 class Run:
@@ -59,7 +54,7 @@ class Run:
     @cached_property
     def datasets(self) -> Datasets:
         """The images, where they still exist."""
-        return open_datasets(self.config.data, self.config.train.seed)
+        return open_run_datasets(self.path, self.config)
 
     @property
     def data(self) -> DataConfig:
@@ -69,16 +64,7 @@ class Run:
     @cached_property
     def environment(self) -> Mapping[str, Any]:
         """The contents of environment.json."""
-        file = self.path / "environment.json"
-        try:
-            content = json.loads(read_file(file, _MAX_ENVIRONMENT))
-        except (OSError, ValueError, RecursionError) as error:
-            detail = f" ({error.strerror})" if isinstance(error, OSError) else ""
-            reason = "is missing" if isinstance(error, FileNotFoundError) else f"can't be read{detail}"
-            raise UserError(f"{escape(file)}: {reason}") from error
-        if not isinstance(content, dict):
-            raise UserError(f"{escape(file)}: not a JSON object")
-        return content
+        return read_environment(self.path)
 
     def fact(self, name: str) -> Any:
         """Look up a key of environment.json; None where it is unknown."""
@@ -90,11 +76,9 @@ class Run:
     def log(self) -> dict[str, dict[int, float]]:
         """Tag → step → value: the finite values in metrics.jsonl by step."""
         curves: dict[str, dict[int, float]] = {}
-        lines = [(step, line) for step, line in logged(self.path / "metrics.jsonl") if 0 <= step <= _MAX_VALUE]
-        for step, line in lines:
-            for tag, value in json.loads(line).items():
-                if tag != "step" and isinstance(value, int | float) and abs(value) <= _MAX_VALUE:  # False for NaN
-                    curves.setdefault(tag, {})[step] = float(value)
+        for step, values in logged_values(self.path / "metrics.jsonl"):
+            for tag, value in values.items():
+                curves.setdefault(tag, {})[step] = value
         return {tag: dict(sorted(points.items())) for tag, points in curves.items()}
 
     @cached_property

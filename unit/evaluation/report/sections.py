@@ -19,6 +19,7 @@ from unit.evaluation.metric_table import GROUPS, Metrics, describe_counts, table
 from unit.evaluation.report.charts import charts, draw
 from unit.evaluation.report.images import ScoredImage, frames, heads, rate, score_name, side_by_side, worst_and_best
 from unit.evaluation.report.run import Run
+from unit.evaluation.run_images import EARLIER_PARTS, parts
 from unit.evaluation.run_log import RunEnding, last_lines, read_run_endings
 from unit.image_source import ImageSource
 from unit.images import read_header
@@ -190,12 +191,14 @@ def environment(run: Run) -> dict[str, Any]:
     """The facts of environment.json, how each part of the run ended, and the end of its log."""
     facts, missing = [], ""
     try:
-        facts = [(key.replace("_", " "), _plain(value)) for key, value in run.environment.items()]
+        shown = {key: value for key, value in run.environment.items() if key not in ("images", EARLIER_PARTS)}
+        facts = [(key.replace("_", " "), _plain(value)) for key, value in shown.items()]
+        facts += [("earlier part", _plain(part)) for part in parts(run.path)[1:]][:_MAX_PARTS]
     except UserError as error:
         missing = str(error)
     endings = read_run_endings(run.path)[-_MAX_PARTS:]
-    parts = [_ending(ending, is_last=ending is endings[-1]) for ending in endings]
-    return {"facts": facts, "missing": missing, "parts": parts, "lines": last_lines(run.path, _LOG_LINES)}
+    rows = [_ending(ending, is_last=ending is endings[-1]) for ending in endings]
+    return {"facts": facts, "missing": missing, "parts": rows, "lines": last_lines(run.path, _LOG_LINES)}
 
 
 def _ending(ending: RunEnding, is_last: bool) -> tuple[str, ...]:

@@ -1,0 +1,96 @@
+"""The images of a run, also where the run was moved together with them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unit.config import Config, DataConfig, with_absolute_folders
+from unit.data.datasets import Datasets, image_changes, open_datasets
+from unit.data.shards import is_shards
+from unit.errors import DataError, UserError, escape
+from unit.files import read_file
+
+log = logging.getLogger(__name__)
+
+ENVIRONMENT_FILE, EARLIER_PARTS = "environment.json", "earlier_parts"
+_MAX_BYTES = 10_000_000
+
+
+def read_environment(run: Path) -> dict[str, Any]:
+    """Read a run's environment.json.
+
+    Raises:
+        UserError: it is missing, or not a JSON object.
+    """
+    file = run / ENVIRONMENT_FILE
+    try:
+        content = json.loads(read_file(file, _MAX_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
+        detail = f" ({error.strerror})" if isinstance(error, OSError) else ""
+        reason = "is missing" if isinstance(error, FileNotFoundError) else f"can't be read{detail}"
+        raise UserError(f"{escape(file)}: {reason}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{escape(file)}: not a JSON object")
+    return content
+
+
+def parts(run: Path) -> list[dict[str, Any]]:
+    """Return environment.json's entries for the parts of a run, newest first; none where it can't be read."""
+    try:
+        environment = read_environment(run)
+    except UserError:
+        return []
+    earlier = environment.pop(EARLIER_PARTS, None)
+    earlier = [part for part in earlier if isinstance(part, dict)] if isinstance(earlier, list) else []
+    return [environment, *earlier[::-1]]
+
+
+def locate(data: DataConfig, run: Path) -> DataConfig:
+    """Make the folders absolute; where one is gone, take that at the same place relative to the run, if there is one.
+
+    So a run may be moved together with its images; the caller compares the digests.
+    """
+    earlier = [part["run"] for part in parts(run) if isinstance(part.get("run"), str) and os.path.isabs(part["run"])]  # noqa: PTH117
+    now = os.path.abspath(run)  # noqa: PTH100 - the paths that the user gave, links and all
+
+    def moved(folder: str) -> str:
+        moved = (os.path.normpath(os.path.join(now, os.path.relpath(folder, before))) for before in earlier)  # noqa: PTH118
+        return folder if _exists(folder) else next(filter(_exists, moved), folder)
+
+    return with_absolute_folders(data, moved)
+
+
+def _exists(folder: str) -> bool:
+    return "\0" not in folder and os.path.exists(Path(folder).parent if is_shards(Path(folder)) else folder)  # noqa: PTH110
+
+
+def open_run_datasets(run: Path, config: Config) -> Datasets:
+    """Open the images of a run, as its latest part saw them.
+
+    Raises:
+        DataError: they are gone, or the run was moved and other images lie where they would be.
+    """
+    data = locate(config.data, run)
+    datasets = open_datasets(data, config.train.seed)
+    stored = next((part.get("images") for part in parts(run)), None)
+    changes = image_changes(stored if isinstance(stored, Mapping) else {}, datasets.digests(), ("names", "sizes"))
+    if changes and data != with_absolute_folders(config.data):
+        raise DataError(
+            f"{escape(run)}: was moved, and where its images would be lie others ({'; '.join(changes)}); move the "
+            "images along, or give folders"
+        )
+    if changes:
+        log.warning("%s: since the run's last part: %s", escape(run), "; ".join(changes))
+    given = next((folder for folder in (config.data.root, config.data.a) if folder), "/")
+    if not given.startswith("~") and not os.path.isabs(given):  # noqa: PTH117
+        source = next(iter(datasets.test.images))
+        log.warning(
+            "%s: of an earlier version, which stored folders as they were given; reading %s",
+            *(escape(run), escape(source.folder or given)),
+        )
+    return datasets
