@@ -52,7 +52,8 @@ class Hooks:
 
     def open_logs(self, resumed: bool) -> None:
         """Log from this step on; overwrite later steps that were logged before the run was `resumed`."""
-        self.logger = RunLogger(self.run_dir.path, self.trainer.steps_done if resumed else None)
+        start = self.trainer.steps_done if resumed else None
+        self.logger = RunLogger(self.run_dir.path, start, self.resolved.datasets.names)
         self.metrics: tuple[int, Metrics] | None = None
         validations = (json.loads(line) for _, line in logged(self.run_dir.path / "metrics.jsonl") if '"val/' in line)
         kids = [(line["step"], kid) for line in validations if (kid := mean_kid(line)) is not None]
