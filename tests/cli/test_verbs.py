@@ -148,7 +148,7 @@ def test_evaluate_prints_a_table_and_json_and_a_sheet(
         assert all(values.keys() == set(NAMES) for values in groups.values())
     a2b, b2a = (metrics[direction]["identity"] for direction in ("a2b", "b2a"))
     assert (a2b["psnr"], a2b["ssim"]) == (b2a["psnr"], b2a["ssim"])  # the same pairs, either way round
-    assert read_image(tmp_path / "sheet.png").size == (2 * (3 * 16 + 2 * 2) + 12, 3 * 16 + 2 * 2)
+    assert read_image(tmp_path / "sheet.png").size == (2 * (3 * 20 + 2 * 2) + 12, 3 * 20 + 2 * 2)
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -169,7 +169,7 @@ def test_evaluate_takes_folders(model: Path, tmp_path: Path, capsys: pytest.Capt
     assert status == 0
     assert ("SSIM" in out) == paired
     columns = 3 if paired else 2
-    assert read_image(tmp_path / "sheet.png").width == 2 * (columns * 16 + (columns - 1) * 2) + 12
+    assert read_image(tmp_path / "sheet.png").width == 2 * (columns * 24 + (columns - 1) * 2) + 12
 
 
 def test_evaluate_skips_kid_without_features_unless_they_were_requested(

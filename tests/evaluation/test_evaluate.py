@@ -1,23 +1,28 @@
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
 from tests.tiny import tiny
-from unit.data.datasets import HeldOut, open_datasets
+from unit.data.datasets import HeldOut, open_datasets, open_held_out
 from unit.domains import Domain, PerDomain
-from unit.errors import ImageError
+from unit.errors import ImageError, UserError
 from unit.evaluation import metrics
-from unit.evaluation.evaluate import Evaluator, evaluate
+from unit.evaluation.evaluate import Evaluator, affordable_count, evaluate, resize_like
 from unit.evaluation.held_out import load_held_out
-from unit.evaluation.metric_table import NAMES, PAIRED
+from unit.evaluation.metric_table import NAMES, PAIRED, verdict
 from unit.image_source import ImageSource
+from unit.images import read_image, to_tensor
 from unit.model.networks import build_autoencoders
+from unit.translation.image_files import Settings, translate_images
+from unit.translation.jobs import find_images, plan_jobs
 from unit.translation.translator import Translator
 
-CONFIG = tiny(data={"streets_test": 19})
+CONFIG = tiny(data={"streets_test": 19, "load_size": 16})
 STREETS = open_datasets(CONFIG.data).test
 KID = ("kid", "kid_low", "kid_high")
 
@@ -146,6 +151,90 @@ def test_kid_compares_with_the_held_out_images_of_the_other_domain(translator: T
                 assert tuple(select(values, KID).values()) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("size", [None, 20])
+def test_what_translate_writes_is_evaluated(tmp_path: Path, size: int | None) -> None:
+    """Photos of all sizes, larger than any in training, compared with the files of the verb."""
+    random = np.random.default_rng(0)
+    for folder, sizes in (("a", ((37, 23), (24, 50), (30, 30))), ("b", ((41, 33), (37, 23), (29, 64)))):
+        (tmp_path / folder).mkdir()
+        for k, (height, width) in enumerate(sizes):
+            image = Image.fromarray(random.integers(256, size=(height, width, 3), dtype=np.uint8))
+            image.save(tmp_path / folder / f"{k}.png")
+    translator, test = make_translator(), open_held_out(PerDomain(tmp_path / "a", tmp_path / "b"), paired=True)
+    results = Evaluator(test, CONFIG.data, Corners(), native=True, size=size).metrics(translator)
+    for i in Domain:
+        out = tmp_path / f"out-{i}"
+        images, _ = find_images([str(tmp_path / i)], out)
+        assert all(
+            outcome.status == "done"
+            for outcome in translate_images(translator, plan_jobs(images, out, ".png", None), Settings(i, size))
+        )
+        written, inputs, truths = (
+            [to_tensor(read_image(folder / f"{k}.png"))[None] for k in range(3)]
+            for folder in (out, tmp_path / i, tmp_path / i.other)
+        )
+        truths = [resize_like(truth, image) for truth, image in zip(truths, inputs, strict=True)]
+        for name, group, others in (
+            ("identity_distance", written, inputs),
+            ("psnr", written, truths),
+            ("ssim", written, truths),
+        ):
+            values = [float(getattr(metrics, name)(x, y)) for x, y in zip(group, others, strict=True)]
+            assert results[i.direction]["translated"][name] == pytest.approx(sum(values) / 3, rel=1e-4)
+        without = [float(metrics.psnr(x, y)) for x, y in zip(inputs, truths, strict=True)]
+        assert results[i.direction]["identity"]["psnr"] == pytest.approx(sum(without) / 3, rel=1e-4)
+        real = torch.cat([Corners()(to_tensor(read_image(tmp_path / i.other / f"{k}.png"))[None]) for k in range(3)])
+        kid = metrics.kid(torch.cat([Corners()(x) for x in written]), real)
+        assert results[i.direction]["translated"]["kid"] == pytest.approx(kid, rel=1e-4)
+
+
+def test_an_image_too_large_for_the_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise UserError("out of memory; give --size N")
+
+    translator = make_translator()
+    monkeypatch.setattr(translator, "require_memory", refuse)
+    with pytest.raises(UserError, match=r"^scene-00000\.png: out of memory; give --size N$"):
+        evaluate(translator, STREETS)
+
+
+def test_large_images_are_evaluated_in_part_where_nobody_asked_for_all() -> None:
+    class Large(Source):
+        def image(self, index: int, short_side: int | None = None) -> Image.Image:
+            return super().image(index).resize((1000, 500))
+
+    small: ImageSource = Source(STREETS.images.a, 19, bad={0})
+    assert affordable_count(PerDomain(small, small)) == 200
+    large = PerDomain(small, Large(STREETS.images.a, 19, bad={0}))
+    assert affordable_count(large) == 50
+    assert affordable_count(large, size=5000) == 16
+
+
+def test_swapped_folders_are_noticed() -> None:
+    """A translator that brightens the dark images of A and darkens those of B, just enough."""
+    translator = make_translator()
+    change = PerDomain(0.5, -0.5)
+    translator.translate = lambda x, i, seed=None: x + change[i]  # type: ignore[method-assign]
+
+    class Shifted(Source):
+        shift = 0
+
+        def image(self, index: int, short_side: int | None = None) -> Image.Image:
+            return self.source.image(index).point(lambda value: value // 4 + self.shift)
+
+    class Bright(Shifted):
+        shift = 64
+
+    right = HeldOut(PerDomain(Shifted(STREETS.images.a, 12), Bright(STREETS.images.a, 12)), paired=False)
+    for test, swapped in ((right, False), (HeldOut(right.images.swapped(), paired=False), True)):
+        evaluator = Evaluator(test, CONFIG.data, Corners(), native=True)
+        results = evaluator.metrics(translator)
+        assert evaluator.fits_swapped(translator, results) == swapped
+        for groups in results.values():
+            assert ("are the folders swapped?" in verdict(groups, swapped)) == swapped
+            assert ("better than the input by" in verdict(groups, swapped)) != swapped
+
+
 def test_the_identity_baseline_keeps_its_old_name_beside_the_new_one(translator: Translator) -> None:
     for groups in evaluate(translator, unpaired(3, 2), Corners()).values():
         assert groups.keys() == {"translated", "identity", "do_nothing", "real"}
@@ -200,8 +289,8 @@ def test_a_second_translator_extracts_features_of_its_translations_alone() -> No
     assert sum(features.asked) == 2 * (18 + 5)
     second = evaluator.metrics(make_translator(2))
     assert sum(features.asked) == 3 * (18 + 5)
-    assert second == evaluate(make_translator(2), test, Corners())
-    assert first == evaluate(make_translator(1), test, Corners())
+    assert second == Evaluator(test, CONFIG.data, Corners()).metrics(make_translator(2))
+    assert first == Evaluator(test, CONFIG.data, Corners()).metrics(make_translator(1))
     assert first["a2b"]["translated"] != second["a2b"]["translated"]
     assert evaluator.metrics(make_translator(1)) == first
 

@@ -11,7 +11,7 @@ from unit.evaluation.held_out import load_held_out
 from unit.model.networks import build_autoencoders
 from unit.translation.translator import Translator
 
-CONFIG = tiny(data={"streets_test": 3})
+CONFIG = tiny(data={"streets_test": 3, "load_size": 16})
 TEST = open_datasets(CONFIG.data).test
 SIDE, GAP, WIDE_GAP = 16, 2, 12
 
@@ -81,3 +81,22 @@ def test_both_grids_have_one_size_however_many_images_a_domain_has(translator: T
 
 def test_a_single_image_is_a_grid_without_gaps() -> None:
     assert torch.equal(stack_vertically([torch.zeros(3, 2, 2)]), torch.zeros(3, 2, 2))
+
+
+@pytest.mark.parametrize("names", [PerDomain("sunny", "rainy"), PerDomain("晴れ", "rainy")])
+def test_sample_grids_of_images_wide_enough_have_headings(names: PerDomain[str]) -> None:
+    config = tiny(data={"streets_test": 3, "load_size": 48, "crop_size": 48})
+    networks = build_autoencoders(config.model).requires_grad_(False)
+    test = open_datasets(config.data).test
+    images = load_held_out(test.images, range(3), config.data)
+    grids = sample_grids(Translator(networks, config, names, 0, "cpu", "fp32"), test)
+    for i in Domain:
+        height = grids[i].shape[1] - span(2, side=48)
+        assert torch.equal(grids[i][:, height : height + 48, :48], images[i][0])
+        title, columns = grids[i][:, : height // 2], grids[i][:, height // 2 : height]
+        assert title.min() == -1
+        for k in range(4):  # black letters above the middle of each column, in both blocks
+            for left in (0, span(4, side=48) + 4 * GAP):
+                cell_left = left + k * (48 + GAP)
+                assert columns[:, :, cell_left : cell_left + 48].min() < -0.5
+    assert not torch.equal(grids.a[:, :height], grids.b[:, :height])

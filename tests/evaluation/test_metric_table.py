@@ -1,7 +1,7 @@
 import pytest
 
 from unit.domains import Domain, PerDomain
-from unit.evaluation.metric_table import GROUPS, NAMES, PAIRED, Metrics, table
+from unit.evaluation.metric_table import GROUPS, NAMES, PAIRED, Metrics, table, verdict
 
 SUNNY_RAINY = PerDomain("sunny", "rainy")
 
@@ -49,6 +49,34 @@ def test_metrics_without_values_have_no_rows(gone: tuple[str, ...], words: tuple
     for word in words:
         assert starts(complete, word) >= 2
         assert starts(without, word) == 0
+
+
+@pytest.mark.parametrize(
+    ("translated", "identity", "swapped", "sentence"),
+    [
+        ({"kid": 122.7}, {"kid": 258.7}, False, "better than the input by 136.0: KID 122.7, the input's 258.7"),
+        ({"kid": 284.5}, {"kid": 258.7}, False, "worse than doing nothing: KID 284.5, the input's 258.7; try "),
+        ({"kid": 284.5, "psnr": 17.6}, {"kid": 258.7, "psnr": 14.7}, False, "although PSNR is better by 2.9 dB; try "),
+        ({"kid": 261.0}, {"kid": 258.7}, False, "no clear difference from doing nothing: KID 261.0"),
+        ({"kid": 284.5}, {"kid": 258.7}, True, "are the folders swapped?"),
+        ({"psnr": 17.6}, {"psnr": 14.7}, False, "better than the input by 2.9 dB: PSNR 17.6 dB, the input's 14.7 dB"),
+        ({"psnr": 12.0}, {"psnr": 14.7}, False, "worse than doing nothing: PSNR 12.0 dB, the input's 14.7 dB; try "),
+        ({}, {}, False, "can't be judged; KID needs its packages and two images of each domain"),
+    ],
+)
+def test_a_sentence_says_whether_to_translate(
+    translated: dict[str, float], identity: dict[str, float], swapped: bool, sentence: str
+) -> None:
+    groups: dict[str, dict[str, float | None]] = {
+        name: dict.fromkeys(NAMES)
+        | values
+        | ({"kid_low": values["kid"] - 5, "kid_high": values["kid"] + 5} if "kid" in values else {})
+        for name, values in (("translated", translated), ("identity", identity), ("real", {}))
+    }
+    assert sentence in verdict(groups, swapped)
+    lines = table({i.direction: groups for i in Domain}, SUNNY_RAINY, swapped=swapped)
+    for way in ("sunny to rainy", "rainy to sunny"):
+        assert " ".join(lines.split()).count(f"{way}: {verdict(groups, swapped)}") == 1
 
 
 def test_a_value_without_meaning_leaves_its_cell_empty() -> None:

@@ -19,11 +19,11 @@ from unit.config_file import write_config
 from unit.domains import Domain, PerDomain
 from unit.errors import ConfigError
 from unit.evaluation import metric_table, metrics
-from unit.evaluation.held_out import load_held_out
 from unit.evaluation.report.charts import Curve, charts, draw
 from unit.evaluation.report.images import Embedded, ScoredImage, evenly_spaced, rate, worst_and_best
 from unit.evaluation.report.run import Run
 from unit.evaluation.report.write import macros, text, try_write_report, write_report
+from unit.images import to_tensor
 from unit.model.networks import build_autoencoders
 from unit.translation.translator import Translator
 
@@ -289,6 +289,20 @@ def test_given_metrics_are_displayed(streets: Path) -> None:
     assert [row for row in rows if row[0] == "KID"] == wanted
 
 
+def test_empty_cells_are_explained_and_a_sentence_says_what_the_metrics_mean(unpaired: Path) -> None:
+    content = sections(report(unpaired))["metrics"]
+    assert "<td></td>" not in content.replace('<th scope="row">  95 % bootstrap interval</th><td></td>', "")
+    assert "–: " in content.partition("</table>")[2].rpartition("<p")[2]
+    assert len(re.findall('<p class="verdict">(?:better|worse|no clear|are the folders)', content)) == 2
+
+
+def test_the_images_are_those_that_translate_writes(streets: Path) -> None:
+    """They are 20 px, and training saw 16."""
+    content = sections(report(streets))
+    for key in ("images", "extremes"):
+        assert set(re.findall(r'width="(\d+)" height="(\d+)"', content[key])) == {("20", "20")}
+
+
 def test_changed_keys_come_before_the_complete_configuration(streets: Path) -> None:
     first, _, complete = sections(report(streets))["configuration"].partition("<details>")
     changed = {key for key, value in TINY.to_flat_dict().items() if value != Config().to_flat_dict()[key]}
@@ -358,7 +372,9 @@ def test_at_the_end_of_a_run_a_failure_is_one_line(
 def test_pairs_are_rated_against_the_target_and_others_by_their_cycle(streets: Path, unpaired: Path) -> None:
     for run in (Run(streets, "cpu", "fp32"), Run(unpaired, "cpu", "fp32")):
         test, translator = run.datasets.test, run.translator
-        images = load_held_out(test.images, range(5), run.data)
+        images = test.images.map(
+            lambda source: torch.stack([to_tensor(source.image(k)) for k in range(len(source))])  # of one size here
+        )
         for i, ratings in zip(Domain, rate(run), strict=True):
             assert [rating.index for rating in ratings] == list(range(len(test.images[i])))
             translations = translator.translate(images[i], i)
@@ -376,7 +392,7 @@ def test_long_lists_are_rated_in_part(streets: Path) -> None:
     write_config(tiny(data={"streets_test": 5}), streets / "config.yaml")
     run = Run(streets, "cpu", "fp32")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unit.evaluation.report.images._MAX_RATED", 2)
+        patch.setattr("unit.evaluation.evaluate._MAX_IMAGES", 2)
         assert [rating.index for rating in rate(run).a] == [0, 3]
 
 

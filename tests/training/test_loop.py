@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.conftest import Coarse
 from tests.tiny import TINY, assert_same_run, metrics, state_of, tiny
 from unit.config import Config
 from unit.config_file import read_config, write_config
@@ -25,6 +26,7 @@ from unit.data.batches import training_batches
 from unit.data.datasets import open_datasets
 from unit.domains import PerDomain
 from unit.errors import ConfigError, DataError, ImageError, UserError
+from unit.evaluation.evaluate import Evaluator, evaluate
 from unit.evaluation.report.write import try_write_report
 from unit.training import checkpoint
 from unit.training.distributed import Ranks
@@ -95,6 +97,23 @@ def test_a_finished_run_leaves_a_report(tmp_path: Path, monkeypatch: pytest.Monk
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "sunny" in page
     assert "Coarse" in page  # the metrics are the run's own
+
+
+def test_the_metrics_at_the_end_are_of_what_translate_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = train(tiny(train={"steps": 2}), tmp_path / "run")  # crops of 16 px out of images of 20
+    translator, test = Translator.load(tmp_path / "run", "cpu", "fp32"), open_datasets(TINY.data).test
+    assert result.metrics == evaluate(translator, test, Coarse())
+    at_training_size = Evaluator(test, TINY.data, Coarse()).metrics(translator)
+    assert result.metrics != at_training_size
+
+    def refuse(*_: object) -> None:
+        raise UserError("out of memory; give --size N")
+
+    monkeypatch.setattr("unit.evaluation.evaluate.run_as_translate", refuse)
+    assert train(tiny(train={"steps": 2}), tmp_path / "run").metrics == at_training_size
+    assert "give --size N; the metrics shown are those at the training size" in caplog.text
 
 
 def test_train_returns_how_the_run_ended(tmp_path: Path) -> None:

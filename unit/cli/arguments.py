@@ -54,6 +54,15 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_arguments(parser)
 
 
+def add_size_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --size."""
+    size_help = (
+        "short side the network works at (default: the image's own); a smaller one takes less memory, and the result, "
+        "resized back, is blurred"
+    )
+    parser.add_argument("--size", type=integer(16, 10_000), metavar="N", help=size_help)
+
+
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --device and --precision."""
     device_help = "auto, cpu, cuda, cuda:N or mps (default: %(default)s)"

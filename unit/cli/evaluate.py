@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from unit.cli.arguments import Parser, add_model_arguments, path
+from unit.cli.arguments import Parser, add_model_arguments, add_size_argument, path
 from unit.data.datasets import HeldOut, open_held_out
 from unit.domains import PerDomain
 from unit.errors import ConfigError, escape
@@ -25,18 +25,22 @@ def run(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     test = _held_out(arguments)
     # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
-    from unit.evaluation.evaluate import evaluate
+    from unit.evaluation.evaluate import Evaluator
     from unit.evaluation.features import features_if_installed, load_features
     from unit.evaluation.grids import contact_sheet
     from unit.translation.translator import Translator
 
     translator, kind = Translator.load(arguments.model, arguments.device, arguments.precision), arguments.features
     features = load_features(kind, translator.device) if kind else features_if_installed(translator.device)
-    metrics = evaluate(translator, test, features)
+    evaluator = Evaluator(test, translator.config.data, features, native=True, size=arguments.size)
+    metrics = evaluator.metrics(translator)
     name = features.name if features else None
-    print(json.dumps(metrics | {"features": name}) if arguments.json else table(metrics, translator.names, name))
+    if arguments.json:
+        print(json.dumps(metrics | {"features": name}))
+    else:
+        print(table(metrics, translator.names, name, evaluator.fits_swapped(translator, metrics)))
     if arguments.sheet:
-        write_image(to_image(contact_sheet(translator, test)), arguments.sheet)
+        write_image(to_image(contact_sheet(translator, test, size=arguments.size)), arguments.sheet)
         log.info("%s: input, translation%s", escape(arguments.sheet), " and the real image" if test.paired else "")
     return 0
 
@@ -45,12 +49,14 @@ def _parser() -> Parser:
     parser = Parser(
         prog="python -m unit evaluate",
         description="Evaluate a model on images it was not trained on, compared with the identity baseline (the input "
-        "itself) and real images. Without folders: the test images of the model's own run.",
+        "itself) and real images. What is evaluated is what translate writes. Without folders: the test images of the "
+        "model's own run.",
         epilog="example: python -m unit evaluate runs/sunny-rainy --a photos/sunny-test --b photos/rainy-test",
     )
     add_model_arguments(parser)
     parser.add_argument("--a", type=path, metavar="DIR", help="test images of domain A")
     parser.add_argument("--b", type=path, metavar="DIR", help="test images of domain B")
+    add_size_argument(parser)
     paired_help = "the folders hold aligned pairs, in the order of their names"
     parser.add_argument("--paired", action="store_true", help=paired_help)
     features_help = "network behind KID and FID: lite0 (default, from a package) or inception (as published; downloads)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unit.cli.arguments import Parser, add_device_arguments, path
+from unit.cli.arguments import Parser, add_device_arguments, add_size_argument, path
 from unit.errors import escape
 from unit.evaluation.report.run import Run
 
@@ -19,6 +19,7 @@ def run(argv: Sequence[str]) -> int:
         epilog="example: python -m unit report runs/sunny-rainy",
     )
     parser.add_argument("run", type=path, metavar="RUN", help="a run directory")
+    add_size_argument(parser)
     add_device_arguments(parser)
     arguments = parser.parse_args(argv)
     Run(arguments.run)  # refuses what is not a run directory, before torch, which takes seconds, is imported
@@ -26,5 +27,5 @@ def run(argv: Sequence[str]) -> int:
     from unit.evaluation.report.write import write_report
 
     resolve_precision(arguments.precision, resolve_device(arguments.device))  # an error here, not a line in the report
-    print(escape(write_report(arguments.run, arguments.device, arguments.precision)))
+    print(escape(write_report(arguments.run, arguments.device, arguments.precision, size=arguments.size)))
     return 0

@@ -96,7 +96,8 @@ def summary(result: TrainResult) -> str:
     if result.metrics:
         lines += table(result.metrics, result.names).splitlines()
     if result.best:
-        lines.append(f"best model:  {folder}/{BEST_FILE}, from step {result.best[0]} (mean KID {result.best[1]:.1f})")
+        step, kid = result.best
+        lines.append(f"best model:  {folder}/{BEST_FILE}, from step {step} (mean KID {kid:.1f} at the training size)")
     if result.exit_status:
         lines.append("to resume, run the same command, without --restart")
     lines.append(f"translate:   python translate.py {folder} --direction {shlex.quote(name)} IMAGES --out FOLDER")

@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from unit.cli.arguments import Parser, add_model_arguments, integer, path
+from unit.cli.arguments import Parser, add_model_arguments, add_size_argument, integer, path
 from unit.domains import Domain, source_domain
 from unit.errors import escape
 from unit.translation.jobs import Job, Outcome, find_images, plan_jobs
@@ -80,11 +80,7 @@ def _parser() -> Parser:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders (recursive) or quoted patterns")
     parser.add_argument("--direction", required=True, help="a2b or b2a, or by the names: sunny2rainy")
     parser.add_argument("--out", required=True, type=path, metavar="PATH", help="a folder, or a file for one image")
-    size_help = (
-        "short side the network works at (default: the image's own); a smaller one takes less memory, and the result, "
-        "resized back, is blurred"
-    )
-    parser.add_argument("--size", type=integer(16, 10_000), metavar="N", help=size_help)
+    add_size_argument(parser)
     format_help = "same: the input's (default: %(default)s)"
     parser.add_argument("--format", choices=tuple(SUFFIXES), default="png", help=format_help)
     parser.add_argument("--quality", type=integer(1, 100), metavar="Q", help="JPEG and WebP quality (default: 95)")

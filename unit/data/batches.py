@@ -183,6 +183,8 @@ def _ignore_signals(_: int) -> None:
         signal.signal(signal.SIGALRM, lambda *_: os._exit(0))  # which is no failure to the main process
 
 
-def held_out_image(source: ImageSource, index: int, config: DataConfig) -> Tensor:
-    """Return a held-out image as the networks see it: resized and center-cropped, (3, crop, crop) in [-1, 1]."""
+def held_out_image(source: ImageSource, index: int, config: DataConfig, native: bool = False) -> Tensor:
+    """Return a held-out image, (3, H, W) in [-1, 1]: `native`, or resized and center-cropped as training sees it."""
+    if native:
+        return to_tensor(source.image(index))
     return to_tensor(center_crop(source.resized(index, config.load_size), config.crop_size))

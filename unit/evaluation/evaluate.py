@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import islice
+from math import nan, prod
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from unit.config import DataConfig
 from unit.data.batches import held_out_image
 from unit.data.datasets import HeldOut
 from unit.domains import Domain, PerDomain
-from unit.errors import UserError, format_bytes
+from unit.errors import ImageError, UserError, format_bytes
 from unit.evaluation import metrics
 from unit.evaluation.features import Features
-from unit.evaluation.held_out import readable, stack
+from unit.evaluation.held_out import naming, readable, run_as_translate, stack
 from unit.evaluation.metric_table import COUNTS, NAMES, Metrics
+from unit.image_source import ImageSource
 from unit.machine import available_memory
 from unit.translation.translator import Translator
 
@@ -29,10 +33,28 @@ _BATCH_SIZE = 16
 _BYTES_PER_PIXEL = 100
 """Peak memory of drawing a synthetic street, and about that of an image's tensors and metrics (measured)."""
 
+_MAX_IMAGES, _MIN_IMAGES, _MAX_SWAPPED = 200, 16, 50
+_MAX_PIXELS = 25_000_000
+"""Minutes on a CPU with small networks."""
+
 
 def evaluate(translator: Translator, test: HeldOut, features: Features | None = None) -> Metrics:
-    """Compute the metrics of both directions once; see `Evaluator`."""
-    return Evaluator(test, translator.config.data, features).metrics(translator)
+    """Compute the metrics of what the verb `translate` writes, in both directions; see `Evaluator`."""
+    return Evaluator(test, translator.config.data, features, native=True).metrics(translator)
+
+
+def affordable_count(sources: PerDomain[ImageSource], size: int | None = None) -> int:
+    """Return how many images of each domain to translate where nobody asked for all: fewer of large ones."""
+    pixels = max(size * size if size else _pixels(source) for source in sources)
+    return min(_MAX_IMAGES, max(_MIN_IMAGES, _MAX_PIXELS // pixels))
+
+
+def _pixels(source: ImageSource) -> int:
+    """Count the pixels of the first readable image."""
+    for index in range(len(source)):
+        with suppress(ImageError):
+            return prod(source.image(index).size)
+    return 1
 
 
 class Evaluator:
@@ -46,13 +68,24 @@ class Evaluator:
 
     Args:
         test: images that training never saw; KID and FID refer to all of the target domain's.
-        data: how the translators' training saw its images; here too they are resized, and their centre is cropped.
+        data: how the translators' training saw its images; here too they are resized, and their centre is cropped,
+            unless `native`.
         features: behind KID, FID and feature_distance; None: without these.
         at_most: images per domain, taken evenly from longer lists; KID needs a square matrix of this size.
+        native: evaluate what the verb `translate` writes: all images at their own size, one at a time.
+        size: the short side at which the network works then, like `translate --size`; None: the image's own.
     """
 
-    def __init__(self, test: HeldOut, data: DataConfig, features: Features | None = None, at_most: int = 5000) -> None:
-        self.test, self.data, self.features = test, data, features
+    def __init__(
+        self,
+        test: HeldOut,
+        data: DataConfig,
+        features: Features | None = None,
+        at_most: int = 5000,
+        native: bool = False,
+        size: int | None = None,
+    ) -> None:
+        self.test, self.data, self.features, self.native, self.size = test, data, features, native, size
         self._indices = test.images.map(lambda source: _evenly_spaced(len(source), at_most))
         self._inputs: PerDomain[Columns] | None = None
         self._baselines: PerDomain[dict[str, dict[str, float | None]]] = PerDomain({}, {})
@@ -65,7 +98,7 @@ class Evaluator:
             UserError: out of memory.
         """
         translated, inputs, real = ({i: list[Columns]() for i in Domain} for _ in range(3))
-        readable_images = readable(self.test.images, self._indices, self.data)
+        readable_images = readable(self.test.images, self._indices, self.data, native=self.native)
         batch_size = self._batch_size(translator)
         while batch := list(islice(readable_images, batch_size)):
             ks = [k for k, _ in batch]
@@ -74,7 +107,12 @@ class Evaluator:
                 x, truth = images[i], images[i.other] if self.test.paired else None
                 if not len(x):
                     continue
-                translated[i].append(self._translate(translator, i, x, truth))
+                truth = truth if truth is None else resize_like(truth, x)
+                if self.native:
+                    with naming(self.test.images[i], self._indices[i][ks[0]]):
+                        translated[i].append(self._translate(translator, i, x, truth))
+                else:
+                    translated[i].append(self._translate(translator, i, x, truth))
                 if self._inputs is None:
                     inputs[i].append(self._describe(x) | _compare(x, x, truth))
                     if truth is not None:
@@ -94,14 +132,32 @@ class Evaluator:
 
     def _batch_size(self, translator: Translator) -> int:
         """Return how many images of each domain fit into half of the memory, at most 16; raises `UserError` if none."""
-        image, crop = self.data.load_size**2 * _BYTES_PER_PIXEL, self.data.crop_size**2
+        if self.native and not self.test.rerendered:
+            return 1  # the memory is checked image by image
+        side = self.data.load_size if self.native else self.data.crop_size
+        image, crop = self.data.load_size**2 * _BYTES_PER_PIXEL, side**2
         per_image, available = 2 * crop * _BYTES_PER_PIXEL + translator.bytes_needed(crop), available_memory()
         if image + per_image > available:
             raise UserError(
                 f"the model was trained at {self.data.load_size} pixels, where evaluating takes "
                 f"{format_bytes(image + per_image)} of memory, but {format_bytes(available)} are free"
             )
-        return max(1, min(_BATCH_SIZE, (available // 2 - image) // per_image))
+        return 1 if self.native else max(1, min(_BATCH_SIZE, (available // 2 - image) // per_image))
+
+    def fits_swapped(self, translator: Translator, measured: Metrics) -> bool:
+        """True if the images of A seem to be those of B: KID is worse than identity's, and better the other way round.
+
+        Args:
+            translator: the one that was measured.
+            measured: its metrics.
+        """
+        kid, identity = _total_kid(measured, "translated"), _total_kid(measured, "identity")
+        if not kid > identity:
+            return False
+        swapped = HeldOut(self.test.images.swapped(), paired=False)
+        count = min(_MAX_SWAPPED, affordable_count(swapped.images, self.size))
+        evaluator = Evaluator(swapped, self.data, self.features, count, self.native, self.size)
+        return _total_kid(evaluator.metrics(translator), "translated") < min(kid, identity)
 
     def _describe(self, images: Tensor) -> Columns:
         """Return the rows of images that metrics of sets need."""
@@ -109,8 +165,12 @@ class Evaluator:
         return {_FEATURES: features, _THUMBNAILS: metrics.thumbnails(images).cpu()}
 
     def _translate(self, translator: Translator, i: Domain, inputs: Tensor, truth: Tensor | None) -> Columns:
-        translation = translator.translate(inputs, i)
-        cycle, reconstruction = translator.translate(translation, i.other), translator.reconstruct(inputs, i)
+        def run(network: Callable[[Tensor, Domain], Tensor], images: Tensor, domain: Domain) -> Tensor:
+            return run_as_translate(network, images, domain, self.size) if self.native else network(images, domain)
+
+        translation = run(translator.translate, inputs, i)
+        cycle = run(translator.translate, translation, i.other)
+        reconstruction = run(translator.reconstruct, inputs, i)
         translation = metrics.quantize(translation)
         columns = self._describe(translation) | _compare(translation.cpu(), inputs, truth)
         columns["cycle_psnr"] = metrics.psnr(cycle.cpu(), inputs)
@@ -122,7 +182,8 @@ class Evaluator:
         columns = _compare(truth, inputs, None)
         if self.test.rerendered:
             source, indices = self.test.rerendered[i.other], self._indices[i.other]
-            redrawn = stack([held_out_image(source, indices[k], self.data) for k in ks], self.data)
+            redrawn = stack([held_out_image(source, indices[k], self.data, self.native) for k in ks], self.data)
+            redrawn = resize_like(redrawn, inputs)
             columns = self._describe(redrawn) | _compare(redrawn, inputs, truth) | columns
         return columns
 
@@ -144,8 +205,24 @@ class Evaluator:
         return values
 
 
+def _total_kid(measured: Metrics, group: str) -> float:
+    """Add up both directions; NaN if one was not measured."""
+    kids = [measured[i.direction][group]["kid"] for i in Domain]
+    return sum(nan if kid is None else kid for kid in kids)
+
+
 def _concatenate(batches: Sequence[Columns]) -> Columns:
-    return {name: torch.cat([batch[name] for batch in batches]) for name in (batches[0] if batches else ())}
+    """Join the rows; small images have no SSIM, and hence no row in its column."""
+    names = dict.fromkeys(name for batch in batches for name in batch)
+    return {name: torch.cat([batch[name] for batch in batches if name in batch]) for name in names}
+
+
+def resize_like(images: Tensor, others: Tensor) -> Tensor:
+    """Scale images to the size of others, if it differs."""
+    size = others.shape[-2:]
+    if images.shape[-2:] == size:
+        return images
+    return functional.interpolate(images, size, mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 def _compare(images: Tensor, inputs: Tensor, truth: Tensor | None) -> Columns:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -11,8 +12,10 @@ from torch import Tensor
 from unit.config import DataConfig
 from unit.data.batches import held_out_image
 from unit.domains import Domain, PerDomain
-from unit.errors import ImageError
+from unit.errors import ImageError, ModelError, UserError, escape
 from unit.image_source import ImageSource
+from unit.images import resize_short_side, to_image, to_tensor
+from unit.translation.image_files import SMALLER, to_file_size
 
 log = logging.getLogger(__name__)
 
@@ -33,18 +36,22 @@ def load_held_out(
 
 
 def readable(
-    sources: PerDomain[ImageSource], chosen: PerDomain[Sequence[int]], data: DataConfig, at_most: int | None = None
+    sources: PerDomain[ImageSource],
+    chosen: PerDomain[Sequence[int]],
+    data: DataConfig,
+    at_most: int | None = None,
+    native: bool = False,
 ) -> Iterator[tuple[int, PerDomain[list[Tensor]]]]:
     """Yield the first `at_most` k whose images can be read, and the k-th chosen image of each domain.
 
-    The images come in lists, of which one is empty where that domain has fewer images.
+    The images come in lists, of which one is empty where that domain has fewer images; `native`: at their own size.
 
     Raises:
         ImageError: an image can't be read; where bad images are skipped, none of a domain's can.
     """
 
     def load(i: Domain, k: int) -> list[Tensor]:
-        return [held_out_image(sources[i], index, data) for index in chosen[i][k : k + 1]]
+        return [held_out_image(sources[i], index, data, native) for index in chosen[i][k : k + 1]]
 
     failure, unseen, count = None, set(Domain), 0
     for k in range(max(chosen.map(len))):
@@ -68,3 +75,36 @@ def readable(
 def stack(images: list[Tensor], data: DataConfig) -> Tensor:
     """Stack to (n, 3, crop, crop), also when n is 0."""
     return torch.stack(images) if images else torch.empty(0, 3, data.crop_size, data.crop_size)
+
+
+def run_as_translate(network: Callable[[Tensor, Domain], Tensor], image: Tensor, i: Domain, size: int | None) -> Tensor:
+    """Run `Translator.translate` or `reconstruct` on an image as the verb `translate` does; the result is on the CPU.
+
+    Args:
+        network: the method.
+        image: (1, 3, H, W) of domain i.
+        i: the image's domain.
+        size: the short side at which the network works, like `--size`; None: the image's own.
+
+    Raises:
+        UserError: out of memory.
+        ModelError: the result contains NaN or Inf.
+    """
+    original = to_image(image[0])
+    x = image if size is None else to_tensor(resize_short_side(original, size))[None]
+    try:
+        output = network(x, i).cpu()
+    except UserError as error:
+        raise UserError(f"{error}; {SMALLER}") from error
+    if not output.isfinite().all():
+        raise ModelError("the model's output contains NaN or Inf; try --precision fp32, or a model of an earlier step")
+    return output if size is None else to_tensor(to_file_size(output[0], original.size))[None]
+
+
+@contextmanager
+def naming(source: ImageSource, index: int) -> Iterator[None]:
+    """Put the image's name before a `UserError`, such as that the memory is too small for it."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(f"{escape(source.name(index))}: {error}") from error

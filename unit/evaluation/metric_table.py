@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import NamedTuple, TypeAlias
 
 from unit.domains import Domain, PerDomain
@@ -53,13 +54,14 @@ ROWS = {
 }
 
 
-def table(metrics: Metrics, names: PerDomain[str], features: str | None = "Lite0") -> str:
-    """Format the metrics of both directions as lines of text, 84 columns wide.
+def table(metrics: Metrics, names: PerDomain[str], features: str | None = "Lite0", swapped: bool = False) -> str:
+    """Format the metrics of both directions, and a sentence on each, as lines of text, 84 columns wide.
 
     Args:
         metrics: result of an `Evaluator`.
         names: the user's names of the domains.
         features: name of the features behind KID, FID and feature_distance.
+        swapped: the images fit better the other way round.
     """
     lines = []
     for i in Domain:
@@ -67,7 +69,39 @@ def table(metrics: Metrics, names: PerDomain[str], features: str | None = "Lite0
         lines.append(f"{names[i]} to {names[i.other]}, {describe_counts(groups)}")
         for label, better, *cells in [["", "better", *GROUPS], *table_rows(groups, features)]:
             lines.append(f"  {label:<34}{better:<9}{''.join(f'{cell:>13}' for cell in cells)}".rstrip())
-    return "\n".join(lines + _legend(metrics))
+    sentences = [f"{names[i]} to {names[i.other]}: {verdict(metrics[i.direction], swapped)}" for i in Domain]
+    return "\n".join(lines + _legend(metrics) + [fill(text, 84, subsequent_indent="  ") for text in sentences])
+
+
+def verdict(groups: dict[str, dict[str, float | None]], swapped: bool = False) -> str:
+    """Say whether translating is better than doing nothing: by KID, else by PSNR.
+
+    Args:
+        groups: the metrics of one direction.
+        swapped: the images fit better the other way round.
+    """
+    translated, identity = groups["translated"], groups["identity"]
+    name, unit, sign = ("kid", "", -1) if None not in (translated["kid"], identity["kid"]) else ("psnr", " dB", 1)
+    value, baseline = translated[name], identity[name]
+    if value is None or baseline is None:
+        return "can't be judged; KID needs its packages and two images of each domain"
+    values = f"{name.upper()} {value:.1f}{unit}, the input's {baseline:.1f}{unit}"
+    gain = sign * (value - baseline)
+    if swapped:
+        return f"are the folders swapped? Translated the other way they fit better; now {values}"
+    if name == "kid" and _overlap(translated, identity):
+        return f"no clear difference from doing nothing: {values}, within the intervals; try more test images or steps"
+    if gain > 0:
+        return f"better than the input by {gain:.1f}{unit}: {values}"
+    closer = (translated["psnr"] or 0) - (identity["psnr"] or 0)
+    but = f", although PSNR is better by {closer:.1f} dB" if closer > 0 else ""
+    return f"worse than doing nothing: {values}{but}; try more training steps, or an earlier model (best.safetensors)"
+
+
+def _overlap(one: dict[str, float | None], other: dict[str, float | None]) -> bool:
+    """True if the intervals of KID overlap."""
+    lows, highs = ([group[name] or 0 for group in (one, other)] for name in ("kid_low", "kid_high"))
+    return max(lows) <= min(highs)
 
 
 def describe_counts(groups: dict[str, dict[str, float | None]]) -> str:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from unit.config_file import to_yaml
 from unit.domains import Domain, PerDomain
-from unit.evaluation.evaluate import Evaluator
+from unit.errors import escape
+from unit.evaluation.evaluate import Evaluator, affordable_count
 from unit.evaluation.features import features_if_installed
 from unit.evaluation.grids import sample_grids
 from unit.evaluation.metric_table import COUNTS, Metrics
@@ -52,7 +53,8 @@ class Hooks:
 
     def open_logs(self, resumed: bool) -> None:
         """Log from this step on; overwrite later steps that were logged before the run was `resumed`."""
-        self.logger = RunLogger(self.run_dir.path, self.trainer.steps_done if resumed else None)
+        start = self.trainer.steps_done if resumed else None
+        self.logger = RunLogger(self.run_dir.path, start, self.resolved.datasets.names)
         self.metrics: tuple[int, Metrics] | None = None
         validations = logged_values(self.run_dir.path / "metrics.jsonl")
         since = self.run_dir.best_since
@@ -78,7 +80,10 @@ class Hooks:
         return probe_batch(datasets.test.images, data), probe_batch(datasets.train, data)
 
     def validate(self) -> Metrics:
-        """Return test metrics; log them unless an earlier part of the run did; keep the best model."""
+        """Return test metrics at the training size; log them unless done already; keep the best model.
+
+        `translate` writes larger images, but those take long, and a run's KIDs must be comparable with one another.
+        """
         step = self.trainer.steps_done
         if self.metrics is None or self.metrics[0] != step:
             self.metrics = step, self.evaluator.metrics(self.resolved.translator(self.trainer))
@@ -95,7 +100,8 @@ class Hooks:
             if kid is not None and (self.best is None or kid < self.best[1]):
                 self.best = step, kid
                 self.run_dir.save_model(BEST_FILE)
-                log.info("step %d: the best so far, mean KID %.1f: %s", step, kid, self.run_dir.path / BEST_FILE)
+                path = self.run_dir.path / BEST_FILE
+                log.info("step %d: the best so far, mean KID %.1f at the training size: %s", step, kid, path)
         return self.metrics[1]
 
     def backfill(self) -> None:
@@ -113,11 +119,23 @@ class Hooks:
         finally:
             self.logger.close()
 
-    def report(self) -> None:
-        """Write report.html; an error there is a line in the log, since the run itself is done."""
-        metrics = self.metrics[1] if self.metrics else None
-        features = self.evaluator.features.name if self.evaluator.features else None
-        try_write_report(self.resolved.out, str(self.resolved.device), self.resolved.precision, metrics, features)
+    def report(self) -> Metrics:
+        """Return the metrics of what `translate` writes, and write report.html with them.
+
+        An error is a line in the log, since the run itself is done; the metrics are then those at the training size.
+        """
+        metrics, features = self.validate(), self.evaluator.features
+        data, test = self.resolved.config.data, self.resolved.datasets.test
+        try:
+            if not (data.synthetic and data.load_size == data.crop_size):  # else it is the training size
+                evaluator = Evaluator(test, data, features, affordable_count(test.images), native=True)
+                metrics = evaluator.metrics(self.resolved.translator(self.trainer))
+        except Exception as error:  # no error here is worth losing the training
+            reason = escape(" ".join(str(error).split()))
+            log.warning("%s; the metrics shown are those at the training size", reason)
+        name = features.name if features else None
+        try_write_report(self.resolved.out, str(self.resolved.device), self.resolved.precision, metrics, name)
+        return metrics
 
     def _require_no_nan(self, name: str, *values: Tensor) -> None:
         if any(value.isnan().any() for value in values):

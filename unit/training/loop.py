@@ -212,10 +212,10 @@ class _Run:
             self._on_main(Hooks.close)
             self.run_log.end(signal.Signals(signal_number).name)
             return TrainResult(out, names, step, 128 + signal_number, None, self.hooks.best if self.hooks else None)
-        metrics = self._on_main(Hooks.validate)
+        self._on_main(Hooks.validate)
         self._on_main(Hooks.close)
         self.run_log.end("finished" if complete else "finished (train.max_minutes)")
-        self._on_main(Hooks.report)
+        metrics = self._on_main(Hooks.report)
         return TrainResult(out, names, step, 0, metrics, self.hooks.best if self.hooks else None)
 
     def _roll_back(self, error: NonFiniteError) -> None:

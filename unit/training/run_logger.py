@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -29,6 +30,9 @@ from unit.evaluation.run_log import END, RUN_LOG_FILE, START, format_lines, logg
 from unit.files import atomic_write, fsync, wrap_os_errors
 from unit.images import to_image
 
+OVERVIEW = "_overview/"
+"""How TensorBoard's first tags begin: it sorts "_" before letters, and opens the first groups."""
+
 
 class RunLogger:
     """Logs metrics and sample grids; methods raise `UserError` if a file can't be written.
@@ -36,9 +40,12 @@ class RunLogger:
     Args:
         run: the run's directory.
         start: the step that the run resumes from, after which older entries are overwritten; None: a new run.
+        domains: the user's names of the domains, for the tags of TensorBoard's overview.
     """
 
-    def __init__(self, run: Path, start: int | None) -> None:
+    def __init__(self, run: Path, start: int | None, domains: PerDomain[str] | None = None) -> None:
+        domains = domains or PerDomain(*Domain)
+        self._direction_names = PerDomain.of(lambda i: f"{domains[i]}_to_{domains[i.other]}")
         self._metrics_path, self._samples_path = run / "metrics.jsonl", run / "samples"
         first_step = 0 if start is None else start + 1
         kept = "".join(f"{line}\n" for step, line in logged(self._metrics_path) if step < first_step)
@@ -60,11 +67,18 @@ class RunLogger:
         self._add_event(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a line to metrics.jsonl, and a point to each of TensorBoard's curves."""
+        """Add a line to metrics.jsonl, and a point to each of TensorBoard's curves; alarms have points while on."""
         if any(tag.startswith("val/") for tag in values):
             self.validated_steps.add(step)
         _append(self._metrics_path, (json.dumps({"step": step, **values}) + "\n").encode())
-        self._add(step, [scalar(tag, value) for tag, value in values.items()])
+        drawn = {tag: value for tag, value in values.items() if value or not tag.startswith("alarm/")}
+        drawn |= {overview: values[tag] for tag, overview in self._overview().items() if tag in values}
+        self._add(step, [scalar(tag, value) for tag, value in drawn.items()])
+
+    def _overview(self) -> dict[str, str]:
+        """Map the tags that matter first to a second tag, in the group that TensorBoard shows first."""
+        kids = {f"val/kid_{i.direction}": f"{OVERVIEW}kid_{self._direction_names[i]}" for i in Domain}
+        return kids | {f"loss/{part}_total": f"{OVERVIEW}loss_{part}" for part in ("generator", "discriminator")}
 
     def text(self, step: int, tag: str, content: str) -> None:
         """Add a text to TensorBoard, shown verbatim."""
@@ -73,6 +87,7 @@ class RunLogger:
     def samples(self, step: int, grids: PerDomain[Tensor]) -> None:
         """Add the grids (3, H, W) in [-1, 1] of both directions, indexed by the domain they start from."""
         summaries = [image(f"samples/{i.direction}", (grids[i] + 1) / 2, dataformats="CHW") for i in Domain]
+        summaries += [_jpeg(f"{OVERVIEW}samples_{self._direction_names[i]}", to_image(grids[i])) for i in Domain]
         self._add(step, summaries)
         content = io.BytesIO()
         to_image(stack_vertically(list(grids), gap=12)).save(content, "PNG")
@@ -183,6 +198,14 @@ class RunLogHandler(logging.Handler):
             _append(self._path, lines)
         else:
             self._held_back += lines
+
+
+def _jpeg(tag: str, grid: Image.Image) -> Summary:
+    """Summarize an image in a fraction of a PNG's size."""
+    content = io.BytesIO()
+    grid.save(content, "JPEG", quality=90)
+    value = Summary.Image(height=grid.height, width=grid.width, colorspace=3, encoded_image_string=content.getvalue())
+    return Summary(value=[Summary.Value(tag=tag, image=value)])
 
 
 def _append(path: Path, content: bytes) -> None:

@@ -28,7 +28,7 @@ from unit.translation.translator import Translator
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-_SMALLER = "--size N works at a smaller short side of N pixels, and blurs"
+SMALLER = "--size N works at a smaller short side of N pixels, and blurs"
 _THREADS = min(4, core_count())
 """For reading and writing; each holds an image or two."""
 
@@ -80,7 +80,7 @@ class _Item:
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-            reason = f"out of memory, of which {format_bytes(available_memory())} are free; {_SMALLER}"
+            reason = f"out of memory, of which {format_bytes(available_memory())} are free; {SMALLER}"
             self.fail(f"{escape(self.job.input)}: {reason}")
 
 
@@ -229,7 +229,7 @@ def _translate_batch(
     except (UserError, MemoryError, RuntimeError) as error:
         if not isinstance(error, UserError) and not out_of_memory(error):
             raise
-        reason = f"{error if isinstance(error, UserError) else 'out of memory'}; {_SMALLER}"
+        reason = f"{error if isinstance(error, UserError) else 'out of memory'}; {SMALLER}"
         yield from (_Sample(item.fail(f"{escape(item.job.input)}: {reason}"), 0, None) for item in batch)
 
 
@@ -241,10 +241,15 @@ def _write(sample: _Sample, settings: Settings) -> _Sample:
         return sample
     try:
         with item.memory_errors():
-            write_image(to_image(tensor).resize(item.size, Image.Resampling.LANCZOS), path, settings.quality)
+            write_image(to_file_size(tensor, item.size), path, settings.quality)
     except UserError as error:
         item.fail(error)
     except ValueError:
         reason = "the model's output contains NaN or Inf; try --precision fp32, or a model of an earlier step"
         item.fail(f"{escape(item.job.input)}: {reason}")
     return sample
+
+
+def to_file_size(tensor: Tensor, size: tuple[int, int]) -> Image.Image:
+    """Convert (3, H, W) in [-1, 1] to an image of the size (width, height) of the input's file."""
+    return to_image(tensor).resize(size, Image.Resampling.LANCZOS)

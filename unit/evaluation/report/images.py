@@ -16,19 +16,18 @@ from torch import Tensor
 
 from unit.data.batches import held_out_image
 from unit.domains import Domain, PerDomain
-from unit.errors import ImageError, ModelError, escape
+from unit.errors import ImageError
 from unit.evaluation import metrics
-from unit.evaluation.held_out import readable
+from unit.evaluation.evaluate import affordable_count, resize_like
+from unit.evaluation.held_out import naming, readable, run_as_translate
 from unit.evaluation.report.run import Run
 from unit.images import read_image, to_image
-from unit.translation.translator import MODEL_FILE
 
 _QUALITY = 85
 _MAX_FRAMES = 40
 _MAX_FRAME_CHARACTERS = 7_000_000
 """The length of all frames together, in base64."""
 _FRAME_SIDE = 1200
-_MAX_RATED = 500
 
 
 @dataclass(frozen=True, order=True)
@@ -93,18 +92,23 @@ def evenly_spaced(grids: list[tuple[int, Path]], count: int) -> list[tuple[int, 
 
 
 def rate(run: Run) -> PerDomain[list[ScoredImage]]:
-    """Score the translations of at most 500 evenly spaced held-out images of each domain; skip unreadable ones.
+    """Score the translations of evenly spaced held-out images of each domain; skip unreadable ones.
 
-    Pairs are scored by the SSIM with the real target (below 11 px by PSNR), others by the PSNR of the cycle in dB.
+    Pairs are scored by the SSIM with the real target (by PSNR where crops are below 11 px), others by the PSNR of the
+    cycle in dB.
     """
     test = run.datasets.test
-    indices = test.images.map(lambda source: range(0, len(source), -(-len(source) // _MAX_RATED)))
+    count = affordable_count(test.images, run.size)
+    indices = test.images.map(lambda source: range(0, len(source), -(-len(source) // count)))
     rated: PerDomain[list[ScoredImage]] = PerDomain([], [])
-    for k, images in readable(test.images, PerDomain(*indices), run.data):
+    for k, images in readable(test.images, PerDomain(*indices), run.data, native=True):
         for i in Domain:
             for image in images[i]:
+                if score_name(run) == "SSIM" and min(image.shape[1:]) < metrics.SSIM_WINDOW:
+                    continue
                 truth = images[i.other][0] if test.paired else None
-                rated[i].append(ScoredImage(_score(run, i, image, truth), indices[i][k]))
+                with naming(test.images[i], indices[i][k]):
+                    rated[i].append(ScoredImage(_score(run, i, image[None], truth), indices[i][k]))
     return rated
 
 
@@ -114,19 +118,11 @@ def score_name(run: Run) -> str:
 
 
 def _score(run: Run, i: Domain, image: Tensor, truth: Tensor | None) -> float:
-    translation = _translate(run, i, image)
+    translation = run_as_translate(run.translator.translate, image, i, run.size)
     if truth is None:
-        return float(metrics.psnr(run.translator.translate(translation, i.other).cpu(), image[None]))
+        return float(metrics.psnr(run_as_translate(run.translator.translate, translation, i.other, run.size), image))
     metric = metrics.ssim if score_name(run) == "SSIM" else metrics.psnr
-    return float(metric(translation, truth[None]))
-
-
-def _translate(run: Run, i: Domain, image: Tensor) -> Tensor:
-    """Translate to (1, 3, H, W); raises `ModelError` for NaN or Inf."""
-    translation = run.translator.translate(image[None], i).cpu()
-    if not translation.isfinite().all():
-        raise ModelError(f"{escape(run.path / MODEL_FILE)}: its translations contain NaN or Inf")
-    return translation
+    return float(metric(translation, resize_like(truth[None], image)))
 
 
 def worst_and_best(ratings: list[ScoredImage], count: int) -> tuple[list[ScoredImage], list[ScoredImage]]:
@@ -137,12 +133,13 @@ def worst_and_best(ratings: list[ScoredImage], count: int) -> tuple[list[ScoredI
 
 
 def side_by_side(run: Run, i: Domain, index: int, max_side: int) -> list[Embedded]:
-    """Embed a held-out image, its translation and, for pairs, the real target."""
+    """Embed a held-out image, its translation as the verb `translate` writes it and, for pairs, the real target."""
     test = run.datasets.test
-    image, name = held_out_image(test.images[i], index, run.data), test.images[i].name(index)
-    images = [image, _translate(run, i, image)[0]]
+    image, name = held_out_image(test.images[i], index, run.data, native=True), test.images[i].name(index)
+    with naming(test.images[i], index):
+        images = [image, run_as_translate(run.translator.translate, image[None], i, run.size)[0]]
     if test.paired:
-        images.append(held_out_image(test.images[i.other], index, run.data))
+        images.append(held_out_image(test.images[i.other], index, run.data, native=True))
     pairs = zip(heads(run, i), images, strict=True)
     return [embed(to_image(tensor), f"{head}: {name}", max_side, title=name) for head, tensor in pairs]
 

@@ -28,15 +28,21 @@ _PARTS = ("config.yaml", "environment.json", "metrics.jsonl", "samples", MODEL_F
 class Run:
     """The contents of a run directory; every property raises `UserError` where its part is missing or damaged.
 
+    Args:
+        path: the run directory.
+        device: where to translate the held-out images.
+        precision: of the convolutions.
+        size: the short side at which the network works, like `translate --size`; None: the image's own.
+
     Raises:
         ConfigError: the folder is not a run directory.
     """
 
-    def __init__(self, path: Path, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(self, path: Path, device: str = "auto", precision: str = "auto", size: int | None = None) -> None:
         if not any(os.path.exists(path / part) for part in _PARTS):  # noqa: PTH110 - Path.exists raises for some names
             raise ConfigError(f"{escape(path)}: not a run directory; give the one that training wrote (--out)")
         self.path, self.name = path, path.resolve().name
-        self._device, self._precision = device, precision
+        self.size, self._device, self._precision = size, device, precision
 
     @cached_property
     def translator(self) -> Translator:

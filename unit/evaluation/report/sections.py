@@ -12,10 +12,10 @@ from unit.config import Config, DataConfig
 from unit.config_file import to_yaml
 from unit.domains import Domain, PerDomain
 from unit.errors import ImageError, UserError
-from unit.evaluation.evaluate import Evaluator
+from unit.evaluation.evaluate import Evaluator, affordable_count
 from unit.evaluation.features import features_if_installed
 from unit.evaluation.held_out import readable
-from unit.evaluation.metric_table import GROUPS, Metrics, describe_counts, table_rows
+from unit.evaluation.metric_table import GROUPS, Metrics, describe_counts, table_rows, verdict
 from unit.evaluation.report.charts import charts, draw
 from unit.evaluation.report.images import ScoredImage, frames, heads, rate, score_name, side_by_side, worst_and_best
 from unit.evaluation.report.run import Run
@@ -84,8 +84,8 @@ def images(run: Run) -> dict[str, Any]:
     """The first held-out images and their translations."""
     sources = run.datasets.test.images
     indices = sources.map(lambda source: range(len(source)))
-    first = [k for k, _ in readable(sources, PerDomain(*indices), run.data, _SHEET_ROWS)]
-    rows = PerDomain.of(lambda i: [side_by_side(run, i, k, 256) for k in first if k in indices[i]])
+    first = [k for k, _ in readable(sources, PerDomain(*indices), run.data, _SHEET_ROWS, native=True)]
+    rows = PerDomain.of(lambda i: [side_by_side(run, i, k, 512) for k in first if k in indices[i]])
     return {"directions": [(heads(run, i), rows[i]) for i in Domain]}
 
 
@@ -114,12 +114,17 @@ def _direction(run: Run, i: Domain) -> str:
 
 def metrics(run: Run, measured: Metrics | None, features: str | None) -> dict[str, Any]:
     """The metrics beside the identity baseline's and real images'; evaluated here unless they are given."""
+    extract, test = features_if_installed(run.translator.device), run.datasets.test
+    count = affordable_count(test.images, run.size)
+    evaluator = Evaluator(test, run.data, extract, count, native=True, size=run.size)
     if measured is None:
-        extract = features_if_installed(run.translator.device)
-        features = extract.name if extract else None
-        measured = Evaluator(run.datasets.test, run.data, extract).metrics(run.translator)
-    tables = {i: measured[i.direction] for i in Domain}
-    directions = [(_direction(run, i), describe_counts(tables[i]), table_rows(tables[i], features)) for i in Domain]
+        features, measured = extract.name if extract else None, evaluator.metrics(run.translator)
+    swapped = evaluator.fits_swapped(run.translator, measured)
+    directions = []
+    for i in Domain:
+        groups = measured[i.direction]
+        rows = [[*row[:2], *(cell or "–" for cell in row[2:])] for row in table_rows(groups, features)]
+        directions.append((_direction(run, i), verdict(groups, swapped), describe_counts(groups), rows))
     return {"columns": GROUPS, "directions": directions}
 
 

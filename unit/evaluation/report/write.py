@@ -42,6 +42,7 @@ def write_report(
     precision: str = "auto",
     metrics: Metrics | None = None,
     features: str | None = None,
+    size: int | None = None,
 ) -> Path:
     """Write the report of a run, which may still be training, and return its path.
 
@@ -54,12 +55,13 @@ def write_report(
         precision: of the convolutions.
         metrics: of the latest model; None: they are evaluated now.
         features: name of the features behind the given metrics' KID; None: they have none.
+        size: the short side at which the network works, like `translate --size`; None: the image's own.
 
     Raises:
         ConfigError: the folder is not a run directory.
         UserError: the file can't be written.
     """
-    run = Run(folder, device, precision)
+    run = Run(folder, device, precision, size)
     parts = [_section("introduction", run), macros().navigation(_TITLES.items())]
     for key, title in _TITLES.items():
         given = (metrics, features) if key == "metrics" else ()
