@@ -1,10 +1,10 @@
 import os
 import pickle
 import signal
-import sys
 import time
 from collections import Counter
 from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 
 import pytest
 import torch
@@ -116,33 +116,40 @@ def test_more_workers_than_cores_are_no_warning(monkeypatch: pytest.MonkeyPatch)
     assert len(list(training_batches(images(), none_bad(), batch_indices(range(2), 1), 2, CPU))) == 2
 
 
-class Busy(Plain):
-    """Images that take 0.4 s of the processor's time, which does not pass while a process is stopped."""
+class Slow(Plain):
+    """Images that say when they are being read, and are read when `finish` is set."""
+
+    def __init__(self, count: int, reading: Event, finish: Event) -> None:
+        super().__init__(count)
+        self.reading, self.finish = reading, finish
 
     def image(self, index: int, short_side: int | None = None) -> Image.Image:
-        end = time.process_time() + 0.4
-        while time.process_time() < end:
-            pass
+        self.reading.set()
+        self.finish.wait(60)
         return super().image(index)
 
 
-def _read_batches(count: int) -> None:
+def _read_batch(reading: Event, finish: Event) -> None:
     os.setpgrp()
-    data = TrainingImages(PerDomain(Busy(5), Busy(7)), CONFIG, 0)
-    sys.exit(len(list(training_batches(data, none_bad(), batch_indices(range(count), 1), 1, CPU))))
+    data = TrainingImages(PerDomain(Slow(5, reading, finish), Plain(7)), CONFIG, 0)
+    list(training_batches(data, none_bad(), batch_indices(range(1), 1), 1, CPU))
 
 
 def test_a_process_that_was_suspended_for_longer_than_the_time_limit_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "_TIMEOUT", 3)
     monkeypatch.setattr(batches, "_PART_OF_TIMEOUT", 1)
-    process = get_context("fork").Process(target=_read_batches, args=(2,))
+    context = get_context("fork")
+    reading, finish = context.Event(), context.Event()
+    process = context.Process(target=_read_batch, args=(reading, finish))
     process.start()
-    time.sleep(0.4)
+    assert reading.wait(60)
     os.killpg(process.pid, signal.SIGSTOP)
-    time.sleep(3)
+    time.sleep(3.2)
     os.killpg(process.pid, signal.SIGCONT)
+    time.sleep(0.3)
+    finish.set()
     process.join(60)
-    assert process.exitcode == 2
+    assert process.exitcode == 0
 
 
 def test_the_same_global_batch_gives_the_same_images_whatever_its_parts() -> None:
