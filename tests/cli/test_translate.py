@@ -180,7 +180,7 @@ def test_the_same_command_again_with_out_below_the_input(here: Path, command: Co
 
 
 @pytest.mark.parametrize("out", ["in", "in/sub", "link", "in/link"])
-@pytest.mark.parametrize("inputs", [["in"], ["in/*", "in/sub/*"], ["link", "in/x.tif"]])
+@pytest.mark.parametrize("inputs", [["in"], ["in/*", "in/sub/*"], ["link", "in/sub/y.jpg"]])
 @pytest.mark.parametrize("options", [[], ["--format", "jpg", "--samples", "2"], ["--format", "webp"]])
 def test_outputs_among_the_inputs_are_not_translated_again(
     here: Path, command: Command, out: str, inputs: list[str], options: list[str]

@@ -233,7 +233,7 @@ def test_evaluating_at_a_size_beyond_the_memory_is_one_line(
     result = run(capsys, "evaluate", path, "--device", "cpu")
     assert (result.status, result.lines) == (
         1,
-        ["error: the model was trained at 8000 pixels, where evaluating takes 6.4 GB of memory, but 1.0 GB are free"],
+        ["error: the model was trained at 8000 pixels, where evaluating takes 26 GB of memory, but 1.0 GB are free"],
     )
 
 
