@@ -542,7 +542,7 @@ def test_a_batch_too_large_for_the_memory_fails_by_name(tmp_path: Path, monkeypa
     monkeypatch.setattr(Translator, "require_memory", require)
     outcomes = go([tmp_path / "in"], tmp_path / "out")
     assert statuses(outcomes) == {"large.png": "failed", "small.png": "done"}
-    assert str(outcomes[0].reason) == f"{tmp_path}/in/large.png: 40x40 pixels are too many; {image_files._SMALLER}"
+    assert str(outcomes[0].reason) == f"{tmp_path}/in/large.png: 40x40 pixels are too many; {image_files.SMALLER}"
 
 
 def test_what_is_read_ahead_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
