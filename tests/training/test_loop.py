@@ -109,11 +109,11 @@ def test_the_metrics_at_the_end_are_of_what_translate_writes(
     assert result.metrics != at_training_size
 
     def refuse(*_: object) -> None:
-        raise UserError("out of memory; give --size N")
+        raise UserError("out of memory")
 
     monkeypatch.setattr("unit.evaluation.evaluate.run_as_translate", refuse)
     assert train(tiny(train={"steps": 2}), tmp_path / "run").metrics == at_training_size
-    assert "give --size N; the metrics shown are those at the training size" in caplog.text
+    assert "out of memory; the metrics shown are those at the training size" in caplog.text
 
 
 def test_train_returns_how_the_run_ended(tmp_path: Path) -> None:
