@@ -17,6 +17,7 @@ VERBS = {
     "check": "check two folders of images for problems before training",
     "train": "train on two folders of images",
     "translate": "translate images with a trained model",
+    "export": "write one direction of a model as an ONNX file",
     "evaluate": "measure a trained model on held-out images",
     "report": "write an HTML report of a run",
     "streets": "write the synthetic streets as folders of images",

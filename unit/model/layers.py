@@ -23,7 +23,7 @@ class InstanceNorm(nn.InstanceNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalized images."""
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or torch.compiler.is_exporting():  # a loop over images would fix their number
             return super().forward(x)
         # On the CPU, torch 2.11 to 2.15 compute a wrong gradient for a batch of 1 when the output's gradient arrives in
         # channels_last, as it does from a convolution. Batch normalization of one image at a time is the same function,

@@ -67,7 +67,7 @@ class Encoder(nn.Module):
     def _shared(self, hidden: Mapping[Domain, Tensor]) -> dict[Domain, Tensor]:
         """Run the shared layers once, on the batches of both domains together."""
         mu = self._run(self.shared, torch.cat(list(hidden.values())))
-        return dict(zip(hidden, mu.split([len(x) for x in hidden.values()]), strict=True))
+        return dict(zip(hidden, mu.split([x.shape[0] for x in hidden.values()]), strict=True))
 
     def _run(self, module: nn.Module, x: Tensor) -> Tensor:
         return _run(module, x, self.checkpoint_activations)
@@ -89,14 +89,14 @@ class Generator(nn.Module):
         The shared layers run once on all codes together, and G_j's private layers once on all that it decodes.
         """
         hidden = _run(self.shared, torch.cat(list(codes.values())), self.checkpoint_activations)
-        parts = dict(zip(codes, hidden.split([len(z) for z in codes.values()]), strict=True))
+        parts = dict(zip(codes, hidden.split([z.shape[0] for z in codes.values()]), strict=True))
         images: dict[Direction, Tensor] = {}
         for j in Domain:
             wanted = [direction for direction in directions if direction[1] is j]
             if wanted:
                 private = self.private[j.value]
                 decoded = _run(private, torch.cat([parts[i] for i, _ in wanted]), self.checkpoint_activations)
-                images |= dict(zip(wanted, decoded.split([len(parts[i]) for i, _ in wanted]), strict=True))
+                images |= dict(zip(wanted, decoded.split([parts[i].shape[0] for i, _ in wanted]), strict=True))
         return images
 
 

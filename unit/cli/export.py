@@ -1,0 +1,40 @@
+"""``export``: write one direction of a model as an ONNX file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from unit.cli.arguments import Parser, path
+from unit.errors import escape
+from unit.files import atomic_write
+from unit.translation.onnx_export import to_onnx
+from unit.translation.translator import Translator
+
+log = logging.getLogger(__name__)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Export as the arguments say, and return the exit status."""
+    arguments = _parser().parse_args(argv)
+    translator = Translator.load(arguments.model, "cpu", "fp32")
+    content = to_onnx(translator, translator.source(arguments.direction), half=arguments.half)
+    atomic_write(arguments.out, content)
+    log.info("%s: %.1f MB; checked in ONNX Runtime", escape(arguments.out), len(content) / 1e6)
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m unit export",
+        description="Write one direction of a model as an ONNX file, which ONNX Runtime runs without this program: "
+        "images (batch, height, width, 3) of uint8 to translations alike; height and width are multiples of the "
+        "model's scale (4 with two downsamplings). The file is compared with the model before it is written. Needs "
+        "pip install onnx onnxruntime onnxscript.",
+        epilog="example: python -m unit export runs/sunny-rainy --direction sunny2rainy --out rainy.onnx",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a run directory or a .safetensors file")
+    parser.add_argument("--direction", required=True, help="a2b or b2a, or by the names: sunny2rainy")
+    parser.add_argument("--out", required=True, type=path, metavar="FILE.onnx", help="the file to write")
+    parser.add_argument("--half", action="store_true", help="compute in fp16: half the size, within 2 levels of 255")
+    return parser

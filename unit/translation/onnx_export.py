@@ -1,0 +1,105 @@
+"""One direction of a model as an ONNX file: uint8 images in, uint8 images out. It needs the extra ``export``."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import warnings
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unit.domains import Domain
+from unit.errors import ConfigError, UserError
+from unit.translation.translator import Translator
+
+OPSET = 20
+_CHECKED_SIZES = ((2, 2), (16, 16), (5, 33), (40, 24), (64, 64))
+"""Heights and widths of the check's images, as multiples of s."""
+_CHECKED_BATCHES = (1, 3)
+
+
+class OnnxTranslator(nn.Module):
+    """What the file computes: uint8 (B, H, W, 3) → G_j(E_i(x)) as uint8 (B, H, W, 3); H and W are multiples of s."""
+
+    def __init__(self, translator: Translator, source: Domain, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.networks = copy.deepcopy(translator.networks).cpu().to(dtype)
+        self.source, self.dtype = source, dtype
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Convert as `to_tensor` does, translate, and convert as `to_image` does."""
+        i, j = self.source, self.source.other
+        x = images.permute(0, 3, 1, 2).float().div(127.5).sub(1).to(self.dtype)
+        y: Tensor = self.networks.generator(self.networks.encoder({i: x}), [(i, j)])[i, j]
+        return y.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def to_onnx(translator: Translator, source: Domain, *, half: bool = False) -> bytes:
+    """Export one direction, and check the result in ONNX Runtime.
+
+    Args:
+        translator: of the model.
+        source: domain of the images to translate.
+        half: weights and activations in fp16, for half the size.
+
+    Raises:
+        ConfigError: the extra ``export`` is not installed.
+        UserError: ONNX Runtime's output differs by more than one level of 255, or two with `half`.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401 - torch.onnx needs it
+    except ImportError as error:
+        raise ConfigError(
+            f"the package {error.name} is not installed; pip install onnx onnxruntime onnxscript"
+        ) from None
+    scale = translator.networks.scale
+    batch, rows, columns = (torch.export.Dim(name) for name in ("batch", "rows", "columns"))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of torch.onnx, about its own internals
+        program = torch.onnx.export(
+            OnnxTranslator(translator, source, torch.float16 if half else torch.float32),
+            (torch.zeros(2, 16 * scale, 20 * scale, 3, dtype=torch.uint8),),
+            input_names=["images"],
+            output_names=["translations"],
+            opset_version=OPSET,
+            dynamo=True,
+            dynamic_shapes={"images": {0: batch, 1: scale * rows, 2: scale * columns}},
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    onnx.helper.set_model_props(model, _metadata(translator, source))
+    content: bytes = model.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    reference = OnnxTranslator(translator, source)
+    for (height, width), count in product(_CHECKED_SIZES, _CHECKED_BATCHES):
+        _check(session, reference, (count, height * scale, width * scale, 3), levels=2 if half else 1)
+    return content
+
+
+def _metadata(translator: Translator, source: Domain) -> dict[str, str]:
+    names = {"source": translator.names[source], "target": translator.names[source.other]}
+    model = hashlib.sha256(translator.to_bytes()).hexdigest()
+    return names | {"direction": source.direction, "step": str(translator.step), "model_sha256": model}
+
+
+def _check(session: Any, reference: OnnxTranslator, shape: tuple[int, int, int, int], levels: int) -> None:
+    """Compare the session's output for a random image with the translator's."""
+    coarse = torch.rand(shape[0], 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    images = (
+        functional.interpolate(coarse, shape[1:3], mode="bilinear").mul(255).byte().permute(0, 2, 3, 1).contiguous()
+    )
+    (exported,) = session.run(None, {"images": images.numpy()})
+    with torch.inference_mode():
+        difference = int((reference(images).int() - torch.from_numpy(exported).int()).abs().max())
+    if difference > levels:
+        raise UserError(
+            f"ONNX Runtime's translation of {shape[2]}x{shape[1]} pixels differs by {difference} levels of 255 from "
+            f"torch's, more than {levels}; nothing was written"
+        )
