@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -47,7 +48,7 @@ def _translate(arguments: argparse.Namespace, source: Domain, jobs: Sequence[Job
     from unit.translation.image_files import Settings, translate_images
     from unit.translation.translator import Translator
 
-    translator = Translator.load(arguments.model, arguments.device, arguments.precision)
+    translator = Translator.load(arguments.model, arguments.device, arguments.precision, arguments.tile)
     settings = Settings(
         source=source,
         size=arguments.size,
@@ -58,6 +59,13 @@ def _translate(arguments: argparse.Namespace, source: Domain, jobs: Sequence[Job
         overwrite=arguments.overwrite,
     )
     return translate_images(translator, jobs, settings)
+
+
+def _tile(text: str) -> int | Literal["auto"] | None:
+    """An argparse type: auto, off or pixels."""
+    if text == "auto":
+        return "auto"
+    return None if text == "off" else integer(1)(text)
 
 
 def _report(outcome: Outcome, as_json: bool) -> None:
@@ -81,6 +89,11 @@ def _parser() -> Parser:
     parser.add_argument("--direction", required=True, help="a2b or b2a, or by the names: sunny2rainy")
     parser.add_argument("--out", required=True, type=path, metavar="PATH", help="a folder, or a file for one image")
     add_size_argument(parser)
+    tile_help = (
+        "compute each image in strips of N pixels, which takes less memory and gives the same result: auto (the "
+        "default; large images only), N or off"
+    )
+    parser.add_argument("--tile", type=_tile, default="auto", metavar="N", help=tile_help)
     format_help = "same: the input's (default: %(default)s)"
     parser.add_argument("--format", choices=tuple(SUFFIXES), default="png", help=format_help)
     parser.add_argument("--quality", type=integer(1, 100), metavar="Q", help="JPEG and WebP quality (default: 95)")

@@ -3,7 +3,7 @@
 Overlapping tiles would show: normalization needs the statistics of the whole image. But all of it is in the residual
 blocks, which see the code, at 1/s of the image's size. So the code is held in full, twice. The layers around the
 blocks, and the blocks' convolutions, run on one strip after the other, with as many more rows on either side as they
-see. The result equals that of `Autoencoders` up to rounding.
+see. The result equals that of `Autoencoders` up to the precision's rounding.
 """
 
 from __future__ import annotations
@@ -91,18 +91,19 @@ class _Strips:
     def normalization(self, norm: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the normalization by the statistics of all of `x`, to be applied to parts of it."""
         dtype = torch.promote_types(x.dtype, torch.float32)
-        mean, square = torch.zeros(2, x.shape[1], dtype=torch.float64, device=x.device)
+        mean, square = torch.zeros(2, x.shape[1], dtype=torch.float64)  # on the CPU: MPS has no float64
         for start, stop in self:
             variances, means = torch.var_mean(self.cut(x, start, stop).to(dtype), (0, 2, 3), correction=0)
-            mean += means.double() * (stop - start) / self.rows
-            square += (variances.double() + means.double() ** 2) * (stop - start) / self.rows
+            variances, means = variances.cpu().double(), means.cpu().double()
+            mean += means * (stop - start) / self.rows
+            square += (variances + means**2) * (stop - start) / self.rows
         assert isinstance(norm, nn.GroupNorm | nn.InstanceNorm2d)
         groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else x.shape[1]
         mean, square = (
             m.view(groups, -1).mean(1, keepdim=True).expand(-1, x.shape[1] // groups) for m in (mean, square)
         )
         moments = {"running_mean": mean.flatten(), "running_var": (square - mean**2).flatten()}
-        moments = {name: moment.to(dtype) for name, moment in moments.items()}
+        moments = {name: moment.to(x.device, dtype) for name, moment in moments.items()}
         return partial(functional.batch_norm, **moments, weight=norm.weight, bias=norm.bias, eps=norm.eps)
 
 

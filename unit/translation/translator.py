@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from PIL import Image
@@ -20,6 +20,7 @@ from unit.machine import available_memory
 from unit.model.networks import Autoencoders
 from unit.model.noise import gaussian
 from unit.translation.model_file import MODEL_FILE, load_model, model_bytes
+from unit.translation.strips import decode_in_strips, encode_in_strips
 
 __all__ = ["MODEL_FILE", "Translator"]
 
@@ -29,6 +30,8 @@ _BYTES_PER_PIXEL = {"fp32": 48, "bf16": 320}
 _BYTES_PER_ACTIVATION = {"strided": 16, "blurred": 22}
 """Peak memory of a translation on the CPU (measured): by precision, for the image and what oneDNN pads; and by
 `model.downsampling`, per pixel and channel of the first layer."""
+_LARGE = 1_000_000_000
+"""Images whose translation takes more bytes are translated in strips; these take about a quarter of it each."""
 
 
 class Translator:
@@ -41,6 +44,8 @@ class Translator:
         step: number of training steps.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto", "fp32" or "bf16".
+        tile: pixels of a strip, across the longer side, in which to compute each image (`unit.translation.strips`);
+            None: the whole image at once; "auto": strips for large images.
     """
 
     def __init__(
@@ -51,20 +56,27 @@ class Translator:
         step: int,
         device: str = "auto",
         precision: str = "auto",
+        tile: int | Literal["auto"] | None = "auto",
     ) -> None:
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.networks = networks.to(self.device).to(memory_format=torch.channels_last).eval()
-        self.config, self.names, self.step = config, names, step
+        self.config, self.names, self.step, self.tile = config, names, step, tile
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto", precision: str = "auto") -> Translator:
+    def load(
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        precision: str = "auto",
+        tile: int | Literal["auto"] | None = "auto",
+    ) -> Translator:
         """Load the model of a run directory or of a .safetensors file.
 
         Raises:
             ModelError: no such file, not a model of this program, of a newer version, or unusable.
         """
-        return cls(*load_model(Path(path)), device, precision)
+        return cls(*load_model(Path(path)), device, precision, tile)
 
     def save(self, path: Path) -> None:
         """Write a .safetensors file atomically.
@@ -123,16 +135,24 @@ class Translator:
             with torch.inference_mode(), autocast(self.device, self.precision):
                 x = images.to(self.device).contiguous(memory_format=torch.channels_last)
                 x = functional.pad(x, (0, right, 0, bottom), mode="replicate")
-                z = self.networks.encoder({encoder: x})[encoder]
-                if seed is not None:
-                    shape = self.networks.code_shape(height + bottom, width + right)
-                    z = z + gaussian(shape, [seed] * batch, self.device)
-                out: Tensor = self.networks.generator({encoder: z}, [(encoder, generator)])[encoder, generator]
+                parts = [x] if (strip := self._strip(height, width)) is None else x.split(1)
+                out = torch.cat([self._generate(part, encoder, generator, seed, strip) for part in parts])
                 return out[..., :height, :width].float()
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             raise _too_large(batch, height, width, self.device) from error
+
+    def _generate(self, x: Tensor, encoder: Domain, generator: Domain, seed: int | None, strip: int | None) -> Tensor:
+        """Compute G_j(E_i(x)) of padded images, in strips (then of one image) or at once."""
+        networks = self.networks
+        z = networks.encoder({encoder: x})[encoder] if strip is None else encode_in_strips(networks, x, encoder, strip)
+        if seed is not None:
+            z = z + gaussian(networks.code_shape(*x.shape[2:]), [seed] * len(x), self.device)
+        if strip is not None:
+            return decode_in_strips(networks, z, generator, strip)
+        out: Tensor = networks.generator({encoder: z}, [(encoder, generator)])[encoder, generator]
+        return out
 
     def require_memory(self, batch: int, height: int, width: int) -> None:
         """Refuse what would not fit: the system would kill the program without a message.
@@ -140,17 +160,34 @@ class Translator:
         Raises:
             UserError: out of memory.
         """
-        needed = self.bytes_needed(batch * height * width)
+        needed = self.bytes_needed(height * width, batch)
         if needed > (available := available_memory()):
             sizes = f": {format_bytes(needed)} are needed, and {format_bytes(available)} are free"
             raise _too_large(batch, height, width, self.device, sizes)
 
-    def bytes_needed(self, pixels: int) -> int:
-        """Estimate the memory, not that of a GPU, that translating so many pixels at once takes."""
-        model = self.config.model
+    def bytes_needed(self, pixels: int, batch: int = 1) -> int:
+        """Estimate the memory, not that of a GPU, that translating a batch of images of so many pixels each takes."""
+        images = batch * pixels * _BYTES_PER_PIXEL["fp32"]
         if self.device.type != "cpu":
-            return pixels * _BYTES_PER_PIXEL["fp32"]
-        return pixels * (_BYTES_PER_PIXEL[self.precision] + model.channels * _BYTES_PER_ACTIVATION[model.downsampling])
+            return images
+        if self._strip(1, pixels) is None:
+            return batch * pixels * self._bytes_per_pixel
+        codes = 2 * self.networks.feature_channels[-1] * pixels // self.networks.scale**2
+        return images + codes * (4 if self.precision == "fp32" else 2) + _LARGE // 2
+
+    @property
+    def _bytes_per_pixel(self) -> int:
+        """Of a translation at once, on the CPU."""
+        model = self.config.model
+        return _BYTES_PER_PIXEL[self.precision] + model.channels * _BYTES_PER_ACTIVATION[model.downsampling]
+
+    def _strip(self, height: int, width: int) -> int | None:
+        """Return the pixels of a strip for images of this size; None: each at once."""
+        if self.tile != "auto":
+            return self.tile
+        if height * width * self._bytes_per_pixel <= _LARGE:
+            return None
+        return _LARGE // 4 // (min(height, width) * self._bytes_per_pixel)
 
 
 def _too_large(batch: int, height: int, width: int, device: torch.device, sizes: str = "") -> UserError:
