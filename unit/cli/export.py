@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from unit.cli.arguments import Parser, path
+from unit.domains import source_domain
 from unit.errors import escape
 from unit.files import atomic_write
-from unit.translation.onnx_export import to_onnx
-from unit.translation.translator import Translator
+from unit.translation.model_file import read_header
 
 log = logging.getLogger(__name__)
 
@@ -17,8 +18,12 @@ log = logging.getLogger(__name__)
 def run(argv: Sequence[str]) -> int:
     """Export as the arguments say, and return the exit status."""
     arguments = _parser().parse_args(argv)
-    translator = Translator.load(arguments.model, "cpu", "fp32")
-    content = to_onnx(translator, translator.source(arguments.direction), half=arguments.half)
+    source = source_domain(arguments.direction, read_header(Path(arguments.model))[1])
+    # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
+    from unit.translation.onnx_export import to_onnx
+    from unit.translation.translator import Translator
+
+    content = to_onnx(Translator.load(arguments.model, "cpu", "fp32"), source, half=arguments.half)
     atomic_write(arguments.out, content)
     log.info("%s: %.1f MB; checked in ONNX Runtime", escape(arguments.out), len(content) / 1e6)
     return 0
