@@ -10,6 +10,7 @@ import os
 import signal
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -112,8 +113,7 @@ def training_batches(
         DataError: too many images were skipped.
         UserError: a DataLoader worker died or hangs.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: the user's choice
+    with allow_many_workers():
         loader = DataLoader(
             images,
             batch_sampler=batches,  # type: ignore[arg-type]  # a range is as good as a list
@@ -133,6 +133,14 @@ def training_batches(
             yield item.images.map(lambda images: images.to(device, non_blocking=True))
     finally:
         del items  # ends the DataLoader workers now, whoever still holds this frame
+
+
+@contextmanager
+def allow_many_workers() -> Iterator[None]:
+    """Silence torch's warning of more DataLoader workers than cores: by default there are fewer."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        yield
 
 
 def _next(items: Iterator[Item | ImageError]) -> Item | ImageError | None:

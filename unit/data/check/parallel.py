@@ -24,17 +24,18 @@ def parallel_map(function: Callable[[T], U], items: Sequence[T], processes: int)
     import torch  # takes seconds, which mistakes need not wait for
     from torch.utils.data import DataLoader
 
-    from unit.data.batches import loader_failure
+    from unit.data.batches import allow_many_workers, loader_failure
 
-    loader: DataLoader[T] = DataLoader(
-        items,  # type: ignore[arg-type]  # a list is a valid dataset
-        batch_size=16,
-        num_workers=processes,
-        collate_fn=partial(_apply, function),
-        generator=torch.Generator(),  # else it would draw from the global one
-        multiprocessing_context="spawn" if processes else None,  # a fork may copy a lock that a thread holds
-    )
-    batches = iter(loader)  # starts the processes, before tqdm starts a thread
+    with allow_many_workers():
+        loader: DataLoader[T] = DataLoader(
+            items,  # type: ignore[arg-type]  # a list is a valid dataset
+            batch_size=16,
+            num_workers=processes,
+            collate_fn=partial(_apply, function),
+            generator=torch.Generator(),  # else it would draw from the global one
+            multiprocessing_context="spawn" if processes else None,  # a fork may copy a lock that a thread holds
+        )
+        batches = iter(loader)  # starts the processes, before tqdm starts a thread
     with tqdm(total=len(items), unit="file", leave=False, disable=not sys.stderr.isatty()) as bar:
         try:
             for results in batches:
