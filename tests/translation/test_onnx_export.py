@@ -53,7 +53,8 @@ def run(file: Path, images: np.ndarray) -> np.ndarray:
 def test_a_file_translates_as_the_model_does(
     tmp_path: Path, model: dict[str, object], options: tuple[str, ...]
 ) -> None:
-    translator = save(tmp_path, **model)
+    # Random weights of kaiming's size saturate, where fp16 differs by more, and is refused.
+    translator = save(tmp_path, **model, **({"initialization": "normal"} if options else {}))
     assert export(tmp_path, *options) == 0
     photo = Image.fromarray(
         np.tile(np.arange(0, 240, 2, dtype=np.uint8)[:, None, None], (1, 72, 3)) + np.arange(3, dtype=np.uint8)
@@ -66,8 +67,9 @@ def test_a_file_translates_as_the_model_does(
 
 @pytest.mark.slow
 def test_a_file_says_what_it_is(tmp_path: Path) -> None:
-    save(tmp_path)
+    translator = save(tmp_path)
     assert export(tmp_path) == 0
+    weights = b"".join(w.contiguous().numpy().tobytes() for _, w in sorted(translator.networks.state_dict().items()))
     model = onnx.load(tmp_path / "rainy.onnx")
     onnx.checker.check_model(model)
     assert {entry.key: entry.value for entry in model.metadata_props} == {
@@ -75,7 +77,7 @@ def test_a_file_says_what_it_is(tmp_path: Path) -> None:
         "target": "rainy",
         "direction": "a2b",
         "step": "7",
-        "model_sha256": hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest(),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
 
 

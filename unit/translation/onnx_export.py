@@ -85,8 +85,10 @@ def to_onnx(translator: Translator, source: Domain, *, half: bool = False) -> by
 
 def _metadata(translator: Translator, source: Domain) -> dict[str, str]:
     names = {"source": translator.names[source], "target": translator.names[source.other]}
-    model = hashlib.sha256(translator.to_bytes()).hexdigest()
-    return names | {"direction": source.direction, "step": str(translator.step), "model_sha256": model}
+    digest = hashlib.sha256()  # of the weights: a model file's metadata have no fixed order
+    for _, weights in sorted(translator.networks.state_dict().items()):
+        digest.update(weights.cpu().contiguous().numpy().tobytes())
+    return names | {"direction": source.direction, "step": str(translator.step), "weights_sha256": digest.hexdigest()}
 
 
 def _check(session: Any, reference: OnnxTranslator, shape: tuple[int, int, int, int], levels: int) -> None:
