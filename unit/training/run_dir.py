@@ -294,7 +294,7 @@ class RunDir:
         costs = ["the result is no longer bit for bit that of an uninterrupted run"] if exact else []
         if any("test" in change for change in listed):
             self.best_since = self.trainer.steps_done
-            costs.append("metrics before and after do not compare, and the best model is chosen anew from here on")
+            costs.append("metrics before and after do not compare, and the best model is chosen only among later ones")
         if not listed and image_changes(images, self.images, ("times",)):
             listed = ["times of the images changed, not their names and sizes"]
             costs.append("if they are not copies, results change too (data.verify compares contents)")
