@@ -181,7 +181,7 @@ def test_max_minutes_ends_a_run_with_a_checkpoint(tmp_path: Path) -> None:
     assert checkpoint.available(tmp_path / "run" / "checkpoints")[0][0] == result.step
 
 
-def test_a_resumed_run_says_that_its_minutes_count_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_resumed_run_says_that_its_minutes_count_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     first = train(tiny(train={"steps": 10_000, "max_minutes": 0.01}), tmp_path / "run")
     assert "train.max_minutes" not in caplog.text
