@@ -72,7 +72,7 @@ def to_onnx(translator: Translator, source: Domain, *, half: bool = False) -> by
             dynamic_shapes={"images": {0: batch, 1: scale * rows, 2: scale * columns}},
             verbose=False,
         )
-    assert program is not None
+    assert isinstance(program, torch.onnx.ONNXProgram)
     model = program.model_proto
     onnx.helper.set_model_props(model, _metadata(translator, source))
     content: bytes = model.SerializeToString()

@@ -85,7 +85,7 @@ class _Strips:
                 out = y.new_empty(shape).contiguous(memory_format=torch.channels_last)
             self.cut(out, start, stop).copy_(y.narrow(self.dim, scale * (start - first), scale * (stop - start)))
             first = max(stop - halo, 0)
-        assert out is not None
+        assert isinstance(out, Tensor)
         return out
 
     def normalization(self, norm: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
