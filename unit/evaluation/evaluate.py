@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import islice
 from math import nan, prod
 from typing import TypeAlias
@@ -108,10 +108,7 @@ class Evaluator:
                 if not len(x):
                     continue
                 truth = truth if truth is None else resize_like(truth, x)
-                if self.native:
-                    with naming(self.test.images[i], self._indices[i][ks[0]]):
-                        translated[i].append(self._translate(translator, i, x, truth))
-                else:
+                with naming(self.test.images[i], self._indices[i][ks[0]]) if self.native else nullcontext():
                     translated[i].append(self._translate(translator, i, x, truth))
                 if self._inputs is None:
                     inputs[i].append(self._describe(x) | _compare(x, x, truth))
