@@ -316,7 +316,7 @@ def test_every_kind_of_file_is_translated(tmp_path: Path) -> None:
     for outcome in outcomes:
         with Image.open(outcome.outputs[0]) as image:
             assert (image.mode, image.format, image.size) == ("RGB", "PNG", outcome.size)
-            assert image.info.keys() == {"exif"}  # the mark
+            assert image.info.keys() == {"exif", "xmp", "XML:com.adobe.xmp"}  # the marks
             assert [*image.getexif()] == [ExifTags.Base.Software]
             assert same(outcome.outputs[0], read_image(Path(outcome.input)))
     with Image.open(tmp_path / "out/turned.png") as image:
@@ -641,7 +641,7 @@ def test_images_are_read_and_written_while_the_network_works(tmp_path: Path, mon
         begun["reading"][int(path.stem)].set()
         return make_image()
 
-    def writing(image: Image.Image, path: Path, quality: int | None) -> None:
+    def writing(image: Image.Image, path: Path, quality: int | None, mark: object) -> None:
         assert begun["network"][min(int(path.stem) + 1, count - 1)].wait(10)
         put(path, image)
 
@@ -661,7 +661,7 @@ def test_images_are_read_and_written_while_the_network_works(tmp_path: Path, mon
 
 
 def test_an_image_is_done_when_all_its_samples_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def writing(image: Image.Image, path: Path, quality: int | None) -> None:
+    def writing(image: Image.Image, path: Path, quality: int | None, mark: object) -> None:
         time.sleep(0.05 * path.stem.endswith("-3"))
         if path.name == "bad-1.png":
             raise UserError("no room for bad-1.png")

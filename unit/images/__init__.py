@@ -14,14 +14,16 @@ from unit.images.reading import (
     to_rgb,
 )
 from unit.images.tensors import center_crop, random_crop, resize_short_side, to_image, to_tensor
-from unit.images.writing import can_mark, is_marked, write_image
+from unit.images.writing import SOFTWARE, Mark, can_mark, is_marked, write_image
 
 __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
+    "SOFTWARE",
     "SUFFIXES",
     "UNSUPPORTED_SUFFIXES",
     "Header",
+    "Mark",
     "can_mark",
     "center_crop",
     "decode_image",

@@ -24,6 +24,7 @@ from unit.errors import UserError, escape, format_bytes
 from unit.images import can_mark, read_header, read_image, resize_short_side, to_image, to_tensor, write_image
 from unit.machine import available_memory, core_count
 from unit.translation.jobs import Job, Outcome, is_folder
+from unit.translation.provenance import Provenance
 from unit.translation.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,9 @@ def translate_images(translator: Translator, jobs: Sequence[Job], settings: Sett
     memory = available_memory()
     max_pixels = translator.config.data.max_pixels
     read = partial(_read, size=settings.size, max_pixels=max_pixels)
+    write = partial(
+        _write, settings=settings, provenance=translator.provenance(settings.source, settings.samples is not None)
+    )
     trained = [translator.config.data.load_size] if settings.size is None else []
     with ThreadPoolExecutor(_THREADS) as threads:
         is_large = partial(_is_large, translator=translator, settings=settings, memory=memory)
@@ -107,7 +111,7 @@ def translate_images(translator: Translator, jobs: Sequence[Job], settings: Sett
             for part in ([item] for item in group) if large else [group]:
                 items = _map_ahead(threads, read, part, max(settings.batch_size, _THREADS))
                 samples = _translate(translator, items, settings, memory, trained)
-                for sample in _map_ahead(threads, partial(_write, settings=settings), samples, 2 * _THREADS):
+                for sample in _map_ahead(threads, write, samples, 2 * _THREADS):
                     if sample.tensor is None or sample.number == len(sample.item.job.outputs) - 1:
                         yield sample.item.outcome
 
@@ -233,7 +237,7 @@ def _translate_batch(
         yield from (_Sample(item.fail(f"{escape(item.job.input)}: {reason}"), 0, None) for item in batch)
 
 
-def _write(sample: _Sample, settings: Settings) -> _Sample:
+def _write(sample: _Sample, settings: Settings, provenance: Provenance) -> _Sample:
     """Write the sample, at the size of its image's file."""
     item, number, tensor = sample
     path = item.job.outputs[number]
@@ -241,7 +245,7 @@ def _write(sample: _Sample, settings: Settings) -> _Sample:
         return sample
     try:
         with item.memory_errors():
-            write_image(to_file_size(tensor, item.size), path, settings.quality)
+            write_image(to_file_size(tensor, item.size), path, settings.quality, provenance)
     except UserError as error:
         item.fail(error)
     except ValueError:

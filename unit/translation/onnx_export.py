@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import warnings
 from itertools import product
 from typing import Any
@@ -84,11 +83,14 @@ def to_onnx(translator: Translator, source: Domain, *, half: bool = False) -> by
 
 
 def _metadata(translator: Translator, source: Domain) -> dict[str, str]:
-    names = {"source": translator.names[source], "target": translator.names[source.other]}
-    digest = hashlib.sha256()  # of the weights: a model file's metadata have no fixed order
-    for _, weights in sorted(translator.networks.state_dict().items()):
-        digest.update(weights.cpu().contiguous().numpy().tobytes())
-    return names | {"direction": source.direction, "step": str(translator.step), "weights_sha256": digest.hexdigest()}
+    provenance = translator.provenance(source)
+    return {
+        "source": provenance.source,
+        "target": provenance.target,
+        "direction": provenance.direction,
+        "step": str(provenance.step),
+        "weights_sha256": provenance.model,
+    }
 
 
 def _check(session: Any, reference: OnnxTranslator, shape: tuple[int, int, int, int], levels: int) -> None:

@@ -20,6 +20,7 @@ from unit.machine import available_memory
 from unit.model.networks import Autoencoders
 from unit.model.noise import gaussian
 from unit.translation.model_file import MODEL_FILE, load_model, model_bytes
+from unit.translation.provenance import Provenance, weights_sha256
 from unit.translation.strips import decode_in_strips, encode_in_strips
 
 __all__ = ["MODEL_FILE", "Translator"]
@@ -93,6 +94,17 @@ class Translator:
     def source(self, direction: str) -> Domain:
         """Return the source domain of a direction; raises `ConfigError` as `source_domain` does."""
         return source_domain(direction, self.names)
+
+    def provenance(self, source: Domain, sampled: bool = False) -> Provenance:
+        """Return the marks of outputs of the present weights, of which it computes the hash at each call.
+
+        Args:
+            source: domain of the inputs.
+            sampled: the code has noise.
+        """
+        names = (self.names[source], self.names[source.other])
+        model = weights_sha256(self.networks.state_dict())
+        return Provenance(*names, source.direction, model, self.step, sampled)
 
     def __call__(self, image: ImageT, direction: str) -> ImageT:
         """Translate one image: a PIL image of any size, or a tensor (3, H, W) in [-1, 1], into one of the same kind.
