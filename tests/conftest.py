@@ -37,5 +37,5 @@ class Coarse:
 def _quick_features() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("unit.training.hooks.features_if_installed", lambda _: Coarse())
-        patch.setattr("unit.training.hooks.try_write_report", lambda *_: None)  # it takes a second
+        patch.setattr("unit.training.hooks.write_report_or_warn", lambda *_: None)  # it takes a second
         yield

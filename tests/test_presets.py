@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from unit.cli.train import PRESETS
 from unit.config import Config, LossConfig
-from unit.config_file import read_config
+from unit.config_file import PRESETS, read_config
 from unit.domains import PerDomain
 from unit.training.trainer import Trainer
 

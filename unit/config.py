@@ -373,7 +373,7 @@ class TrainConfig(_Section):
     keep_every: Count | None = None
     """also keep the checkpoints of steps that are multiples of this"""
     on_nonfinite: Literal["stop", "rollback"] = "stop"
-    """at a NaN or Inf: stop, or go back to the last checkpoint and continue with different noise, up to 3 times"""
+    """at a NaN or Inf: stop, or go back to the last checkpoint and go on with other random numbers, up to 3 times"""
 
     def __post_init__(self) -> None:
         message = f"must be a multiple of train.checkpoint_every ({self.checkpoint_every}), is {self.keep_every}"

@@ -20,6 +20,9 @@ from unit.files import atomic_write, read_file
 
 LAST_PARTS = {key.partition(".")[2]: key for key in KEY_TYPES}
 """Key without section to dotted key. Hints compare these only, since the section may be wrong or missing."""
+_INSTALLED_PRESETS = Path(__file__).with_name("presets")
+PRESETS = _INSTALLED_PRESETS if _INSTALLED_PRESETS.is_dir() else Path(__file__).resolve().parents[1] / "configs"
+"""Folder of the presets: of an installed package, or ``configs`` of a clone (setup.py puts the one into the other)."""
 _MAX_BYTES = 100_000
 _NULL = ("", "~", "null")
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str")}
@@ -29,12 +32,14 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
     """Read a YAML file and the files it is based on.
 
     Args:
-        path: a file of sections, and optionally ``base: FILE.yaml``, relative to it, whose values it overrides.
+        path: a file of sections, and optionally ``base: FILE.yaml``, relative to it, whose values it overrides. Where
+            there is no such file, the name of a preset, here or as base, means the preset.
         overrides: dotted key to value; they override the file.
 
     Raises:
         ConfigError: the file can't be used; one line that names it, the key, and the line if it is known.
     """
+    path = _file_or_preset(path, path)
     values = _read_values(path, set())
     try:
         return Config.from_flat_dict({**values, **(overrides or {})})
@@ -111,6 +116,13 @@ def hint(word: str, known: Mapping[str, str], default: str) -> str:
     return f"did you mean {known[nearest[0]]}?" if nearest else default
 
 
+def _file_or_preset(path: Path, name: Path) -> Path:
+    """Return the file, or the preset of that name (``photos`` or ``photos.yaml``) if there is none."""
+    preset = PRESETS / f"{name.stem}.yaml"
+    is_name = name.parent == Path() and name.suffix in ("", ".yaml")
+    return preset if is_name and not os.path.lexists(path) and preset.is_file() else path
+
+
 def _read_values(path: Path, derived: set[str]) -> dict[str, Any]:
     """Map the dotted keys in the file and its bases to their values; `derived` are the files based on this one."""
     values: dict[str, Any] = {}
@@ -120,7 +132,7 @@ def _read_values(path: Path, derived: set[str]) -> dict[str, Any]:
             name = _scalar(location, node).text
             if not name or "\0" in name:
                 refuse(f"{location}: must be a file, is {name!r}")
-            base, files = path.parent / name, {os.path.realpath(path), *derived}
+            base, files = _file_or_preset(path.parent / name, Path(name)), {os.path.realpath(path), *derived}
             if os.path.realpath(base) in files:
                 refuse(f"{location}: {base} is based on this file; remove the circular base")
             try:

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from unit.__main__ import main
-from unit.cli.train import PRESETS, choose_preset
+from unit.cli.train import choose_preset
 from unit.config import Config, DataConfig
-from unit.config_file import read_config
+from unit.config_file import PRESETS, read_config
 from unit.data.check import CHECKS
 
 

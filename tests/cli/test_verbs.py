@@ -12,9 +12,9 @@ from PIL import Image
 
 from tests.tiny import TINY
 from unit.__main__ import VERBS, main
-from unit.cli.train import PRESETS, choose_preset
+from unit.cli.train import choose_preset
 from unit.config import Config, DataConfig, TrainConfig
-from unit.config_file import read_config, write_config
+from unit.config_file import PRESETS, read_config, write_config
 from unit.domains import PerDomain
 from unit.errors import ConfigError
 from unit.evaluation.metric_table import NAMES, PAIRED

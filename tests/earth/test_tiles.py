@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.tiny import tiny
-from unit.cli.train import PRESETS
-from unit.config_file import read_config
+from unit.config_file import PRESETS, read_config
 from unit.data.datasets import open_datasets
 from unit.domains import Domain, PerDomain
 from unit.earth.tiles import Box, Earth, Use, bands, write_earth

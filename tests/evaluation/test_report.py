@@ -20,9 +20,9 @@ from unit.domains import Domain, PerDomain
 from unit.errors import ConfigError
 from unit.evaluation import metric_table, metrics
 from unit.evaluation.report.charts import Curve, charts, draw
-from unit.evaluation.report.images import Embedded, ScoredImage, evenly_spaced, rate, worst_and_best
+from unit.evaluation.report.images import Embedded, ScoredImage, evenly_spaced, score_images, worst_and_best
 from unit.evaluation.report.run import Run
-from unit.evaluation.report.write import macros, text, try_write_report, write_report
+from unit.evaluation.report.write import macros, text, write_report, write_report_or_warn
 from unit.images import to_tensor
 from unit.model.networks import build_autoencoders
 from unit.translation.translator import Translator
@@ -358,10 +358,10 @@ def test_a_folder_that_is_not_a_run_is_refused_and_left_alone(tmp_path: Path) ->
 def test_at_the_end_of_a_run_a_failure_is_one_line(
     streets: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert try_write_report(streets, "cpu", "fp32") == streets / "report.html"
+    assert write_report_or_warn(streets, "cpu", "fp32") == streets / "report.html"
     assert not caplog.records
     monkeypatch.setattr("unit.evaluation.report.sections.curves", lambda _: 1 / 0)
-    assert try_write_report(streets, "cpu", "fp32") is None
+    assert write_report_or_warn(streets, "cpu", "fp32") is None
     assert len(caplog.records) == 1
     assert "division by zero" in caplog.text
 
@@ -375,17 +375,17 @@ def test_pairs_are_rated_against_the_target_and_others_by_their_cycle(streets: P
         images = test.images.map(
             lambda source: torch.stack([to_tensor(source.image(k)) for k in range(len(source))])  # of one size here
         )
-        for i, ratings in zip(Domain, rate(run), strict=True):
-            assert [rating.index for rating in ratings] == list(range(len(test.images[i])))
+        for i, scores in zip(Domain, score_images(run), strict=True):
+            assert [scored.index for scored in scores] == list(range(len(test.images[i])))
             translations = translator.translate(images[i], i)
-            for k, rating in enumerate(ratings):
+            for k, scored in enumerate(scores):
                 if test.paired:
                     expected = float(metrics.ssim(translations[k][None], images[i.other][k][None]))
                 else:
                     expected = float(
                         metrics.psnr(translator.translate(translations, i.other)[k][None], images[i][k][None])
                     )
-                assert rating.score == pytest.approx(expected, rel=1e-3, abs=1e-3)
+                assert scored.score == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 def test_long_lists_are_rated_in_part(streets: Path) -> None:
@@ -393,16 +393,16 @@ def test_long_lists_are_rated_in_part(streets: Path) -> None:
     run = Run(streets, "cpu", "fp32")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("unit.evaluation.evaluate._MAX_IMAGES", 2)
-        assert [rating.index for rating in rate(run).a] == [0, 3]
+        assert [scored.index for scored in score_images(run).a] == [0, 3]
 
 
 def test_the_worst_come_first_and_no_image_is_both_worst_and_best() -> None:
-    ratings = [ScoredImage(score, k) for k, score in enumerate((0.5, 0.1, 0.9, 0.3, 0.7))]
-    worst, best = worst_and_best(ratings, 12)
-    assert [rating.index for rating in worst] == [1, 3]
-    assert [rating.index for rating in best] == [2, 4]
-    assert worst_and_best(ratings, 1) == ([ratings[1]], [ratings[2]])
-    assert worst_and_best(ratings[:1], 12) == ([], [])
+    scores = [ScoredImage(score, k) for k, score in enumerate((0.5, 0.1, 0.9, 0.3, 0.7))]
+    worst, best = worst_and_best(scores, 12)
+    assert [scored.index for scored in worst] == [1, 3]
+    assert [scored.index for scored in best] == [2, 4]
+    assert worst_and_best(scores, 1) == ([scores[1]], [scores[2]])
+    assert worst_and_best(scores[:1], 12) == ([], [])
 
 
 @pytest.mark.parametrize("count", [2, 3, 40])

@@ -27,7 +27,7 @@ from unit.data.datasets import open_datasets
 from unit.domains import PerDomain
 from unit.errors import ConfigError, DataError, ImageError, UserError
 from unit.evaluation.evaluate import Evaluator, evaluate
-from unit.evaluation.report.write import try_write_report
+from unit.evaluation.report.write import write_report_or_warn
 from unit.training import checkpoint
 from unit.training.distributed import Ranks
 from unit.training.loop import train
@@ -92,7 +92,7 @@ def test_the_best_model_is_kept_also_over_a_stop(tmp_path: Path, uninterrupted: 
 
 
 def test_a_finished_run_leaves_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unit.training.hooks.try_write_report", try_write_report)
+    monkeypatch.setattr("unit.training.hooks.write_report_or_warn", write_report_or_warn)
     train(tiny(train={"steps": 2}), tmp_path / "run")
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "sunny" in page
@@ -572,7 +572,7 @@ def test_a_rollback_without_a_checkpoint_to_go_back_to_is_one_line(
 ) -> None:
     spoil(monkeypatch, step=4, rollbacks=9)
     monkeypatch.setattr("unit.training.checkpoint.available", lambda _: [])
-    monkeypatch.setattr("unit.training.run_dir.RunDir._reached_step", lambda _: 0)
+    monkeypatch.setattr("unit.training.run_dir.RunDir._last_logged_step", lambda _: 0)
     with pytest.raises(UserError, match=r"step 4: .* there is no checkpoint to go back to"):
         train(tiny(train={"on_nonfinite": "rollback"}), tmp_path / "run")
 

@@ -13,7 +13,7 @@ def run(argv: Sequence[str]) -> int:
     """Write the report, and return the exit status."""
     parser = Parser(
         prog="python -m unit report",
-        description="Write RUN/report.html: one self-contained file with images, metrics compared with the identity "
+        description="Write RUN/report.html: a single file with images, metrics compared with the identity "
         "baseline, curves, samples over the steps, worst and best, data, configuration and how the parts of the run "
         "ended. Missing parts are named in the report. Works during training too.",
         epilog="example: python -m unit report runs/sunny-rainy",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from unit.cli.train_arguments import parse_train_arguments
 from unit.config import Config
-from unit.config_file import to_yaml
+from unit.config_file import PRESETS, to_yaml
 from unit.data.datasets import require_folders
 from unit.errors import ConfigError, escape
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from unit.training.loop import TrainResult
 
 log = logging.getLogger(__name__)
-PRESETS = Path(__file__).resolve().parents[2] / "configs"
 _REASONS = {
     "streets": "no folders given, so the synthetic streets",
     "photos": "two folders and a GPU, so 256 px",
@@ -61,7 +60,7 @@ def run(argv: Sequence[str]) -> int:
 
 def announce_preset(preset: Path) -> None:
     """Log which preset was chosen, and why."""
-    log.info("%s: configs/%s (--config picks another)", _REASONS[preset.stem], preset.name)
+    log.info("%s: the preset %s (--config picks another)", _REASONS[preset.stem], preset.stem)
 
 
 def choose_preset(config: Config) -> Path:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from unit.cli.arguments import Parser, path
 from unit.config import KEY_TYPES, OLD_KEYS, SECTIONS, STRICT, Config, DataConfig, rename_old_keys
-from unit.config_file import LAST_PARTS, Scalar, hint, read_config, refuse
+from unit.config_file import LAST_PARTS, PRESETS, Scalar, hint, read_config, refuse
 from unit.errors import escape
 
 FIRST_KEYS = {
@@ -37,13 +37,13 @@ _SWITCHES = {
     "print_config": "print every key and the value that will hold, as YAML, and exit; with --dry_run: after its report",
     "restart": "start again at step 0; an existing run is kept as OUT.1",
 }
-_USAGE = "%(prog)s [--config FILE.yaml] [--out DIR] [--dry_run] [--print_config] [--restart] [--SECTION.KEY VALUE ...]"
+_USAGE = "%(prog)s [--config FILE] [--out DIR] [--dry_run] [--print_config] [--restart] [--SECTION.KEY VALUE ...]"
 _DESCRIPTION = """\
-Train UNIT on two folders of images. Flags override the file, and the file overrides the defaults. Without --config
-the file is configs/streets.yaml (synthetic streets) if no folders are given, else configs/photos.yaml on a GPU and
-configs/laptop.yaml on a CPU."""
+Train UNIT on two folders of images. Flags override the file, and the file overrides the defaults. --config takes a
+file or a preset: %(presets)s. Without it, the preset is streets (synthetic streets) if no folders are given,
+else photos on a GPU and laptop on a CPU."""
 _EXAMPLES = """examples:
-  %(prog)s                                              the synthetic streets, with configs/streets.yaml
+  %(prog)s                                              the synthetic streets
   %(prog)s --data.a photos/sunny --data.b photos/rainy  two folders, with settings that suit the machine
   %(prog)s --config mine.yaml --train.steps 20000 --data.flip=false --out runs/mine"""
 
@@ -124,7 +124,13 @@ def _parser() -> Parser:
     )
     show = "show the most important keys; --help all: every key"
     parser.add_argument("-h", "--help", nargs="?", const="first", choices=("first", "all"), metavar="all", help=show)
-    parser.add_argument("--config", metavar="FILE.yaml", type=path, action="append", help="sections of keys, as below")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=path,
+        action="append",
+        help="a YAML file of the keys below, or a preset",
+    )
     parser.add_argument("--out", metavar="DIR", type=path, help="the run directory (default: runs/NAME_A-NAME_B)")
     for name, meaning in _SWITCHES.items():
         parser.add_argument(f"--{name}", action="store_true", help=meaning)
@@ -137,7 +143,8 @@ def _parser() -> Parser:
 
 def _print_help(config: Config, file: Path, keys: Collection[str]) -> None:
     parser, values = _parser(), config.to_flat_dict()
-    parser.description = f"{_DESCRIPTION}\nEach value is the one that will hold, by {escape(file)} and the flags given."
+    description = _DESCRIPTION % {"presets": ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))}
+    parser.description = f"{description}\nEach value is the one that will hold, by {escape(file)} and the flags given."
     for section, section_class in SECTIONS.items():
         keys_of_section = [key for key in keys if key.startswith(f"{section}.")]
         group = parser.add_argument_group(section, section_class.__doc__ if keys_of_section else None)

@@ -137,7 +137,7 @@ def _legend(metrics: Metrics) -> list[str]:
     real = groups["real"]
     lines = ["identity: the input, unchanged. real: what real images reach;"]
     if real["kid"] is not None:
-        lines.append(f"  KID: real vs. real, every second image ({real['images']}) against the others")
+        lines.append(f"  KID: real vs. real, half of the images ({real['images']}) vs. the other half")
     if real["psnr"] is not None:
         lines.append("  PSNR to pixels: the same scenes redrawn, an upper bound")
     if groups["translated"]["psnr"] is not None:

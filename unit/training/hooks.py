@@ -17,7 +17,7 @@ from unit.evaluation.evaluate import Evaluator, affordable_count
 from unit.evaluation.features import features_if_installed
 from unit.evaluation.grids import sample_grids
 from unit.evaluation.metric_table import COUNTS, Metrics
-from unit.evaluation.report.write import try_write_report
+from unit.evaluation.report.write import write_report_or_warn
 from unit.evaluation.run_log import logged_values
 from unit.model.objective import total
 from unit.training.alarms import Alarms
@@ -134,7 +134,7 @@ class Hooks:
             reason = escape(" ".join(str(error).split()))
             log.warning("%s; the metrics shown are those at the training size", reason)
         name = features.name if features else None
-        try_write_report(self.resolved.out, str(self.resolved.device), self.resolved.precision, metrics, name)
+        write_report_or_warn(self.resolved.out, str(self.resolved.device), self.resolved.precision, metrics, name)
         return metrics
 
     def _require_no_nan(self, name: str, *values: Tensor) -> None:

@@ -231,7 +231,7 @@ class _Run:
             if not self._load_latest_checkpoint():
                 raise UserError(f"{error}; there is no checkpoint to go back to") from error
             self.trainer.rollbacks = number
-            log.warning("%s; rolled back (%d of at most %d), with different noise", error, number, _MAX_ROLLBACKS)
+            log.warning("%s; rolled back (%d of at most %d), with other random numbers", error, number, _MAX_ROLLBACKS)
             if self.hooks:
                 self.hooks.open_logs(resumed=True)
             return

@@ -87,9 +87,9 @@ def resolve(
     out = out or Path("runs") / ("streets" if config.data.synthetic else f"{names.a}-{names.b}")
     _refuse_out_among_images(out, datasets, restart)
     precision = resolve_precision(config.train.precision, device)
-    facts = {key: value for key, value in config.to_flat_dict().items() if key not in MACHINE_SPECIFIC}
-    facts |= {"torch": torch.__version__, "the precision": precision, "the kind of device": device.type}
-    ranks.require_same(facts | {"the list of training images": datasets.digest()})
+    must_match = {key: value for key, value in config.to_flat_dict().items() if key not in MACHINE_SPECIFIC}
+    must_match |= {"torch": torch.__version__, "the precision": precision, "the kind of device": device.type}
+    ranks.require_same(must_match | {"the list of training images": datasets.digest()})
     return ResolvedConfig(config, out, device, precision, datasets, ranks)
 
 

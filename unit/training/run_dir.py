@@ -131,7 +131,7 @@ class RunDir:
         )
         self._global_batch = resolved.config.global_batch(resolved.ranks.world_size)
         device = resolved.device
-        self._facts = {  # which may change within a run, but not unnoticed
+        self._environment = {  # which may change within a run, but not unnoticed
             "precision": resolved.precision,
             "thread count": torch.get_num_threads(),
             "number of ranks": resolved.ranks.world_size,
@@ -183,7 +183,7 @@ class RunDir:
             "format_version": FORMAT_VERSION,
             "config": config.to_dict(),
             "global_batch": self._global_batch,
-            "facts": self._facts,
+            "facts": self._environment,
             "images": self.images,
             "best_since": self.best_since,
             "trainer": checkpoint.copy_to_cpu(self.trainer.state_dict()),
@@ -213,7 +213,7 @@ class RunDir:
                 another version.
         """
         candidates = checkpoint.available(self.checkpoints)
-        reached = max([0, self._reached_step(), *(step for step, _ in candidates)])
+        last_step = max([0, self._last_logged_step(), *(step for step, _ in candidates)])
         damaged: list[Path] = []
         too_large: UserError | None = None
         for step, path in candidates:
@@ -231,20 +231,20 @@ class RunDir:
             with wrap_os_errors(self.checkpoints):
                 for bad in damaged:
                     bad.replace(bad.with_suffix(".damaged"))
-            lost = f"; steps up to {reached}, done before, are recomputed" if reached > step else ""
+            lost = f"; steps up to {last_step}, done before, are recomputed" if last_step > step else ""
             log.info("resuming from step %d%s", step, lost)
             return True
         if too_large:
             raise too_large
-        if candidates or reached:  # the first checkpoint is written before the first step
+        if candidates or last_step:  # the first checkpoint is written before the first step
             state = f"none of the {len(candidates)} checkpoints can be read" if candidates else "no checkpoint is left"
             raise UserError(
-                f"{escape(self.checkpoints)}: {state}, so the training up to step {reached} is lost; "
+                f"{escape(self.checkpoints)}: {state}, so the training up to step {last_step} is lost; "
                 f"{self._how_to_restart}"
             )
         return False
 
-    def _reached_step(self) -> int:
+    def _last_logged_step(self) -> int:
         """The last step in metrics.jsonl or of the model, even if its checkpoint is gone."""
         steps = [step for step, _ in logged(self.path / "metrics.jsonl")]
         with suppress(ModelError):
@@ -256,7 +256,7 @@ class RunDir:
         try:
             version, config = state["format_version"], Config.from_dict(state["config"])
             global_batch = int(state.get("global_batch", config.global_batch(1)))  # older ones are of one process
-            trainer_state, bad_state, facts = state["trainer"], state["bad_images"], dict(state["facts"])
+            trainer_state, bad_state, environment = state["trainer"], state["bad_images"], dict(state["facts"])
             images, best_since = dict(state.get("images", {})), int(state.get("best_since", 0))  # older ones lack them
         except RemovedKeyError as error:
             raise ConfigError(f"{escape(path)}: {error}, so the run can't be resumed; give another --out") from error
@@ -274,20 +274,20 @@ class RunDir:
         except Exception as error:
             raise checkpoint.BadCheckpointError(f"{escape(path)}: the state does not fit its name or config") from error
         self.best_since = best_since
-        self._warn_of_changes(facts, images)
+        self._warn_of_changes(environment, images)
 
-    def _warn_of_changes(self, facts: dict[str, Any], images: dict[str, Any]) -> None:
+    def _warn_of_changes(self, environment: dict[str, Any], images: dict[str, Any]) -> None:
         """Say in one line what changed since the checkpoint, and what that costs.
 
         All of this is a notice, not a refusal, since folders grow, photos are copied and programs are updated within
         the life of a run. Refused are other folders, and contents that data.verify finds changed: `_require_same`.
         """
         changes = [
-            f"{fact} was {escape(str(before)[:100])}, is {self._facts[fact]}"
-            for fact, before in facts.items()
-            if fact in self._facts and str(self._facts[fact]) != str(before)
+            f"{name} was {escape(str(before)[:100])}, is {self._environment[name]}"
+            for name, before in environment.items()
+            if name in self._environment and str(self._environment[name]) != str(before)
         ]
-        if not images and facts.get("list of training images") not in (None, self.resolved.datasets.digest()):
+        if not images and environment.get("list of training images") not in (None, self.resolved.datasets.digest()):
             changes.append("names of the training images changed")
         listed = image_changes(images, self.images, ("names", "sizes"))
         exact = bool(changes) or any("training" in change for change in listed)

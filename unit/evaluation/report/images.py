@@ -91,7 +91,7 @@ def evenly_spaced(grids: list[tuple[int, Path]], count: int) -> list[tuple[int, 
 # The held-out images
 
 
-def rate(run: Run) -> PerDomain[list[ScoredImage]]:
+def score_images(run: Run) -> PerDomain[list[ScoredImage]]:
     """Score the translations of evenly spaced held-out images of each domain; skip unreadable ones.
 
     Pairs are scored by the SSIM with the real target (by PSNR where crops are below 11 px), others by the PSNR of the
@@ -100,7 +100,7 @@ def rate(run: Run) -> PerDomain[list[ScoredImage]]:
     test = run.datasets.test
     count = affordable_count(test.images, run.size)
     indices = test.images.map(lambda source: range(0, len(source), -(-len(source) // count)))
-    rated: PerDomain[list[ScoredImage]] = PerDomain([], [])
+    scores: PerDomain[list[ScoredImage]] = PerDomain([], [])
     for k, images in readable(test.images, PerDomain(*indices), run.data, native=True):
         for i in Domain:
             for image in images[i]:
@@ -108,12 +108,12 @@ def rate(run: Run) -> PerDomain[list[ScoredImage]]:
                     continue
                 truth = images[i.other][0] if test.paired else None
                 with naming(test.images[i], indices[i][k]):
-                    rated[i].append(ScoredImage(_score(run, i, image[None], truth), indices[i][k]))
-    return rated
+                    scores[i].append(ScoredImage(_score(run, i, image[None], truth), indices[i][k]))
+    return scores
 
 
 def score_name(run: Run) -> str:
-    """Name the score of `rate`; higher is better."""
+    """Name the score of `score_images`; higher is better."""
     return "SSIM" if run.datasets.test.paired and run.data.crop_size >= metrics.SSIM_WINDOW else "PSNR in dB"
 
 
@@ -125,9 +125,9 @@ def _score(run: Run, i: Domain, image: Tensor, truth: Tensor | None) -> float:
     return float(metric(translation, resize_like(truth[None], image)))
 
 
-def worst_and_best(ratings: list[ScoredImage], count: int) -> tuple[list[ScoredImage], list[ScoredImage]]:
+def worst_and_best(scores: list[ScoredImage], count: int) -> tuple[list[ScoredImage], list[ScoredImage]]:
     """Choose at most `count` from either end, the most extreme first; none is in both."""
-    ordered = sorted(ratings)
+    ordered = sorted(scores)
     count = min(count, len(ordered) // 2)
     return ordered[:count], ordered[::-1][:count]
 
@@ -140,11 +140,11 @@ def side_by_side(run: Run, i: Domain, index: int, max_side: int) -> list[Embedde
         images = [image, run_as_translate(run.translator.translate, image[None], i, run.size)[0]]
     if test.paired:
         images.append(held_out_image(test.images[i.other], index, run.data, native=True))
-    pairs = zip(heads(run, i), images, strict=True)
-    return [embed(to_image(tensor), f"{head}: {name}", max_side, title=name) for head, tensor in pairs]
+    pairs = zip(column_titles(run, i), images, strict=True)
+    return [embed(to_image(tensor), f"{title}: {name}", max_side, title=name) for title, tensor in pairs]
 
 
-def heads(run: Run, i: Domain) -> list[str]:
+def column_titles(run: Run, i: Domain) -> list[str]:
     """Return the headings of `side_by_side`."""
     target = run.names[i.other]
     return [run.names[i], f"→ {target}", *([f"real {target}"] if run.datasets.test.paired else [])]

@@ -17,7 +17,15 @@ from unit.evaluation.features import features_if_installed
 from unit.evaluation.held_out import readable
 from unit.evaluation.metric_table import GROUPS, Metrics, describe_counts, table_rows, verdict
 from unit.evaluation.report.charts import charts, draw
-from unit.evaluation.report.images import ScoredImage, frames, heads, rate, score_name, side_by_side, worst_and_best
+from unit.evaluation.report.images import (
+    ScoredImage,
+    column_titles,
+    frames,
+    score_images,
+    score_name,
+    side_by_side,
+    worst_and_best,
+)
 from unit.evaluation.report.run import Run
 from unit.evaluation.run_images import EARLIER_PARTS, parts
 from unit.evaluation.run_log import RunEnding, last_lines, read_run_endings
@@ -86,23 +94,23 @@ def images(run: Run) -> dict[str, Any]:
     indices = sources.map(lambda source: range(len(source)))
     first = [k for k, _ in readable(sources, PerDomain(*indices), run.data, _SHEET_ROWS, native=True)]
     rows = PerDomain.of(lambda i: [side_by_side(run, i, k, 512) for k in first if k in indices[i]])
-    return {"directions": [(heads(run, i), rows[i]) for i in Domain]}
+    return {"directions": [(column_titles(run, i), rows[i]) for i in Domain]}
 
 
 def extremes(run: Run) -> dict[str, Any]:
     """The worst and the best translations."""
-    test, ratings, score = run.datasets.test, rate(run), score_name(run)
-    counts = " and ".join(f"{len(ratings[i]):,} from {run.names[i]}" for i in Domain)
+    test, scores, score = run.datasets.test, score_images(run), score_name(run)
+    counts = " and ".join(f"{len(scores[i]):,} from {run.names[i]}" for i in Domain)
     compared = "the translation and the real image of the same scene" if test.paired else "the cycle and the input"
 
     digits = 3 if score == "SSIM" else 1
 
     def cards(i: Domain, chosen: list[ScoredImage]) -> list[Any]:
-        return [(f"{rating.score:.{digits}f}", side_by_side(run, i, rating.index, 160)) for rating in chosen]
+        return [(f"{scored.score:.{digits}f}", side_by_side(run, i, scored.index, 160)) for scored in chosen]
 
     directions = []
     for i in Domain:
-        worst, best = worst_and_best(ratings[i], _EXTREMES)
+        worst, best = worst_and_best(scores[i], _EXTREMES)
         directions.append((_direction(run, i), [("Worst", cards(i, worst)), ("Best", cards(i, best))]))
     explanation = f"The worst and the best of {counts}, by the {score} of {compared}."
     return {"explanation": explanation, "directions": directions}

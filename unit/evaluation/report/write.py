@@ -74,7 +74,7 @@ def write_report(
     return folder / REPORT_FILE
 
 
-def try_write_report(folder: Path, *options: Any) -> Path | None:
+def write_report_or_warn(folder: Path, *options: Any) -> Path | None:
     """Call `write_report` at the end of a finished run: an error is logged in one line, and None returned."""
     try:
         return write_report(folder, *options)
