@@ -1,4 +1,7 @@
-from unit.domains import Domain, PerDomain
+import pytest
+
+from unit.domains import Domain, PerDomain, domain_named
+from unit.errors import ConfigError
 
 
 def test_the_other_domain_is_its_own_inverse() -> None:
@@ -16,3 +19,12 @@ def test_a_pair_is_indexed_by_domain() -> None:
     assert pair.swapped() == PerDomain(2, 1)
     assert pair.map(str) == PerDomain("1", "2")
     assert PerDomain.of(lambda i: i.value) == PerDomain("a", "b")
+
+
+def test_a_domain_is_named_by_its_letter_or_the_users_name() -> None:
+    names = PerDomain("sunny", "rainy")
+    assert [domain_named(text, names) for text in ("a", "sunny", "b", "rainy")] == [Domain.A] * 2 + [Domain.B] * 2
+    assert domain_named("a", PerDomain("b", "a")) is Domain.A
+    assert domain_named("b", PerDomain("b", "a")) is Domain.B
+    with pytest.raises(ConfigError, match=r"domain A: must be a \(sunny\) or b \(rainy\)"):
+        domain_named("A", names)

@@ -74,3 +74,16 @@ def source_domain(direction: str, names: PerDomain[str]) -> Domain:
     a, b = names
     valid = f"a2b (from {a} to {b}) or b2a (from {b} to {a})" if matching else f"a2b ({a}2{b}) or b2a ({b}2{a})"
     raise ConfigError(escape(f"--direction {direction}: must be {valid}"))
+
+
+def domain_named(text: str, names: PerDomain[str]) -> Domain:
+    """Return the domain "a" or "b", or the one of that name; "a" is always A, even where the user's name of B is "a".
+
+    Raises:
+        ConfigError: no such domain.
+    """
+    for name_of in (lambda i: i.value, names.__getitem__):
+        for i in Domain:
+            if text == name_of(i):
+                return i
+    raise ConfigError(escape(f"domain {text}: must be a ({names.a}) or b ({names.b})"))

@@ -120,6 +120,20 @@ def test_directions(here: Path, command: Command, translator: Translator, given:
         assert not np.array_equal(pixels("x.png"), np.asarray(translator(image, other)))
 
 
+@pytest.mark.parametrize("strength", [0, 0.4, 1])
+def test_strength(here: Path, command: Command, translator: Translator, strength: float) -> None:
+    assert command(*A2B, "in/x.png", "--out", "x.png", "--strength", str(strength)).status == 0
+    with Image.open("in/x.png") as image:
+        assert np.array_equal(pixels("x.png"), np.asarray(translator(image, "a2b", strength=strength)))
+        ends = np.asarray(translator.reconstruct(image, "a")), np.asarray(translator(image, "a2b"))
+    assert [np.array_equal(pixels("x.png"), end) for end in ends] == [strength == 0, strength == 1]
+
+
+@pytest.mark.parametrize("strength", ["2", "-0.1", "nan", "half", ""])
+def test_other_strengths_are_refused(refusal: Callable[..., str], here: Path, strength: str) -> None:
+    assert "must be a number from 0 to 1" in refusal(*A2B, "in", "--out", "out", f"--strength={strength}")
+
+
 def test_bad_images_are_reported_by_name_and_the_others_are_done(here: Path, command: Command) -> None:
     (here / "in/bad\n.jpg").write_text("no image")
     result = command(*A2B, "missing*.png", "in", "nowhere", "--out", "out", "--batch_size", "2")

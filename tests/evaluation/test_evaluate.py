@@ -214,7 +214,7 @@ def test_swapped_folders_are_noticed() -> None:
     """A translator that brightens the dark images of A and darkens those of B, just enough."""
     translator = make_translator()
     change = PerDomain(0.5, -0.5)
-    translator.translate = lambda x, i, seed=None: x + change[i]  # type: ignore[method-assign]
+    translator.translate = lambda x, i, seed=None, strength=1.0: x + change[i]  # type: ignore[method-assign]
 
     class Shifted(Source):
         shift = 0

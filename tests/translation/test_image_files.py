@@ -35,7 +35,7 @@ class Copier(Translator):
         super().__init__(build_autoencoders(TINY.model), TINY, PerDomain("sunny", "rainy"), 0, "cpu", "fp32")
         self.calls: list[tuple[tuple[int, ...], Domain, int | None]] = []
 
-    def translate(self, images: Tensor, source: Domain, seed: int | None = None) -> Tensor:
+    def translate(self, images: Tensor, source: Domain, seed: int | None = None, *, strength: float = 1.0) -> Tensor:
         self.calls.append((tuple(images.shape), source, seed))
         return images
 
@@ -594,7 +594,9 @@ def test_running_out_of_memory_at_any_stage_fails_alone(
 
 
 def test_nan_from_the_model_fails_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: Copier, images: Tensor, source: Domain, seed: int | None = None) -> Tensor:
+    def broken(
+        self: Copier, images: Tensor, source: Domain, seed: int | None = None, *, strength: float = 1.0
+    ) -> Tensor:
         return torch.where(images[:, :, :1, :1] > 0.9, torch.nan, images)
 
     monkeypatch.setattr(Copier, "translate", broken)
@@ -646,7 +648,9 @@ def test_images_are_read_and_written_while_the_network_works(tmp_path: Path, mon
         put(path, image)
 
     class Waiting(Copier):
-        def translate(self, images: Tensor, source: Domain, seed: int | None = None) -> Tensor:
+        def translate(
+            self, images: Tensor, source: Domain, seed: int | None = None, *, strength: float = 1.0
+        ) -> Tensor:
             k = len(self.calls)
             begun["network"][k].set()
             assert begun["reading"][min(k + 2, count - 1)].wait(10)

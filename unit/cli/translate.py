@@ -15,7 +15,7 @@ from typing import Literal
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from unit.cli.arguments import Parser, add_model_arguments, add_size_argument, integer, path
+from unit.cli.arguments import Parser, add_model_arguments, add_size_argument, fraction, integer, path
 from unit.domains import Domain, source_domain
 from unit.errors import escape
 from unit.translation.jobs import Job, Outcome, find_images, plan_jobs
@@ -54,6 +54,7 @@ def _translate(arguments: argparse.Namespace, source: Domain, jobs: Sequence[Job
         size=arguments.size,
         samples=arguments.samples,
         seed=arguments.seed,
+        strength=arguments.strength,
         batch_size=arguments.batch_size,
         quality=arguments.quality,
         overwrite=arguments.overwrite,
@@ -102,6 +103,8 @@ def _parser() -> Parser:
     parser.add_argument("--samples", type=integer(1, 1000), metavar="N", help=samples_help)
     seed_help = "seed of the first sample's noise (default: %(default)s)"
     parser.add_argument("--seed", type=integer(0, 2**32 - 1), default=0, metavar="N", help=seed_help)
+    strength_help = "from 0, the image as the model reconstructs it, to 1, its translation (default: %(default)g)"
+    parser.add_argument("--strength", type=fraction, default=1.0, metavar="S", help=strength_help)
     batch_help = "images of equal size to translate together (default: %(default)s)"
     parser.add_argument("--batch_size", type=integer(1), default=1, metavar="N", help=batch_help)
     parser.add_argument("--json", action="store_true", help="print one JSON object per image to standard output")

@@ -50,6 +50,8 @@ class Settings:
     """outputs per image, with noise in the code; None: one, without noise"""
     seed: int = 0
     """of the first sample's noise"""
+    strength: float = 1.0
+    """from 0, the reconstruction, to 1, the translation"""
     batch_size: int = 1
     """images of equal size to translate together"""
     quality: int | None = None
@@ -228,7 +230,7 @@ def _translate_batch(
         translator.require_memory(len(batch), size[1], size[0])
         x = torch.stack([to_tensor(item.image) for item in batch if item.image])
         for number, seed in enumerate(seeds):
-            out = translator.translate(x, settings.source, seed)
+            out = translator.translate(x, settings.source, seed, strength=settings.strength)
             yield from (_Sample(item, number, tensor) for item, tensor in zip(batch, out, strict=True))
     except (UserError, MemoryError, RuntimeError) as error:
         if not isinstance(error, UserError) and not out_of_memory(error):

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeAlias
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from unit.config import Config
 from unit.devices import autocast, out_of_memory, resolve_device, resolve_precision
-from unit.domains import Domain, PerDomain, source_domain
-from unit.errors import UserError, format_bytes
+from unit.domains import Domain, PerDomain
+from unit.errors import ConfigError, DataError, UserError, format_bytes
 from unit.files import atomic_write
-from unit.images import to_image, to_rgb, to_tensor
 from unit.machine import available_memory
 from unit.model.networks import Autoencoders
 from unit.model.noise import gaussian
+from unit.translation.hub import download_model
+from unit.translation.interface import ImageTranslator
 from unit.translation.model_file import MODEL_FILE, load_model, model_bytes
 from unit.translation.provenance import Provenance, weights_sha256
 from unit.translation.strips import decode_in_strips, encode_in_strips
 
 __all__ = ["MODEL_FILE", "Translator"]
 
-ImageT = TypeVar("ImageT", Image.Image, Tensor)
+Tile: TypeAlias = int | Literal["auto"] | None
 
 _BYTES_PER_PIXEL = {"fp32": 48, "bf16": 320}
 _BYTES_PER_ACTIVATION = {"strided": 16, "blurred": 22}
@@ -35,7 +37,7 @@ _LARGE = 1_000_000_000
 """Images whose translation takes more bytes are translated in strips; these take about a quarter of it each."""
 
 
-class Translator:
+class Translator(ImageTranslator):
     """Encoders and generators of both domains, without noise: z = μ.
 
     Args:
@@ -57,7 +59,7 @@ class Translator:
         step: int,
         device: str = "auto",
         precision: str = "auto",
-        tile: int | Literal["auto"] | None = "auto",
+        tile: Tile = "auto",
     ) -> None:
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
@@ -70,7 +72,7 @@ class Translator:
         path: str | Path,
         device: str = "auto",
         precision: str = "auto",
-        tile: int | Literal["auto"] | None = "auto",
+        tile: Tile = "auto",
     ) -> Translator:
         """Load the model of a run directory or of a .safetensors file.
 
@@ -78,6 +80,18 @@ class Translator:
             ModelError: no such file, not a model of this program, of a newer version, or unusable.
         """
         return cls(*load_model(Path(path)), device, precision, tile)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repository: str,
+        revision: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        tile: Tile = "auto",
+    ) -> Translator:
+        """Load a model of the Hugging Face Hub, "user/model", as `download_model` does; raises what both raise."""
+        return cls.load(download_model(repository, revision), device, precision, tile)
 
     def save(self, path: Path) -> None:
         """Write a .safetensors file atomically.
@@ -91,10 +105,6 @@ class Translator:
         """Serialize to the contents of a .safetensors file."""
         return model_bytes(self.networks, self.config, self.names, self.step)
 
-    def source(self, direction: str) -> Domain:
-        """Return the source domain of a direction; raises `ConfigError` as `source_domain` does."""
-        return source_domain(direction, self.names)
-
     def provenance(self, source: Domain, sampled: bool = False) -> Provenance:
         """Return the marks of outputs of the present weights, of which it computes the hash at each call.
 
@@ -106,65 +116,106 @@ class Translator:
         model = weights_sha256(self.networks.state_dict())
         return Provenance(*names, source.direction, model, self.step, sampled)
 
-    def __call__(self, image: ImageT, direction: str) -> ImageT:
-        """Translate one image: a PIL image of any size, or a tensor (3, H, W) in [-1, 1], into one of the same kind.
-
-        Raises:
-            ConfigError: no such direction.
-            ImageError: a PIL image whose numbers have no known white.
-            UserError: out of memory.
-        """
-        source = self.source(direction)
-        if isinstance(image, Tensor):
-            return self.translate(image[None], source)[0]
-        return to_image(self.translate(to_tensor(to_rgb(image))[None], source)[0])
-
-    def translate(self, images: Tensor, source: Domain, seed: int | None = None) -> Tensor:
+    def translate(self, images: Tensor, source: Domain, seed: int | None = None, *, strength: float = 1.0) -> Tensor:
         """Compute G_j(E_i(x)) of (B, 3, H, W) in [-1, 1], on any device, of any H and W.
 
         Args:
             images: of domain i.
             source: i.
             seed: of noise in the code, z = μ + η, the same for each image; None: no noise, z = μ.
+            strength: from 0, the reconstruction G_i(z), to 1, the translation G_j(z); between them both are computed,
+                and (1 - strength)·G_i(z) + strength·G_j(z) is the result.
+
+        Raises:
+            ConfigError: a strength outside 0 to 1.
+            UserError: out of memory.
+        """
+        if not 0 <= strength <= 1:
+            raise ConfigError(f"strength {strength}: must be from 0 (reconstruction) to 1 (translation)")
+        targets = [i for i, share in ((source, 1 - strength), (source.other, strength)) if share]
+
+        def run(x: Tensor, strip: int | None) -> Tensor:
+            first, *others = self._generate(x, source, targets, seed, strip)
+            return torch.lerp(first, others[0], strength) if others else first
+
+        height, width = images.shape[2:]
+        return self._run(run, images)[..., :height, :width]
+
+    def encode_batch(self, images: Tensor, domain: Domain, seed: int | None = None) -> Tensor:
+        """Compute the codes of (B, 3, H, W) in [-1, 1], on any device: (B, C, H/s, W/s), rounded up, in fp32.
 
         Raises:
             UserError: out of memory.
         """
-        return self._forward(images, source, source.other, seed)
+        return self._run(lambda x, strip: self._encode(x, domain, seed, strip), images)
 
-    def reconstruct(self, images: Tensor, source: Domain) -> Tensor:
-        """Compute G_i(E_i(x)), like `translate`."""
-        return self._forward(images, source, source, None)
+    def decode_batch(self, codes: Tensor, domain: Domain) -> Tensor:
+        """Compute G_i(z) of codes (B, C, h, w): (B, 3, s·h, s·w) in [-1, 1], in fp32.
 
-    def _forward(self, images: Tensor, encoder: Domain, generator: Domain, seed: int | None) -> Tensor:
+        Raises:
+            DataError: codes of another shape, or with NaN or Inf.
+            UserError: out of memory.
+        """
+        channels, scale = self.networks.feature_channels[-1], self.networks.scale
+        if codes.ndim != 4 or codes.shape[1] != channels or 0 in codes.shape or not codes.is_floating_point():
+            raise DataError(
+                f"a code of {codes.dtype} {tuple(codes.shape)}: floats ({channels}, h, w) or (batch, {channels}, h, w) "
+                "are expected"
+            )
+        if not codes.isfinite().all():
+            raise DataError("the code contains NaN or Inf")
+        batch, _, height, width = codes.shape
+        with self._computing(batch, scale * height, scale * width):
+            strip = self._strip(scale * height, scale * width)
+            z = codes.to(self.device, torch.float32, memory_format=torch.channels_last, copy=True)
+            if strip is None:
+                images: Tensor = self.networks.generator({domain: z}, [(domain, domain)])[domain, domain]
+                return images.float()
+            return torch.cat([decode_in_strips(self.networks, part, domain, strip) for part in z.split(1)]).float()
+
+    def _run(self, function: Callable[[Tensor, int | None], Tensor], images: Tensor) -> Tensor:
+        """Apply a function of padded images and a strip to a batch, in fp32; to each image alone where it is large."""
         batch, _, height, width = images.shape
-        self.require_memory(batch, height, width)
         scale = self.networks.scale
         right, bottom = -width % scale, -height % scale
         if max(height, width) <= scale:  # instance normalization would erase a code of one pixel
             right += scale
+        with self._computing(batch, height, width):
+            x = images.to(self.device).contiguous(memory_format=torch.channels_last)
+            x = functional.pad(x, (0, right, 0, bottom), mode="replicate")
+            strip = self._strip(height, width)
+            return torch.cat([function(part, strip) for part in ([x] if strip is None else x.split(1))]).float()
+
+    @contextmanager
+    def _computing(self, batch: int, height: int, width: int) -> Iterator[None]:
+        """Compute in this precision, without gradients; raises `UserError` where the memory is too small."""
+        self.require_memory(batch, height, width)
         try:
             with torch.inference_mode(), autocast(self.device, self.precision):
-                x = images.to(self.device).contiguous(memory_format=torch.channels_last)
-                x = functional.pad(x, (0, right, 0, bottom), mode="replicate")
-                parts = [x] if (strip := self._strip(height, width)) is None else x.split(1)
-                out = torch.cat([self._generate(part, encoder, generator, seed, strip) for part in parts])
-                return out[..., :height, :width].float()
+                yield
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             raise _too_large(batch, height, width, self.device) from error
 
-    def _generate(self, x: Tensor, encoder: Domain, generator: Domain, seed: int | None, strip: int | None) -> Tensor:
-        """Compute G_j(E_i(x)) of padded images, in strips (then of one image) or at once."""
+    def _generate(
+        self, x: Tensor, source: Domain, targets: Sequence[Domain], seed: int | None, strip: int | None
+    ) -> list[Tensor]:
+        """Compute G_k(E_i(x)) of padded images for each target k, in strips (then of one image) or at once."""
+        if strip is not None:  # decoding overwrites the code; computing it again takes no memory, a copy would
+            return [decode_in_strips(self.networks, self._encode(x, source, seed, strip), k, strip) for k in targets]
+        z = self._encode(x, source, seed, None)
+        images = self.networks.generator({source: z}, [(source, k) for k in targets])
+        return [images[source, k] for k in targets]
+
+    def _encode(self, x: Tensor, domain: Domain, seed: int | None, strip: int | None) -> Tensor:
+        """Compute z of padded images, in strips (then of one image) or at once."""
         networks = self.networks
-        z = networks.encoder({encoder: x})[encoder] if strip is None else encode_in_strips(networks, x, encoder, strip)
+        z: Tensor
+        z = networks.encoder({domain: x})[domain] if strip is None else encode_in_strips(networks, x, domain, strip)
         if seed is not None:
             z = z + gaussian(networks.code_shape(*x.shape[2:]), [seed] * len(x), self.device)
-        if strip is not None:
-            return decode_in_strips(networks, z, generator, strip)
-        out: Tensor = networks.generator({encoder: z}, [(encoder, generator)])[encoder, generator]
-        return out
+        return z
 
     def require_memory(self, batch: int, height: int, width: int) -> None:
         """Refuse what would not fit: the system would kill the program without a message.
