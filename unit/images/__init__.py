@@ -1,20 +1,13 @@
-"""Image file ↔ RGB image ↔ float tensor (3, H, W) in [-1, 1]."""
+"""Image file ↔ RGB image ↔ float tensor (3, H, W) in [-1, 1]; and files with all that a translation should keep."""
 
-from unit.images.reading import (
-    MAX_BYTES,
-    MAX_PIXELS,
-    SUFFIXES,
-    UNSUPPORTED_SUFFIXES,
-    Header,
-    decode_image,
-    has_image_content,
-    image_errors,
-    read_header,
-    read_image,
-    to_rgb,
-)
+from unit.images.color import to_rgb
+from unit.images.decoding import DecodedImage, Frame, decode_bytes, read_image_file
+from unit.images.encoding import encode
+from unit.images.formats import MAX_BYTES, MAX_PIXELS, SUFFIXES, UNSUPPORTED_SUFFIXES, has_image_content
+from unit.images.metadata import SOFTWARE, Mark
+from unit.images.reading import Header, decode_image, image_errors, read_header, read_image
 from unit.images.tensors import center_crop, random_crop, resize_short_side, to_image, to_tensor
-from unit.images.writing import SOFTWARE, Mark, can_mark, is_marked, write_image
+from unit.images.writing import can_mark, format_of, is_marked, write_image, write_image_file
 
 __all__ = [
     "MAX_BYTES",
@@ -22,20 +15,27 @@ __all__ = [
     "SOFTWARE",
     "SUFFIXES",
     "UNSUPPORTED_SUFFIXES",
+    "DecodedImage",
+    "Frame",
     "Header",
     "Mark",
     "can_mark",
     "center_crop",
+    "decode_bytes",
     "decode_image",
+    "encode",
+    "format_of",
     "has_image_content",
     "image_errors",
     "is_marked",
     "random_crop",
     "read_header",
     "read_image",
+    "read_image_file",
     "resize_short_side",
     "to_image",
     "to_rgb",
     "to_tensor",
     "write_image",
+    "write_image_file",
 ]

@@ -6,64 +6,31 @@ upright 8-bit sRGB image that a viewer shows, or refused with one `ImageError` t
 
 from __future__ import annotations
 
-import io
-import logging
 import re
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-import numpy as np
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from unit.errors import ImageError, escape, format_bytes
+from unit.errors import ConfigError, ImageError, escape, format_bytes
 from unit.files import require_regular_file
+from unit.images.color import NO_WHITE, to_rgb
+from unit.images.formats import FORMATS, MAX_BYTES, MAX_PIXELS, is_misnamed
 from unit.machine import available_memory
 
 T = TypeVar("T")
-
-MAX_BYTES = 2**31
-"""Larger files are refused; `MAX_PIXELS` of 16 bits with alpha, uncompressed, take 1.6 GB."""
-MAX_PIXELS = 200_000_000
-"""Larger images are refused by their header: 200 megapixels take 800 MB in Pillow, and up to 3 GB with alpha."""
 
 # Peak memory while a file is read (measured); other formats hold copies, and animated ones both frame and canvas.
 _STREAMED_FORMATS = {"JPEG", "MPO", "PNG", "TIFF", "BMP", "PPM"}
 _BYTES_PER_PIXEL, _MAX_BYTES_PER_PIXEL = 12, 25
 _SMALL = 10**8  # bytes, below which it isn't worth asking how much memory there is
 
-# EPS starts Ghostscript, and IPTC opens its payload as any format, EPS included; WMF needs Windows; MPEG, GRIB, BUFR
-# and HDF5 are only identified, not decoded; FITS holds physical quantities. Pillow can't read PDF.
-_EXCLUDED_FORMATS = {"EPS", "IPTC", "WMF", "MPEG", "GRIB", "BUFR", "HDF5", "FITS"}
-
-logging.getLogger("PIL").setLevel(logging.CRITICAL)  # its log messages name no file; `ImageError` does
-Image.init()  # register every format now rather than at the first unknown file
-FORMATS_BY_SUFFIX = Image.registered_extensions()
-# Formats without a suffix of their own (SPIDER, MCIDAS) have weak signatures and accept files of other kinds.
-_FORMATS = tuple(name for name in Image.ID if name in FORMATS_BY_SUFFIX.values() and name not in _EXCLUDED_FORMATS)
-
-SUFFIXES: frozenset[str] = frozenset(
-    {".mpo"} | {suffix for suffix, name in FORMATS_BY_SUFFIX.items() if name in _FORMATS}
-)
-"""Suffixes of image files, in lower case (Pillow registers none for MPO)."""
-
-_UNSUPPORTED = """
-avci avif avifs heic heics heif heifs hif jxl jxr wdp hdp
-3fr arw cr2 cr3 crw dcr dng erf fff gpr iiq k25 kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f
-afphoto ai cdr clip djvu emf eps exr fits hdr kra pct pdn pic pict procreate ps psb svg svgz wmf xcf xwd
-3g2 3gp asf avi flv gifv m2ts m4v mkv mov mp4 mpe mpeg mpg mts ogv qt vob webm wmv
-"""
-UNSUPPORTED_SUFFIXES = frozenset("." + suffix for suffix in _UNSUPPORTED.split()) - SUFFIXES  # Pillow may read AVIF
-"""Suffixes of images and videos that can't be read, in lower case."""
-# JPEG, PNG, GIF, TIFF; those of WebP, and of HEIC, AVIF and videos (ISO media), follow a size.
-_SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|II\*\0|MM\0\*|RIFF....WEBP|....ftyp", re.DOTALL)
-
-_TRANSPOSE_BY_ORIENTATION = {
+TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -72,10 +39,6 @@ _TRANSPOSE_BY_ORIENTATION = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SRGB_TOLERANCE = 2  # levels; common sRGB profiles differ by no more
-_NO_WHITE = "holds floating-point numbers with no known white; convert it to 8- or 16-bit PNG or TIFF"
-_SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP", "CUR": "ICO"}  # distinct only to Pillow
-
 # libjpeg's decoding at 1/n is softer than a full decode, the more so the less scaling follows. Measured on 14 photos:
 # 1/2, then scaled by 1.25: 44 dB of PSNR (JPEG quality 90 itself: 42), 91 % of the squared differences between
 # neighbouring pixels, half the time. 1/4 and 1/8, then scaled by 1.25: 43 and 40 dB, 87 %, and hardly faster than 1/2.
@@ -98,7 +61,7 @@ class Header:
     mode: str
     """Pillow's mode of the stored image: L, P, RGB, CMYK, I;16, …"""
     software: str
-    """EXIF software tag, empty without one"""
+    """EXIF software tag, or a GIF's comment; empty without one"""
     orientation: int
     """EXIF orientation; 1 is upright"""
     transparent: bool
@@ -120,18 +83,18 @@ def read_header(path: Path) -> Header:
     """
     with image_errors(path):
         size = require_regular_file(path, MAX_BYTES)
-        with path.open("rb") as file, _open(file) as image:
+        with path.open("rb") as file, open_image(file) as image:
             if image.mode == "F":
-                raise ImageError(_NO_WHITE)
+                raise ImageError(NO_WHITE)
             return Header(
                 *image.size,
                 mode=image.mode,
-                software=_exif(image, ExifTags.Base.Software, "", decoded=False),
-                orientation=_orientation(image, decoded=False),
+                software=_software(image),
+                orientation=orientation_of(image, decoded=False),
                 transparent=image.has_transparency_data,
-                deep=_is_deep(image),
-                animated=_is_animated(image),
-                misnamed=_is_misnamed(path, str(image.format)),
+                deep=is_deep(image),
+                animated=is_animated(image),
+                misnamed=is_misnamed(path, str(image.format)),
                 bytes=size,
             )
 
@@ -163,29 +126,20 @@ def decode_image(file: BinaryIO, max_pixels: int, short_side: int | None) -> Ima
     Raises:
         Exception: of any type, without the file's name; `image_errors` turns it into an `ImageError`.
     """
-    with _open(file) as image:
+    with open_image(file) as image:
         if image.width * image.height > max_pixels:
             raise ImageError(f"{image.width}x{image.height} is more than {max_pixels} pixels; make it smaller")
         if image.format in ("JPEG", "MPO"):
-            _require_few_scans(file)
+            require_few_scans(file)
             if short_side is not None:
                 _draft(image, short_side)
         streamed = image.format in _STREAMED_FORMATS and not image.has_transparency_data
         require_memory(image.size, _BYTES_PER_PIXEL if streamed else _MAX_BYTES_PER_PIXEL)
-        _load(image)
-        transpose = _TRANSPOSE_BY_ORIENTATION.get(_orientation(image))  # after loading: PNG may keep EXIF at its end
+        load_image(image)
+        transpose = TRANSPOSE_BY_ORIENTATION.get(orientation_of(image))  # after loading: PNG may keep EXIF at its end
         rgb = to_rgb(image)
     rgb.info = {}  # an applied profile must not be written out again
     return rgb if transpose is None else rgb.transpose(transpose)
-
-
-def has_image_content(path: Path) -> bool:
-    """True if a file begins as images or videos of the common formats do, whatever its name."""
-    with suppress(OSError):
-        require_regular_file(path, MAX_BYTES)
-        with path.open("rb") as file:
-            return _SIGNATURE.match(file.read(16)) is not None
-    return False
 
 
 def require_memory(size: tuple[int, int], bytes_per_pixel: int) -> None:
@@ -203,46 +157,30 @@ def require_memory(size: tuple[int, int], bytes_per_pixel: int) -> None:
 
 
 @contextmanager
-def image_errors(path: Path) -> Iterator[None]:
+def image_errors(path: str | Path) -> Iterator[None]:
     """Silence Pillow's warnings, and turn any exception into one `ImageError` that names the file."""
     try:
         # Process-wide before Python 3.14: with several reading threads, one of Pillow's warnings may show.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")
             yield
+    except ConfigError as error:  # a package that isn't installed
+        raise ConfigError(f"{escape(path)}: {error}") from error
     except Exception as error:  # damaged files make decoders raise anything
         raise ImageError(f"{escape(path)}: {_reason(error)}") from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any image to 8-bit RGB in sRGB, as `read_image` does but for the orientation.
-
-    Raises:
-        ImageError: floats, or integers outside 0 … 65535, which have no known white.
-    """
-    # The profile describes the colours alone, so it is applied before they are blended with white.
-    colors, alpha = _split_alpha(image)
-    profile = image.info.get("icc_profile")
-    transform = _srgb_transform(profile, colors.mode) if profile else None
-    rgb = transform.apply(colors) if transform else colors.convert("RGB")
-    if alpha is None:
-        return rgb
-    white = Image.new("RGB", image.size, "white")
-    white.paste(rgb, mask=alpha)
-    return white
-
-
-def _open(file: BinaryIO) -> Image.Image:
+def open_image(file: BinaryIO) -> Image.Image:
     """Open an image by its content, whatever the suffix; nothing is decoded."""
     if not file.read(1):
         raise ImageError("the file is empty; replace or remove it")
     file.seek(0)
     try:
-        return Image.open(file, formats=_FORMATS)
+        return Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError as error:
         try:
             with _pillow_limit(None):
-                return Image.open(file, formats=[name for name in _FORMATS if name != "ICO"])
+                return Image.open(file, formats=[name for name in FORMATS if name != "ICO"])
         except UnidentifiedImageError:  # opening an icon decodes it
             raise ImageError("an icon that holds a giant image; make it smaller") from error
 
@@ -253,7 +191,7 @@ def _draft(image: Image.Image, short_side: int) -> None:
     image.draft(None, (image.width // n, image.height // n))
 
 
-def _load(image: Image.Image) -> None:
+def load_image(image: Image.Image) -> None:
     """Decode; TIFF checks Pillow's limit again, and so do icons, whose images may be larger than declared."""
     try:
         image.load()
@@ -275,7 +213,7 @@ def _pillow_limit(pixels: int | None) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _require_few_scans(file: BinaryIO) -> None:
+def require_few_scans(file: BinaryIO) -> None:
     """Refuse a JPEG of thousands of scans: each may be a few bytes long, but covers the image, which takes hours."""
     position = file.tell()
     file.seek(0)
@@ -297,7 +235,7 @@ def _count_scans(jpeg: bytes) -> int:
     return count
 
 
-def _orientation(image: Image.Image, decoded: bool = True) -> int:
+def orientation_of(image: Image.Image, decoded: bool = True) -> int:
     """Return the EXIF orientation. (Pillow's `exif_transpose` rewrites metadata, and fails where it is broken.)"""
     return _exif(image, ExifTags.Base.Orientation, 1, decoded)
 
@@ -312,58 +250,23 @@ def _exif(image: Image.Image, tag: int, default: T, decoded: bool) -> T:
         return default
 
 
-def _is_misnamed(path: Path, image_format: str) -> bool:
-    expected = FORMATS_BY_SUFFIX.get(path.suffix.lower(), image_format)
-    return _SAME_FORMAT.get(expected, expected) != _SAME_FORMAT.get(image_format, image_format)
+def _software(image: Image.Image) -> str:
+    if image.format == "GIF":
+        comment = image.info.get("comment", b"")
+        return comment.decode(errors="replace") if isinstance(comment, bytes) else ""
+    return _exif(image, ExifTags.Base.Software, "", decoded=False)
 
 
-def _is_deep(image: Image.Image) -> bool:
+def is_deep(image: Image.Image) -> bool:
     """True for more than 8 bits a channel; for colour only the decoder's arguments tell, e.g. "RGB;16B"."""
     return image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
-def _is_animated(image: Image.Image) -> bool:
+def is_animated(image: Image.Image) -> bool:
     """True for more than one frame or page; the second image in a phone's JPEG (MPO) is a depth map or the like."""
     with suppress(Exception):  # the first frame may be fine though the second is damaged
         return image.format != "MPO" and bool(getattr(image, "is_animated", False))
     return False
-
-
-def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Return 8-bit colours without palette or alpha, and the alpha channel (None: opaque)."""
-    if image.mode == "F":
-        raise ImageError(_NO_WHITE)
-    if image.mode.startswith("I"):
-        return _gray_from_16_bits(image), None
-    if image.has_transparency_data:
-        if image.mode in ("L", "LA", "La"):
-            gray, alpha = image.convert("LA").split()
-            return gray, alpha
-        rgba = image.convert("RGBA")
-        return rgba.convert("RGB"), rgba.getchannel("A")
-    return (image.convert("RGB") if image.mode == "P" else image), None
-
-
-def _gray_from_16_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
-        raise ImageError("holds integers outside 0 … 65535; convert it to 8- or 16-bit PNG or TIFF")
-    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))  # 65535 = 255 * 257
-
-
-@lru_cache(maxsize=8)  # a folder's photos mostly share a few profiles
-def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return the transform to sRGB; None if the profile is broken, made for other channels, or sRGB already."""
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-        transform = ImageCms.ImageCmsTransform(source, srgb, mode, "RGB")  # raises if profile and mode don't match
-        noise = np.random.default_rng(0).bytes(64 * 64 * len(Image.new(mode, (1, 1)).getbands()))
-        probe = Image.frombytes(mode, (64, 64), noise)
-        change = np.asarray(transform.apply(probe)).astype(int) - np.asarray(probe.convert("RGB"))
-    except Exception:  # a broken profile is no reason to lose the photo
-        return None
-    return transform if np.abs(change).max() > _SRGB_TOLERANCE else None
 
 
 def _reason(error: Exception) -> str:

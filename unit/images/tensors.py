@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from unit.errors import ImageError
-from unit.images.reading import MAX_PIXELS, require_memory
+from unit.images.formats import MAX_PIXELS
+from unit.images.reading import require_memory
 
 _BYTES_PER_PIXEL = 8
 """of a resized image, and of what is between its two passes"""
