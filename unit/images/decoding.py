@@ -102,6 +102,28 @@ def decode_bytes(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Dec
         return _decode(io.BytesIO(content), max_pixels)
 
 
+@dataclass(frozen=True)
+class Extent:
+    """How much an image file holds, from its header."""
+
+    width: int
+    """as stored"""
+    height: int
+    frames: int
+    """of an animation; else 1"""
+    deep: bool
+    """16 bits a channel"""
+
+
+def read_extent(path: Path) -> Extent:
+    """Read how much a file holds, without decoding it; raises as `read_image_file` does."""
+    with image_errors(path):
+        require_regular_file(path, MAX_BYTES)
+        with path.open("rb") as file, _open(file) as image:
+            count, deep, _ = _plan(image, _color_mode(image))
+            return Extent(*image.size, count, deep)
+
+
 def _decode(file: BinaryIO, max_pixels: int) -> DecodedImage:
     with _open(file) as image:
         if image.width * image.height > max_pixels:

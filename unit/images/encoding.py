@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from unit.images.color import into_profile, over_white, srgb_transform
 from unit.images.decoding import DecodedImage, Frame
@@ -22,6 +22,7 @@ _LOSSY_QUALITY = 95
 _ALPHA_FORMATS = ("PNG", "WEBP", "TIFF", "AVIF", "GIF")
 _GRAY_FORMATS = ("PNG", "TIFF", "JPEG")
 _DEEP_FORMATS = ("PNG", "TIFF")
+_GRAY_TOLERANCE = 2
 _GIF_TRANSPARENT = 255
 """index in the palette"""
 
@@ -71,6 +72,20 @@ def encode(
     if len(frames) > 1:
         options |= _animation_options(image, frames, image_format) | {"append_images": pixels[1:]}
     return _encoded(pixels[0], image_format, options), lost + unkept
+
+
+def has_gray_colors(image: DecodedImage) -> bool:
+    """True if a file holds no colours: its mode has none, or its channels are the same, up to a profile's rounding."""
+    return image.gray or all(_spread(frame.colors) <= _GRAY_TOLERANCE for frame in image.frames)
+
+
+def _spread(colors: Image.Image | Levels) -> int:
+    """Return the largest difference between two channels of a pixel, in levels of 255."""
+    if isinstance(colors, Image.Image):
+        red, green, blue = colors.split()
+        pairs = ((red, green), (green, blue))
+        return max(int(ImageChops.difference(*pair).getextrema()[1]) for pair in pairs)  # type: ignore[arg-type]
+    return int((colors.max(axis=2) - colors.min(axis=2)).max()) // 257
 
 
 def _fitting_frames(image: DecodedImage, image_format: str) -> tuple[tuple[Frame, ...], list[str]]:

@@ -1,4 +1,4 @@
-"""RGB image ↔ float tensor (3, H, W) in [-1, 1]; resizing, cropping and flipping with torchvision.
+"""RGB image, of 8 or 16 bits ↔ float tensor (3, H, W) in [-1, 1]; resizing, cropping and flipping with torchvision.
 
 Importing torch and torchvision takes seconds, which ``--help`` and mistakes need not wait for: so the functions do it.
 """
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from unit.errors import ImageError
+from unit.images.deep import Levels
 from unit.images.formats import MAX_PIXELS
 from unit.images.reading import require_memory
 
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     import torch
 
 
-def to_tensor(image: Image.Image) -> torch.Tensor:
+def to_tensor(image: Image.Image | Levels) -> torch.Tensor:
     """Convert an RGB image to float32 (3, H, W), contiguous, on the CPU: ``v / 127.5 - 1`` maps 0 … 255 to [-1, 1].
+
+    16 bits, (H, W, 3), are mapped by ``v / 32767.5 - 1``.
 
     Raises:
         ValueError: the image is not RGB.
@@ -30,6 +33,9 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
     import torch
     from torchvision.transforms.v2 import functional
 
+    if not isinstance(image, Image.Image):
+        values = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1).contiguous()
+        return values.div_(32767.5).sub_(1)
     if image.mode != "RGB":
         raise ValueError(f"expected an RGB image, got {image.mode}")
     levels: torch.Tensor = functional.pil_to_tensor(image)
@@ -54,25 +60,53 @@ def to_image(tensor: torch.Tensor) -> Image.Image:
     return image
 
 
+def to_levels(tensor: torch.Tensor) -> Levels:
+    """Convert floats (3, H, W) in [-1, 1] to 16 bits, (H, W, 3): clamped, then rounded to nearest.
+
+    Raises:
+        ValueError: a value that is NaN or Inf.
+    """
+    values = tensor.detach().to("cpu").permute(1, 2, 0)
+    if not values.isfinite().all():
+        raise ValueError("expected finite values, got NaN or Inf")
+    levels: Levels = values.double().clamp(-1, 1).add(1).mul(32767.5).round().numpy().astype(np.uint16)
+    return levels
+
+
+def resize_levels(levels: Levels, size: tuple[int, int], resample: Image.Resampling) -> Levels:
+    """Scale 16 bits, (H, W, 3), to a width and height, as Pillow scales 8."""
+    channels = (Image.fromarray(levels[..., c].astype(np.float32)).resize(size, resample) for c in range(3))
+    return np.stack([np.asarray(channel).clip(0, 65535).round().astype(np.uint16) for channel in channels], axis=2)
+
+
 def resize_short_side(image: Image.Image, size: int) -> Image.Image:
     """Scale an image (bicubic, antialiased) so that its short side is `size`; the long side is rounded.
 
     Raises:
-        ImageError: so thin a strip that the result would have more than `MAX_PIXELS`, or would not fit into memory.
+        ImageError: as `scaled_size`.
     """
     from torchvision.transforms.v2 import InterpolationMode, functional
 
-    short_side = min(image.size)
-    if short_side == size:
+    if min(image.size) == size:
         return image
-    width, height = (round(side * size / short_side) for side in image.size)
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"an image of {image.width}x{image.height} is too thin to be scaled to a short side of {size}; crop it"
-        )
-    require_memory((width, height), _BYTES_PER_PIXEL)
+    width, height = scaled_size(image.size, size)
     resized: Image.Image = functional.resize(image, [height, width], InterpolationMode.BICUBIC)
     return resized
+
+
+def scaled_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """Return the width and height of an image scaled to a short side.
+
+    Raises:
+        ImageError: so thin a strip that the result would have more than `MAX_PIXELS`, or would not fit into memory.
+    """
+    width, height = (round(side * short_side / min(size)) for side in size)
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"an image of {size[0]}x{size[1]} is too thin to be scaled to a short side of {short_side}; crop it"
+        )
+    require_memory((width, height), _BYTES_PER_PIXEL)
+    return width, height
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
