@@ -14,15 +14,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from tests.tiny import TINY
 from unit.domains import Domain, PerDomain
 from unit.errors import ConfigError, UserError
-from unit.images import is_marked, read_image
+from unit.images import DecodedImage, Frame, is_marked, read_image
 from unit.model.networks import build_autoencoders
-from unit.translation import image_files
+from unit.translation import frames, image_files
 from unit.translation.image_files import Settings, translate_images
 from unit.translation.jobs import Job, Outcome, find_images, plan_jobs
 from unit.translation.translator import Translator
@@ -48,6 +48,10 @@ def put(path: Path, image: Image.Image | None = None, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     (image or make_image()).save(path, **options)
     return path
+
+
+def decoded(image: Image.Image | None = None) -> DecodedImage:
+    return DecodedImage("PNG", (Frame(image or make_image()),))
 
 
 def below(folder: Path) -> list[str]:
@@ -301,24 +305,24 @@ def test_files_match_a_translation_in_memory(tmp_path: Path) -> None:
 def test_every_kind_of_file_is_translated(tmp_path: Path) -> None:
     rgb, folder = make_image(12, 8), tmp_path / "in"
     exif = Image.Exif()
-    exif[0x0112] = 6
-    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    put(folder / "turned.jpg", rgb, exif=exif, icc_profile=icc)
+    exif[ExifTags.Base.Orientation] = 6
+    put(folder / "turned.jpg", rgb, exif=exif)
     put(folder / "gray.png", rgb.convert("L"))
     put(folder / "palette.gif", rgb.convert("P"))
     put(folder / "cmyk.jpg", rgb.convert("CMYK"))
     put(folder / "alpha.webp", rgb.convert("RGBA"))
     put(folder / "deep.png", Image.fromarray(np.linspace(0, 65535, 96).astype(np.uint16).reshape(8, 12)))
     put(folder / "moving.gif", rgb, save_all=True, append_images=[make_image(12, 8, 1)])
-    put(folder / "UPPER.TIFF", rgb, exif=exif, icc_profile=icc)
+    put(folder / "UPPER.TIFF", rgb, exif=exif)
     outcomes = go([folder], tmp_path / "out")
     assert {outcome.status for outcome in outcomes} == {"done"}
     for outcome in outcomes:
+        assert is_marked(outcome.outputs[0])
         with Image.open(outcome.outputs[0]) as image:
             assert (image.mode, image.format, image.size) == ("RGB", "PNG", outcome.size)
-            assert image.info.keys() == {"exif", "xmp", "XML:com.adobe.xmp"}  # the marks
             assert [*image.getexif()] == [ExifTags.Base.Software]
-            assert same(outcome.outputs[0], read_image(Path(outcome.input)))
+        before, after = (np.asarray(read_image(Path(file))).astype(int) for file in (outcome.input, outcome.outputs[0]))
+        assert np.abs(after - before).max() <= ("deep" in outcome.input)  # Pillow cuts 16 bits of RGB off at 8
     with Image.open(tmp_path / "out/turned.png") as image:
         assert image.size == (8, 12)
 
@@ -460,7 +464,7 @@ def test_same_keeps_the_suffix(tmp_path: Path) -> None:
     outcomes = go([tmp_path / "in"], tmp_path / "out", suffix=None)
     assert below(tmp_path / "out") == ["X.TIFF", "x.bmp", "x.jpg", "x.png", "x.webp"]
     (bad,) = [outcome for outcome in outcomes if outcome.status == "failed"]
-    assert "x.cur: can't write .cur; use .png, .jpg or .webp" in str(bad.reason)
+    assert "x.cur: can't write .cur; use .png, .jpg, .webp, .tif or .avif" in str(bad.reason)
     with Image.open(tmp_path / "out/x.webp") as image:
         assert image.format == "WEBP"
 
@@ -549,9 +553,19 @@ def test_what_is_read_ahead_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pyt
     """However large the batches may be, an image that takes much of the memory goes through alone."""
     for k in range(9):
         put(tmp_path / f"in/{k}.png", make_image(*((8, 8) if k in (3, 4) else (90, 80)), seed=k))
-    reading, writing, events = image_files.read_image, image_files.write_image, list[str]()
-    monkeypatch.setattr(image_files, "read_image", lambda *args: events.append(f"r{args[0].stem}") or reading(*args))
-    monkeypatch.setattr(image_files, "write_image", lambda *args: (writing(*args), events.append(f"w{args[1].stem}")))
+    reading, writing, events = image_files.read_image_file, image_files.write_image_file, list[str]()
+
+    def read(path: Path, max_pixels: int) -> DecodedImage:
+        events.append(f"r{path.stem}")
+        return reading(path, max_pixels)
+
+    def write(image: DecodedImage, path: Path, *rest: Any, **options: Any) -> list[str]:
+        lost = writing(image, path, *rest, **options)
+        events.append(f"w{path.stem}")
+        return lost
+
+    monkeypatch.setattr(image_files, "read_image_file", read)
+    monkeypatch.setattr(image_files, "write_image_file", write)
     monkeypatch.setattr(image_files, "available_memory", lambda: 3_000_000)
     translator = Copier()
     outcomes = go([tmp_path / "in"], tmp_path / "out", translator=translator, batch_size=32)
@@ -578,7 +592,7 @@ def test_running_out_of_memory_at_any_stage_fails_alone(
 ) -> None:
     for name in ("a", "b"):
         put(tmp_path / f"in/{name}.png", make_image())
-    calls, good = [], getattr(image_files, stage)
+    calls, good = [], getattr(frames, stage)
 
     def fail_once(*args: Any) -> Any:
         calls.append(args)
@@ -586,7 +600,7 @@ def test_running_out_of_memory_at_any_stage_fails_alone(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         return good(*args)
 
-    monkeypatch.setattr(image_files, stage, fail_once)
+    monkeypatch.setattr(frames, stage, fail_once)
     monkeypatch.setattr(image_files, "_THREADS", 1)
     outcomes = go([tmp_path / "in"], tmp_path / "out", size=16)
     assert [outcome.status for outcome in outcomes] == ["failed", "done"]
@@ -623,7 +637,7 @@ def test_a_size_beyond_the_models_is_warned_of_once(tmp_path: Path, caplog: pyte
 
 def test_outcomes_are_yielded_early_and_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
-    monkeypatch.setattr(image_files, "read_image", lambda path, _: read.append(path) or make_image())
+    monkeypatch.setattr(image_files, "read_image_file", lambda path, _: read.append(path) or decoded())
     jobs = [Job(tmp_path / f"{k}.png", (tmp_path / f"out/{k}.png",)) for k in range(100)]
     translator = Copier()
     outcomes = translate_images(translator, jobs, Settings(Domain.A))
@@ -639,13 +653,14 @@ def test_images_are_read_and_written_while_the_network_works(tmp_path: Path, mon
     count = 6
     begun = {what: [threading.Event() for _ in range(count)] for what in ("reading", "network")}
 
-    def reading(path: Path, max_pixels: int) -> Image.Image:
+    def reading(path: Path, max_pixels: int) -> DecodedImage:
         begun["reading"][int(path.stem)].set()
-        return make_image()
+        return decoded()
 
-    def writing(image: Image.Image, path: Path, quality: int | None, mark: object) -> None:
+    def writing(image: DecodedImage, path: Path, quality: int | None, **options: Any) -> list[str]:
         assert begun["network"][min(int(path.stem) + 1, count - 1)].wait(10)
-        put(path, image)
+        put(path)
+        return []
 
     class Waiting(Copier):
         def translate(
@@ -656,8 +671,8 @@ def test_images_are_read_and_written_while_the_network_works(tmp_path: Path, mon
             assert begun["reading"][min(k + 2, count - 1)].wait(10)
             return super().translate(images, source, seed)
 
-    monkeypatch.setattr(image_files, "read_image", reading)
-    monkeypatch.setattr(image_files, "write_image", writing)
+    monkeypatch.setattr(image_files, "read_image_file", reading)
+    monkeypatch.setattr(image_files, "write_image_file", writing)
     monkeypatch.setattr(image_files, "_THREADS", 4)
     jobs = [Job(Path(f"{k}.png"), (tmp_path / f"{k}.png",)) for k in range(count)]
     outcomes = translate_images(Waiting(), jobs, Settings(Domain.A))
@@ -665,13 +680,14 @@ def test_images_are_read_and_written_while_the_network_works(tmp_path: Path, mon
 
 
 def test_an_image_is_done_when_all_its_samples_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def writing(image: Image.Image, path: Path, quality: int | None, mark: object) -> None:
+    def writing(image: DecodedImage, path: Path, quality: int | None, **options: Any) -> list[str]:
         time.sleep(0.05 * path.stem.endswith("-3"))
         if path.name == "bad-1.png":
             raise UserError("no room for bad-1.png")
-        put(path, image)
+        put(path)
+        return []
 
-    monkeypatch.setattr(image_files, "write_image", writing)
+    monkeypatch.setattr(image_files, "write_image_file", writing)
     jobs = [Job(put(tmp_path / f"{n}.png"), tuple(tmp_path / f"{n}-{k}.png" for k in (1, 2, 3))) for n in ("bad", "ok")]
     bad, ok = [
         (outcome, [path.exists() for path in job.outputs])
@@ -685,14 +701,14 @@ def test_an_image_is_done_when_all_its_samples_are(tmp_path: Path, monkeypatch: 
 
 def test_outcomes_are_in_order_however_long_each_image_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slowly(function: Any) -> Any:
-        def work(*arguments: Any) -> Any:
+        def work(*arguments: Any, **options: Any) -> Any:
             time.sleep(next(delays))
-            return function(*arguments)
+            return function(*arguments, **options)
 
         delays = iter([0.2, 0, 0, 0.1] + [0] * 99)
         return work
 
-    for name in ("read_image", "write_image"):
+    for name in ("read_image_file", "write_image_file"):
         monkeypatch.setattr(image_files, name, slowly(getattr(image_files, name)))
     for k in range(9):
         put(tmp_path / f"in/{k}.png", make_image(seed=k))
@@ -714,22 +730,6 @@ def test_two_images_are_not_written_to_one_file_through_a_link(tmp_path: Path) -
         assert [outcomes[str(path)].status for path in (one, two)] == ["done", "failed"]
         assert "another image's output" in str(outcomes[str(two)].reason)
         assert same(tmp_path / "out/a/x.png", make_image(seed=1))
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".avif"])
-def test_outputs_decode_and_have_no_metadata_but_their_mark(tmp_path: Path, suffix: str) -> None:
-    exif = Image.Exif()
-    exif[ExifTags.Base.Artist] = exif[ExifTags.Base.Software] = "someone"
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    file, out = tmp_path / f"x{suffix}", tmp_path / f"y{suffix}"
-    make_image(33, 21).save(file, exif=exif, icc_profile=profile)
-    assert not is_marked(file)
-    go([file], out)
-    assert is_marked(out)
-    with Image.open(out) as image:
-        assert "icc_profile" not in image.info
-        assert ExifTags.Base.Artist not in image.getexif()
-        image.load()
 
 
 def test_samples_that_could_not_be_told_from_inputs_fail_by_name(tmp_path: Path) -> None:

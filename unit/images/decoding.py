@@ -21,6 +21,7 @@ from unit.images.icc import parse_profile
 from unit.images.metadata import Metadata, read_metadata
 from unit.images.reading import (
     TRANSPOSE_BY_ORIENTATION,
+    bytes_per_pixel,
     image_errors,
     is_deep,
     load_image,
@@ -33,8 +34,8 @@ from unit.images.reading import (
 T = TypeVar("T", Image.Image | Levels, Image.Image | Levels | None)
 
 _ANIMATED_FORMATS = ("GIF", "WEBP", "PNG", "AVIF")
-_BYTES_PER_PIXEL, _BYTES_PER_DEEP_PIXEL, _BYTES_PER_FRAME_PIXEL = 25, 40, 8
-"""Peak memory of decoding: of the frame in progress, with 8 or 16 bits a channel, and of each that is kept."""
+_BYTES_PER_DEEP_PIXEL, _BYTES_PER_FRAME_PIXEL = 40, 8
+"""Peak memory of decoding 16 bits a channel (measured), and of each frame of an animation."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,8 @@ def _decode(file: BinaryIO, max_pixels: int) -> DecodedImage:
             require_few_scans(file)
         mode = _color_mode(image)
         count, deep, lost = _plan(image, mode)
-        per_pixel = _BYTES_PER_DEEP_PIXEL if deep else _BYTES_PER_PIXEL
-        require_memory(image.size, per_pixel + count * _BYTES_PER_FRAME_PIXEL)
+        per_pixel = _BYTES_PER_DEEP_PIXEL if deep else bytes_per_pixel(image)
+        require_memory(image.size, per_pixel + (count - 1) * _BYTES_PER_FRAME_PIXEL)
         frames = [_deep_frame(image, file, mode)] if deep else list(_frames(image, count))
         orientation = orientation_of(image)  # after loading: PNG may keep EXIF at its end
         metadata, unkept = read_metadata(image, orientation)

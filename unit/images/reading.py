@@ -133,13 +133,18 @@ def decode_image(file: BinaryIO, max_pixels: int, short_side: int | None) -> Ima
             require_few_scans(file)
             if short_side is not None:
                 _draft(image, short_side)
-        streamed = image.format in _STREAMED_FORMATS and not image.has_transparency_data
-        require_memory(image.size, _BYTES_PER_PIXEL if streamed else _MAX_BYTES_PER_PIXEL)
+        require_memory(image.size, bytes_per_pixel(image))
         load_image(image)
         transpose = TRANSPOSE_BY_ORIENTATION.get(orientation_of(image))  # after loading: PNG may keep EXIF at its end
         rgb = to_rgb(image)
     rgb.info = {}  # an applied profile must not be written out again
     return rgb if transpose is None else rgb.transpose(transpose)
+
+
+def bytes_per_pixel(image: Image.Image) -> int:
+    """Return the peak memory of decoding an open image."""
+    streamed = image.format in _STREAMED_FORMATS and not image.has_transparency_data
+    return _BYTES_PER_PIXEL if streamed else _MAX_BYTES_PER_PIXEL
 
 
 def require_memory(size: tuple[int, int], bytes_per_pixel: int) -> None:

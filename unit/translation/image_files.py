@@ -8,34 +8,36 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby, islice
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from unit.devices import out_of_memory
 from unit.domains import Domain
 from unit.errors import UserError, escape, format_bytes
-from unit.images import can_mark, read_header, read_image, resize_short_side, to_image, to_tensor, write_image
+from unit.images import DecodedImage, has_gray_colors, read_extent, read_image_file, write_image_file
+from unit.images.deep import Levels
 from unit.machine import available_memory, core_count
-from unit.translation.jobs import Job, Outcome, is_folder
+from unit.translation.frames import finish, scale, suited, to_file_size, translate_scaled
+from unit.translation.jobs import Job, Outcome
+from unit.translation.outputs import identity_of, reason_not_to_write
 from unit.translation.provenance import Provenance
 from unit.translation.translator import Translator
+
+__all__ = ["SMALLER", "Settings", "to_file_size", "translate_images"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 SMALLER = "--size N works at a smaller short side of N pixels, and blurs"
 _THREADS = min(4, core_count())
 """For reading and writing; each holds an image or two."""
-
-
-_BYTES_PER_PIXEL, _BYTES_PER_NETWORK_PIXEL = 25, 48
-"""Peak memory of reading and writing a pixel, and of its tensors at the size that the network works at."""
+_BYTES_PER_PIXEL, _BYTES_PER_DEEP_PIXEL, _BYTES_PER_FRAME_PIXEL, _BYTES_PER_NETWORK_PIXEL = 25, 60, 32, 48
+"""Peak memory of reading and writing a pixel, of 8 or 16 bits a channel; of each frame of an animation besides; and of
+the tensors at the size that the network works at."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,19 @@ class Settings:
     batch_size: int = 1
     """images of equal size to translate together"""
     quality: int | None = None
-    """of JPEG and WebP files"""
+    """of JPEG, WebP and AVIF files"""
     overwrite: bool = False
     """replace existing outputs"""
+    keep_gray: bool = False
+    """write gray images' translations in gray"""
+
+
+class _BatchKey(NamedTuple):
+    size: tuple[int, int]
+    """width and height that the network works at"""
+    deep: bool
+    animation: str | None
+    """its file; None: a still image"""
 
 
 @dataclass
@@ -66,10 +78,21 @@ class _Item:
 
     job: Job
     outcome: Outcome
-    image: Image.Image | None = None
-    """at the size that the network works at; None: not translated, for the outcome's reason"""
-    size: tuple[int, int] = (0, 0)
-    """of the image in the file"""
+    image: DecodedImage | None = None
+    """None: not translated, for the outcome's reason"""
+    scaled: list[Image.Image | Levels] = field(default_factory=list)
+    """its frames at the size that the network works at"""
+    lost: set[str] = field(default_factory=set)
+    """names of what the outputs don't keep"""
+
+    @property
+    def batch_key(self) -> _BatchKey | None:
+        """Equal for images that can be translated together; None: nothing to translate."""
+        if self.image is None:
+            return None
+        first = self.scaled[0]
+        size = first.size if isinstance(first, Image.Image) else (first.shape[1], first.shape[0])
+        return _BatchKey(size, self.image.deep, str(self.job.input) if len(self.scaled) > 1 else None)
 
     def fail(self, reason: object) -> _Item:
         self.outcome = Outcome(str(self.job.input), "failed", reason=str(reason))
@@ -90,8 +113,8 @@ class _Item:
 class _Sample(NamedTuple):
     item: _Item
     number: int
-    tensor: Tensor | None
-    """(3, H, W) in [-1, 1]; None: the item has no samples, or no more"""
+    tensors: Sequence[Tensor]
+    """of each frame, (3, H, W) in [-1, 1]; empty: the item has no samples, or no more"""
 
 
 def translate_images(translator: Translator, jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
@@ -114,24 +137,27 @@ def translate_images(translator: Translator, jobs: Sequence[Job], settings: Sett
                 items = _map_ahead(threads, read, part, max(settings.batch_size, _THREADS))
                 samples = _translate(translator, items, settings, memory, trained)
                 for sample in _map_ahead(threads, write, samples, 2 * _THREADS):
-                    if sample.tensor is None or sample.number == len(sample.item.job.outputs) - 1:
-                        yield sample.item.outcome
+                    if not sample.tensors or sample.number == len(sample.item.job.outputs) - 1:
+                        yield replace(sample.item.outcome, lost=tuple(sorted(sample.item.lost)))
 
 
 def _is_large(item: _Item, translator: Translator, settings: Settings, memory: int) -> bool:
     """True if as many such images as may be in progress at once, one batch of them in the network, need much memory."""
     try:
-        header = read_header(item.job.input) if item.outcome.status == "done" else None
+        extent = read_extent(item.job.input) if item.outcome.status == "done" else None
     except UserError:  # reading it will say why
-        header = None
-    if header is None:
+        extent = None
+    if extent is None:
         return False
-    pixels = header.width * header.height
+    pixels = extent.width * extent.height
     network_pixels = pixels
     if settings.size:
-        network_pixels = pixels * settings.size**2 // min(header.width, header.height) ** 2
+        network_pixels = pixels * settings.size**2 // min(extent.width, extent.height) ** 2
+    per_pixel = _BYTES_PER_DEEP_PIXEL if extent.deep else _BYTES_PER_PIXEL
+    if extent.frames > 1:
+        per_pixel += extent.frames * _BYTES_PER_FRAME_PIXEL
     in_progress = settings.batch_size + max(settings.batch_size, _THREADS) + 2 * _THREADS
-    needed = in_progress * (pixels * _BYTES_PER_PIXEL + network_pixels * _BYTES_PER_NETWORK_PIXEL)
+    needed = in_progress * (pixels * per_pixel + network_pixels * extent.frames * _BYTES_PER_NETWORK_PIXEL)
     return needed + translator.bytes_needed(network_pixels) > memory / 2
 
 
@@ -148,56 +174,31 @@ def _map_ahead(threads: ThreadPoolExecutor, function: Callable[[T], T], items: I
 
 def _check(jobs: Sequence[Job], settings: Settings) -> Iterator[_Item]:
     """Yield an item for each job, failed or skipped if its outputs can't or needn't be written."""
-    inputs = {identity for job in jobs if (identity := _identity(job.input))}
+    inputs = {identity for job in jobs if (identity := identity_of(job.input))}
     folders = {os.path.realpath(folder) for folder in {job.input.parent for job in jobs}}
     taken: set[str] = set()
     for job in jobs:
         item = _Item(job, Outcome(str(job.input), "done", job.outputs))
-        if reason := _reason_not_to_write(job, inputs, folders, taken):
+        if reason := reason_not_to_write(job, inputs, folders, taken):
             item.fail(f"{reason}; give another --out")
-        elif not settings.overwrite and all(_identity(output) for output in job.outputs):
+        elif not settings.overwrite and all(identity_of(output) for output in job.outputs):
             item.outcome = replace(item.outcome, status="skipped", reason="exists already; --overwrite replaces it")
         yield item
-
-
-def _reason_not_to_write(job: Job, inputs: set[tuple[int, int]], folders: set[str], taken: set[str]) -> str | None:
-    """Say why the outputs may not be written; otherwise add them to `taken`."""
-    for output in job.outputs:
-        folder = os.path.realpath(output.parent)  # a link at the output's own path is replaced, not followed
-        if _identity(output) in inputs:
-            return f"{escape(output)} is an input"
-        if is_folder(output):
-            return f"{escape(output)} is a folder"
-        if job.folder and not Path(folder).is_relative_to(os.path.realpath(job.folder)):
-            return f"{escape(output.parent)} is a link that leads out of --out"
-        if job.folder and folder in folders and not can_mark(output):
-            return f"{escape(output)} could not be told from an input, as {escape(output.suffix)} files hold no mark"
-        if f"{folder}/{output.name}" in taken:
-            return f"{escape(output)} is, through a link, another image's output too"
-        taken.add(f"{folder}/{output.name}")
-    return None
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Identify a file, however its path is written; None if there is none."""
-    try:
-        status = Path(os.path.realpath(path)).stat()  # missing/../x.png is x.png as soon as missing has been made
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _read(item: _Item, size: int | None, max_pixels: int) -> _Item:
     if item.outcome.status != "done":
         return item
     try:
-        image = read_image(item.job.input, max_pixels)
+        image = read_image_file(item.job.input, max_pixels)
     except UserError as error:
         return item.fail(error)
-    item.size, item.outcome = image.size, replace(item.outcome, size=image.size)
+    item.outcome = replace(item.outcome, size=image.size)
+    item.lost.update(image.lost)
     try:
         with item.memory_errors():
-            item.image = resize_short_side(image, size) if size else image
+            item.scaled = [scale(frame, size) for frame in image.frames]
+            item.image = image
     except UserError as error:
         item.fail(f"{escape(item.job.input)}: {error}")
     return item
@@ -207,55 +208,54 @@ def _translate(
     translator: Translator, items: Iterable[_Item], settings: Settings, memory: int, trained: list[int]
 ) -> Iterator[_Sample]:
     """Translate batches of consecutive images of equal size, smaller ones where the memory is; warn once."""
-    for size, group in groupby(items, key=lambda item: item.image.size if item.image else None):
-        fitting = memory // 2 // translator.bytes_needed(size[0] * size[1]) if size else settings.batch_size
-        while batch := list(islice(group, max(1, min(settings.batch_size, fitting)))):
-            if size is None:
-                yield from (_Sample(item, 0, None) for item in batch)
-                continue
-            if trained and min(size) > 2 * trained[0]:
+    for key, group in groupby(items, key=lambda item: item.batch_key):
+        if key is None:
+            yield from (_Sample(item, 0, ()) for item in group)
+            continue
+        width, height = key.size
+        fitting = max(1, min(settings.batch_size, memory // 2 // translator.bytes_needed(width * height)))
+        while batch := list(islice(group, fitting)):
+            if trained and min(width, height) > 2 * trained[0]:
                 log.warning(
                     "%s: %dx%d, but the model was trained at a short side of %d: such images stay sharp, but large "
                     "structures change less than near that size",
-                    *(escape(batch[0].job.input), *size, trained.pop()),
+                    *(escape(batch[0].job.input), width, height, trained.pop()),
                 )
-            yield from _translate_batch(translator, batch, size, settings)
+            yield from _translate_batch(suited(translator, key.deep), batch, key.size, settings, fitting)
 
 
 def _translate_batch(
-    translator: Translator, batch: Sequence[_Item], size: tuple[int, int], settings: Settings
+    translator: Translator, batch: Sequence[_Item], size: tuple[int, int], settings: Settings, batch_size: int
 ) -> Iterator[_Sample]:
+    """Translate still images together, or all frames of one animation."""
     seeds = [None] if settings.samples is None else [settings.seed + k for k in range(settings.samples)]
+    scaled = [frame for item in batch for frame in item.scaled]
     try:
-        translator.require_memory(len(batch), size[1], size[0])
-        x = torch.stack([to_tensor(item.image) for item in batch if item.image])
+        translator.require_memory(min(batch_size, len(scaled)), size[1], size[0])
         for number, seed in enumerate(seeds):
-            out = translator.translate(x, settings.source, seed, strength=settings.strength)
-            yield from (_Sample(item, number, tensor) for item, tensor in zip(batch, out, strict=True))
+            out = list(translate_scaled(translator, scaled, settings.source, batch_size, seed, settings.strength))
+            yield from (_Sample(item, number, out if len(batch) == 1 else [out[k]]) for k, item in enumerate(batch))
     except (UserError, MemoryError, RuntimeError) as error:
         if not isinstance(error, UserError) and not out_of_memory(error):
             raise
         reason = f"{error if isinstance(error, UserError) else 'out of memory'}; {SMALLER}"
-        yield from (_Sample(item.fail(f"{escape(item.job.input)}: {reason}"), 0, None) for item in batch)
+        yield from (_Sample(item.fail(f"{escape(item.job.input)}: {reason}"), 0, ()) for item in batch)
 
 
 def _write(sample: _Sample, settings: Settings, provenance: Provenance) -> _Sample:
     """Write the sample, at the size of its image's file."""
-    item, number, tensor = sample
+    item, number, tensors = sample
     path = item.job.outputs[number]
-    if tensor is None or (_identity(path) and not settings.overwrite):
+    if not tensors or item.image is None or (identity_of(path) and not settings.overwrite):
         return sample
     try:
         with item.memory_errors():
-            write_image(to_file_size(tensor, item.size), path, settings.quality, provenance)
+            image = replace(item.image, frames=tuple(map(finish, tensors, item.image.frames)))
+            gray = settings.keep_gray and has_gray_colors(item.image)
+            item.lost.update(write_image_file(image, path, settings.quality, gray=gray, mark=provenance))
     except UserError as error:
         item.fail(error)
     except ValueError:
         reason = "the model's output contains NaN or Inf; try --precision fp32, or a model of an earlier step"
         item.fail(f"{escape(item.job.input)}: {reason}")
     return sample
-
-
-def to_file_size(tensor: Tensor, size: tuple[int, int]) -> Image.Image:
-    """Convert (3, H, W) in [-1, 1] to an image of the size (width, height) of the input's file."""
-    return to_image(tensor).resize(size, Image.Resampling.LANCZOS)

@@ -43,6 +43,8 @@ class Outcome:
     """width and height of input and outputs"""
     reason: str | None = None
     """why it was skipped or failed"""
+    lost: tuple[str, ...] = ()
+    """names of what the input holds but the outputs don't"""
 
 
 def find_images(
