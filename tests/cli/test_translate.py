@@ -236,11 +236,12 @@ def test_json_is_one_record_per_image_and_nothing_else(here: Path, command: Comm
         "outputs": ["out/sub/y.png"],
         "size": [12, 16],
         "reason": None,
+        "lost": [],
     }
     assert records[os.fsdecode(b"in/\xff\n.png")]["status"] == "done"
     assert records["in/x.png"]["status"] == "skipped"
     assert {records[name]["status"] for name in ("nowhere", "in/bad.png")} == {"failed"}
-    assert all(set(record) == {"input", "status", "outputs", "size", "reason"} for record in records.values())
+    assert all(set(record) == {"input", "status", "outputs", "size", "reason", "lost"} for record in records.values())
 
 
 def test_options_reach_the_translation(here: Path, command: Command) -> None:

@@ -22,7 +22,7 @@ from unit.translation.jobs import Job, Outcome, find_images, plan_jobs
 from unit.translation.model_file import read_header
 
 log = logging.getLogger(__name__)
-SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "same": None}
+SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "avif": ".avif", "same": None}
 
 
 def run(argv: Sequence[str]) -> int:
@@ -35,10 +35,16 @@ def run(argv: Sequence[str]) -> int:
     outcomes = _translate(arguments, source, jobs) if jobs else iter(())
     bar = tqdm(outcomes, total=len(jobs), unit="image", disable=len(jobs) < 2 or not sys.stderr.isatty())
     counts = dict.fromkeys(("done", "skipped", "failed"), 0)
+    lost: dict[str, list[str]] = {}
     with logging_redirect_tqdm():
         for outcome in chain(missing, bar):
             counts[outcome.status] += 1
             _report(outcome, arguments.json)
+            for name in outcome.lost:
+                lost.setdefault(name, []).append(outcome.input)
+    for name, inputs in lost.items():
+        more = f" and {len(inputs) - 1:,} more" if len(inputs) > 1 else ""
+        log.warning("not kept: %s (%s%s)", name, escape(inputs[0]), more)
     log.info("%s: %d translated, %d already there, %d failed", escape(arguments.out), *counts.values())
     return 1 if counts["failed"] else 0
 
@@ -58,6 +64,7 @@ def _translate(arguments: argparse.Namespace, source: Domain, jobs: Sequence[Job
         batch_size=arguments.batch_size,
         quality=arguments.quality,
         overwrite=arguments.overwrite,
+        keep_gray=arguments.keep_gray,
     )
     return translate_images(translator, jobs, settings)
 
@@ -97,7 +104,11 @@ def _parser() -> Parser:
     parser.add_argument("--tile", type=_tile, default="auto", metavar="N", help=tile_help)
     format_help = "same: the input's (default: %(default)s)"
     parser.add_argument("--format", choices=tuple(SUFFIXES), default="png", help=format_help)
-    parser.add_argument("--quality", type=integer(1, 100), metavar="Q", help="JPEG and WebP quality (default: 95)")
+    parser.add_argument(
+        "--quality", type=integer(1, 100), metavar="Q", help="JPEG, WebP and AVIF quality (default: 95)"
+    )
+    gray_help = "write the translations of gray images in gray, rather than in the colours of the other domain"
+    parser.add_argument("--keep_gray", action="store_true", help=gray_help)
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs, but never an input")
     samples_help = "outputs per image, with noise added to the code (default: one, without noise)"
     parser.add_argument("--samples", type=integer(1, 1000), metavar="N", help=samples_help)
