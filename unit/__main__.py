@@ -20,6 +20,7 @@ VERBS = {
     "export": "write one direction of a model as an ONNX file",
     "evaluate": "measure a trained model on held-out images",
     "report": "write an HTML report of a run",
+    "serve": "translate images over HTTP, with a page for browsers",
     "streets": "write the synthetic streets as folders of images",
     "earth": "write satellite photographs and a relief map as folders of images",
     "shards": "pack a folder of images into WebDataset shards",

@@ -71,6 +71,8 @@ def test_help_and_mistakes_do_not_wait_for_torch(model: Path, tmp_path: Path) ->
         ["evaluate", str(model), "--a", "a"],
         ["evaluate", str(model), "--a", "a", "--b", "nowhere"],
         ["report", "nowhere"],
+        ["serve", "nowhere"],
+        ["serve", str(model), "--port", "70000"],
         ["shards", "nowhere", "x"],
         ["streets", "a/1.png"],
     ]

@@ -1,7 +1,7 @@
 """Image file ↔ RGB image ↔ float tensor (3, H, W) in [-1, 1]; and files with all that a translation should keep."""
 
 from unit.images.color import to_rgb
-from unit.images.decoding import DecodedImage, Frame, decode_bytes, read_extent, read_image_file
+from unit.images.decoding import DecodedImage, Frame, decode_bytes, measure_bytes, read_extent, read_image_file
 from unit.images.encoding import encode, has_gray_colors
 from unit.images.formats import MAX_BYTES, MAX_PIXELS, SUFFIXES, UNSUPPORTED_SUFFIXES, has_image_content
 from unit.images.metadata import SOFTWARE, Mark
@@ -38,6 +38,7 @@ __all__ = [
     "has_image_content",
     "image_errors",
     "is_marked",
+    "measure_bytes",
     "random_crop",
     "read_extent",
     "read_header",

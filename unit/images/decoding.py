@@ -120,9 +120,20 @@ def read_extent(path: Path) -> Extent:
     """Read how much a file holds, without decoding it; raises as `read_image_file` does."""
     with image_errors(path):
         require_regular_file(path, MAX_BYTES)
-        with path.open("rb") as file, _open(file) as image:
-            count, deep, _ = _plan(image, _color_mode(image))
-            return Extent(*image.size, count, deep)
+        with path.open("rb") as file:
+            return _measure(file)
+
+
+def measure_bytes(content: bytes, name: str) -> Extent:
+    """Return how much a file's content holds, without decoding it; raises as `decode_bytes` does."""
+    with image_errors(name):
+        return _measure(io.BytesIO(content))
+
+
+def _measure(file: BinaryIO) -> Extent:
+    with _open(file) as image:
+        count, deep, _ = _plan(image, _color_mode(image))
+        return Extent(*image.size, count, deep)
 
 
 def _decode(file: BinaryIO, max_pixels: int) -> DecodedImage:
