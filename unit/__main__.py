@@ -17,6 +17,7 @@ VERBS = {
     "check": "check two folders of images for problems before training",
     "train": "train on two folders of images",
     "translate": "translate images with a trained model",
+    "interpolate": "walk between two images through the code",
     "export": "write one direction of a model as an ONNX file",
     "evaluate": "measure a trained model on held-out images",
     "report": "write an HTML report of a run",
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        verbs = "".join(f"  {verb:<10} {meaning}\n" for verb, meaning in VERBS.items())
+        verbs = "".join(f"  {verb:<11} {meaning}\n" for verb, meaning in VERBS.items())
         print(f"usage: python -m unit VERB [ARGUMENTS]\n\n{verbs}\npython -m unit VERB --help shows its arguments.")
         return 0 if arguments else 2
     verb, *rest = arguments

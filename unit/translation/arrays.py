@@ -78,7 +78,7 @@ def from_batch(batch: Tensor, like: ImageT) -> ImageT:
         UserError: NaN or Inf, which integers can't express.
     """
     if isinstance(like, Image.Image):
-        return to_image(_finite(batch)[0])
+        return to_image(require_finite(batch)[0])
     if isinstance(like, Tensor):
         values = batch if like.is_floating_point() else _levels(batch, 255)
         return (values if like.ndim == 4 else values[0]).to(like.device, like.dtype)
@@ -118,10 +118,15 @@ def _require_range(values: Tensor, low: int, high: int, kind: str) -> None:
 
 def _levels(batch: Tensor, white: int) -> Tensor:
     """Scale to 0 … white and round."""
-    return _finite(batch).clamp(-1, 1).add(1).mul(white / 2).round()
+    return require_finite(batch).clamp(-1, 1).add(1).mul(white / 2).round()
 
 
-def _finite(batch: Tensor) -> Tensor:
+def require_finite(batch: Tensor) -> Tensor:
+    """Return the model's output, unless it contains NaN or Inf, which integers can't express.
+
+    Raises:
+        UserError: it does.
+    """
     if batch.isfinite().all():
         return batch
     raise UserError("the model's output contains NaN or Inf; try precision fp32, or a model of an earlier step")
