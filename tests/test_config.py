@@ -180,7 +180,7 @@ def test_a_rate_never_rises_and_stays_within_0_and_1(schedule: Any, start: int, 
 
 
 IGNORED = ["train.steps", "train.max_minutes", "train.device", "train.keep_last", "data.workers", "train.log_every"]
-IGNORED += ["train.keep_every", "train.on_nonfinite", "data.on_bad_image", "data.verify"]
+IGNORED += ["train.keep_every", "train.on_nonfinite", "data.on_bad_image", "data.verify", "data.licence", "data.people"]
 IGNORED += ["train.checkpoint_activations", "train.batch_size", "train.grad_accum_steps", "train.compile"]
 IGNORED += ["data.name_a", "data.name_b", "train.sample_every", "train.checkpoint_every", "train.validate_every"]
 CHANGED: dict[str, Any] = {
@@ -194,7 +194,7 @@ CHANGED |= {"model.normalization": "group", "model.initialization": "kaiming", "
 CHANGED |= {"loss.adversarial": "least_squares", "optimizer.decay_end": 10}
 CHANGED |= {"data.on_bad_image": "skip", "train.keep_every": 5000, "train.on_nonfinite": "rollback"}
 CHANGED |= {"train.max_minutes": 5, "train.device": "cpu", "train.precision": "fp32", "train.deterministic": True}
-CHANGED |= {"train.compile": "off"}
+CHANGED |= {"train.compile": "off", "data.licence": "CC-BY-4.0", "data.people": "consented"}
 CHANGED |= {f"loss.{key}": 0.5 for key in LATER_WEIGHTS}
 CHANGED |= {"loss.augmentation": "color,translation", "model.downsampling": "blurred"}
 CHANGED |= {"data.workers": 3, "data.load_size": 512, "train.seed": 1, "optimizer.decay_start": 1}

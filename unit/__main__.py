@@ -19,6 +19,7 @@ VERBS = {
     "translate": "translate images with a trained model",
     "interpolate": "walk between two images through the code",
     "export": "write one direction of a model as an ONNX file",
+    "verify": "say what images and videos tell about how they were made",
     "evaluate": "measure a trained model on held-out images",
     "report": "write an HTML report of a run",
     "serve": "translate images over HTTP, with a page for browsers",

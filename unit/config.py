@@ -126,8 +126,10 @@ def _is_domain_name(name: str) -> bool:
     return bool(name.strip()) and name.isprintable() and not set(name) & set("/\\")
 
 
+_SHORT = "a line of at most 200 printable characters"
 Folder = Annotated[str, _text(lambda name: name and "\0" not in name, "a folder's name, not empty, without zero bytes")]
 DomainName = Annotated[str, _text(_is_domain_name, "a visible, printable name without slashes")]
+Text = Annotated[str, _text(lambda text: text.strip() and text.isprintable() and len(text) <= 200, _SHORT)]
 Device = Annotated[str, _text(re.compile(DEVICE_NAMES).fullmatch, "auto, cpu, cuda, cuda:N or mps")]
 _AUGMENTATIONS = re.compile("none|color(,translation)?(,cutout)?|translation(,cutout)?|cutout")
 _SUBSET = "none or a comma-separated subset of color,translation,cutout, in this order"
@@ -186,6 +188,10 @@ class DataConfig(_Section):
     """hash the contents of all images at the start, and refuse to resume if they changed; reads every file once"""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """stop at an image that can't be read, or skip it (and stop if more than 1 % can't be read)"""
+    licence: Text | None = None
+    """licence of the images, or the terms under which they may be used, e.g. CC-BY-4.0; for the model card"""
+    people: Literal["none", "consented", "unknown"] = "unknown"
+    """people who can be recognised in the images: none, all of them consented to this use, or unknown"""
     streets_train: Annotated[int, Field(ge=1, le=10**7)] = 1000
     """synthetic streets: training scenes in each weather"""
     streets_test: Annotated[int, Field(ge=1, le=10**7)] = 100
@@ -448,7 +454,7 @@ MACHINE_SPECIFIC = frozenset({*_FOLDERS, "data.workers", "train.device"})
 CHANGEABLE_ON_RESUME = frozenset(
     {"train.steps", "train.max_minutes", "train.device", "train.keep_last", "train.keep_every", "train.on_nonfinite"}
     | {"train.checkpoint_activations", "train.compile", "train.batch_size", "train.grad_accum_steps"}
-    | {"data.workers", "data.verify", "data.name_a", "data.name_b", "data.on_bad_image"}
+    | {"data.workers", "data.verify", "data.name_a", "data.name_b", "data.on_bad_image", "data.licence", "data.people"}
     | {f"train.{event}_every" for event in ("log", "sample", "checkpoint", "validate")}
 )
 """Keys that may change when a run is resumed: they decide how long and how it runs, not what is computed. The global
@@ -467,6 +473,14 @@ def differences(before: Config, now: Config) -> list[str]:
     return [
         f"{key}: {old[key]} before, {new[key]} now" for key in new if key not in CHANGEABLE_ON_RESUME and not same(key)
     ]
+
+
+def without_folders(config: Config, names: tuple[str, str]) -> Config:
+    """Replace the folders by the domains' names: paths tell who trained the model, and are of no use elsewhere."""
+    if config.data.synthetic:
+        return config
+    folders: dict[str, Any] = dict.fromkeys(FOLDER_KEYS) | dict(zip("ab", names, strict=True))
+    return replace(config, data=replace(config.data, **folders, paired_test=False))
 
 
 def with_absolute_folders(data: DataConfig, locate: Callable[[str], str] = str) -> DataConfig:

@@ -53,6 +53,21 @@ def test_nothing_found_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert out.splitlines()[-1] == "no problems found"
 
 
+def test_what_no_program_sees_is_asked_until_the_configuration_answers(
+    folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = run(capsys, *of(folders))
+    assert "data.licence" in out
+    assert "Translating faces needs their consent" in out
+    (tmp_path / "answers.yaml").write_text("data: {licence: CC0-1.0, people: none}")
+    answered = ["--config", tmp_path / "answers.yaml", *of(folders)]
+    _, out, _ = run(capsys, *answered)
+    assert "data.licence" not in out
+    assert "consent" not in out
+    report = json.loads(run(capsys, *answered, "--json")[1])
+    assert (report["licence"], report["people"]) == ("CC0-1.0", "none")
+
+
 @pytest.mark.parametrize("headers", [True, False])
 def test_a_file_that_would_stop_training_is_status_3(
     folders: Path, capsys: pytest.CaptureFixture[str], headers: bool
@@ -75,7 +90,7 @@ def test_json_is_one_object_with_every_finding(folders: Path, capsys: pytest.Cap
     assert status == 3
     (line,) = out.splitlines()
     report = json.loads(line)
-    assert report.keys() == {"images", "short_side", "brightness", "findings", "usable"}
+    assert report.keys() == {"images", "short_side", "brightness", "findings", "licence", "people", "usable"}
     assert sum(report["images"].values()) == 8 + 9
     assert report["usable"] is False
     unreadable = [finding for finding in report["findings"] if finding["class"] == "unreadable"]

@@ -19,6 +19,7 @@ DEFAULTS = Config().to_flat_dict()
 OTHER: dict[str, Any] = {"data.a": "x", "data.b": "y", "data.root": "r", "data.test_a": "t", "data.test_b": "u"}
 OTHER |= {"data.name_a": "sun", "data.name_b": "rain", "data.workers": 2, "data.crop_size": 128, "data.load_size": 512}
 OTHER |= {"model.upsampling": "nearest", "data.on_bad_image": "skip"}
+OTHER |= {"data.licence": "CC-BY-4.0", "data.people": "none"}
 OTHER |= {"train.keep_every": 10_000, "train.on_nonfinite": "rollback"}
 OTHER |= {"model.normalization": "group", "model.initialization": "kaiming", "model.discriminator_channels": 8}
 OTHER |= {"loss.adversarial": "least_squares", "optimizer.schedule": "linear", "optimizer.decay_end": 9}

@@ -52,7 +52,7 @@ def test_folders_are_stored_absolute_and_stay_the_same_anywhere(
 ) -> None:
     run = project / RUN
     train(config(), RUN)
-    assert read_config(run / "config.yaml").data.a == Translator.load(run).config.data.a == str(project / "sunny")
+    assert read_config(run / "config.yaml").data.a == str(project / "sunny")
     other_images(tmp_path / "other", monkeypatch)
     assert train(config(2, folder=f"{project}/"), run).step == 2  # the same folders, written otherwise
     (tmp_path / "link").symlink_to(project)
@@ -63,6 +63,36 @@ def test_folders_are_stored_absolute_and_stay_the_same_anywhere(
         folder = model if model.is_dir() else model.parent
         assert open_run_datasets(folder, Translator.load(model).config).test.images.a.folder == tmp_path / "link/sunny"
     assert Run(run).datasets.test.images.a.folder == tmp_path / "link/sunny"
+
+
+def test_a_model_tells_no_folder_and_its_run_knows_its_images(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(config(licence="CC-BY-4.0"), RUN)
+    content = (RUN / "model.safetensors").read_bytes()
+    assert os.fsencode(tmp_path) not in content
+    data = Translator.load(RUN).config.data
+    assert (data.a, data.b, data.licence, data.synthetic) == ("sunny", "rainy", "CC-BY-4.0", False)
+    for model in (RUN, RUN / "model.safetensors"):
+        assert main(["evaluate", str(model), "--json", "--device", "cpu"]) == 0
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes(content)
+    capsys.readouterr()
+    assert main(["evaluate", str(alone), "--device", "cpu"]) == 2  # though folders of these names are here
+    assert "give folders" in capsys.readouterr().err
+    with_folders = ["--a", "sunny", "--b", "rainy", "--json", "--device", "cpu"]
+    assert main(["evaluate", str(alone), *with_folders]) == 0
+
+
+def test_a_model_of_the_version_before_still_finds_its_images(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("unit.translation.model_file.without_folders", lambda config, names: config)
+    train(config(), RUN)
+    shutil.copy(RUN / "model.safetensors", tmp_path)
+    model = Translator.load(tmp_path / "model.safetensors")
+    assert model.config.data.a == str(project / "sunny")
+    assert open_run_datasets(tmp_path, model.config).test.images.a.folder == project / "sunny"
 
 
 @pytest.mark.parametrize("killed", [False, True])

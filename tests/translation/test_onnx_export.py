@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 
 from tests.tiny import tiny
 from unit.__main__ import main
-from unit.domains import PerDomain
+from unit.domains import Domain, PerDomain
 from unit.model.networks import build_autoencoders
 from unit.translation import onnx_export
 from unit.translation.onnx_export import OnnxTranslator
@@ -63,6 +64,16 @@ def test_a_file_translates_as_the_model_does(
     expected = [np.asarray(translator(Image.fromarray(image), "a2b")) for image in images]
     difference = np.abs(run(tmp_path / "rainy.onnx", images).astype(int) - np.stack(expected))
     assert difference.max() <= (2 if options else 1)
+
+
+@pytest.mark.parametrize("licence", [None, "CC-BY-4.0"])
+def test_the_metadata_are_those_of_other_outputs_and_the_licence(tmp_path: Path, licence: str | None) -> None:
+    translator = save(tmp_path)
+    translator.config = replace(translator.config, data=replace(translator.config.data, licence=licence))
+    metadata = onnx_export._metadata(translator, Domain.B)
+    assert metadata.get("licence") == licence
+    assert metadata["weights_sha256"] == translator.provenance(Domain.B).model
+    assert (metadata["source"], metadata["target"], metadata["direction"]) == ("rainy", "sunny", "b2a")
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ def run(argv: Sequence[str]) -> int:
     if not all(source.folder for source in (*datasets.train, *datasets.test.images)):
         raise ConfigError("check reads image files, not shards; give the folders that the shards were made from")
     report = check_folders(datasets, config, decode=not arguments.headers)
-    print(json.dumps(_to_json(report)) if arguments.json else _to_text(report, config, arguments.headers))
+    print(json.dumps(_to_json(report, config)) if arguments.json else _to_text(report, config, arguments.headers))
     return 0 if report.usable else DataError.exit_status
 
 
@@ -37,7 +37,8 @@ def _parser() -> Parser:
         "changed. Exit status 0: training can start (warnings are listed); 3: it would stop at an image.",
         epilog='--json prints one object: "images" (number per folder), "short_side" (median, pixels), '
         '"brightness" (mean and deviation, 0 to 255), "findings" (a list of "file", "class", "level": error, warning '
-        'or note, "detail", "advice") and "usable". example: python -m unit check --a photos/sunny --b photos/rainy',
+        'or note, "detail", "advice"), "licence", "people" (both from --config) and '
+        '"usable". example: python -m unit check --a photos/sunny --b photos/rainy',
     )
     parser.add_argument("--a", type=path, metavar="DIR", help="images of domain A")
     parser.add_argument("--b", type=path, metavar="DIR", help="images of domain B")
@@ -76,7 +77,7 @@ def _data_config(arguments: argparse.Namespace) -> DataConfig:
     return config
 
 
-def _to_json(report: Report) -> dict[str, Any]:
+def _to_json(report: Report, config: DataConfig) -> dict[str, Any]:
     return {
         "images": {name: summary.images for name, summary in report.folders.items()},
         "short_side": {name: summary.short_side for name, summary in report.folders.items()},
@@ -85,16 +86,32 @@ def _to_json(report: Report) -> dict[str, Any]:
             {"file": f.file, "class": f.check, "level": f.level, "detail": f.detail, "advice": CHECKS[f.check].advice}
             for f in report.findings
         ],
+        "licence": config.licence,
+        "people": config.people,
         "usable": report.usable,
     }
 
 
 def _to_text(report: Report, config: DataConfig, headers_only: bool) -> str:
+    questions = _questions(config)
     lines = [f"for training at {config.load_size} px, in crops of {config.crop_size} px"]
     lines += [_line(name, summary) for name, summary in report.folders.items()]
     if report.findings:
         lines += ["", describe_findings(report.findings)]
+    lines += questions and ["", *questions]
     return "\n".join([*lines, "", _verdict(report) + (" (by headers alone)" if headers_only else "")])
+
+
+def _questions(config: DataConfig) -> list[str]:
+    """Ask what no program can see, but whoever publishes a model must know."""
+    questions = []
+    if config.licence is None:
+        questions.append("where do the photos come from, and may you train on them? data.licence keeps the answer")
+    if config.people == "unknown":
+        questions.append(
+            "can people be recognised? Translating faces needs their consent: data.people none, consented or unknown"
+        )
+    return questions
 
 
 def _line(name: str, summary: FolderSummary) -> str:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from unit.config import Config, DataConfig, with_absolute_folders
+from unit.config_file import read_config
 from unit.data.datasets import Datasets, image_changes, open_datasets
 from unit.data.shards import is_shards
-from unit.errors import DataError, UserError, escape
+from unit.errors import ConfigError, DataError, UserError, escape
 from unit.files import read_file
 
 log = logging.getLogger(__name__)
 
-ENVIRONMENT_FILE, EARLIER_PARTS = "environment.json", "earlier_parts"
+CONFIG_FILE, ENVIRONMENT_FILE, EARLIER_PARTS = "config.yaml", "environment.json", "earlier_parts"
 _MAX_BYTES = 10_000_000
 
 
@@ -69,12 +70,32 @@ def _exists(folder: str) -> bool:
     return "\0" not in folder and os.path.exists(Path(folder).parent if is_shards(Path(folder)) else folder)  # noqa: PTH110
 
 
+def _run_config(run: Path, model: Config) -> Config:
+    """Return the configuration of a run directory; where it holds none, the model's, if that tells the folders.
+
+    Raises:
+        ConfigError: the images of the model are unknown, as it has left its run.
+    """
+    if (run / CONFIG_FILE).is_file():
+        return read_config(run / CONFIG_FILE)
+    given = next((folder for folder in (model.data.root, model.data.a) if folder), "/")
+    if not os.path.isabs(given):  # noqa: PTH117
+        raise ConfigError(f"{escape(run)}: holds no {CONFIG_FILE}, so the model's images are unknown; give folders")
+    return model
+
+
 def open_run_datasets(run: Path, config: Config) -> Datasets:
     """Open the images of a run, as its latest part saw them.
 
+    Args:
+        run: the run directory, whose config.yaml tells the folders.
+        config: of the model, where there is no config.yaml.
+
     Raises:
+        ConfigError: nothing tells the folders.
         DataError: they are gone, or the run was moved and other images lie where they would be.
     """
+    config = _run_config(run, config)
     data = locate(config.data, run)
     datasets = open_datasets(data, config.train.seed)
     stored = next((part.get("images") for part in parts(run)), None)

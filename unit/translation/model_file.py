@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 
-from unit.config import Config, ModelConfig, without_removed_keys
+from unit.config import Config, ModelConfig, without_folders, without_removed_keys
 from unit.domains import PerDomain
 from unit.errors import ModelError, escape, format_bytes
 from unit.machine import available_memory
@@ -34,10 +34,11 @@ _EXPECTED = "give a run directory or a .safetensors file of this program"
 
 
 def model_bytes(networks: Autoencoders, config: Config, names: PerDomain[str], step: int) -> bytes:
-    """Serialize a model."""
+    """Serialize a model, but for the folders of its images."""
     from safetensors.torch import save
 
-    metadata = {"format_version": str(FORMAT_VERSION), "config": json.dumps(config.to_dict()), "step": str(step)}
+    public = without_folders(config, (names.a, names.b))
+    metadata = {"format_version": str(FORMAT_VERSION), "config": json.dumps(public.to_dict()), "step": str(step)}
     metadata |= {"name_a": names.a, "name_b": names.b}
     weights = {name: tensor.contiguous() for name, tensor in networks.state_dict().items()}
     content: bytes = save(weights, metadata)

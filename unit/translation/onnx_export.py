@@ -83,8 +83,8 @@ def to_onnx(translator: Translator, source: Domain, *, half: bool = False) -> by
 
 
 def _metadata(translator: Translator, source: Domain) -> dict[str, str]:
-    provenance = translator.provenance(source)
-    return {
+    provenance, licence = translator.provenance(source), translator.config.data.licence
+    return ({"licence": licence} if licence else {}) | {
         "source": provenance.source,
         "target": provenance.target,
         "direction": provenance.direction,

@@ -45,9 +45,14 @@ class Provenance:
         return GENERATED if self.sampled else COMPOSITE
 
     @property
+    def translation(self) -> str:
+        """What was done."""
+        return f"{self.source} to {self.target} ({self.direction})"
+
+    @property
     def system(self) -> str:
         """What was done, and by which program."""
-        return f"{SOFTWARE}: {self.source} to {self.target} ({self.direction})"
+        return f"{SOFTWARE}: {self.translation}"
 
     @property
     def version(self) -> str:

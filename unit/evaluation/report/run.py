@@ -15,14 +15,14 @@ from unit.config_file import read_config
 from unit.data.datasets import Datasets
 from unit.domains import PerDomain
 from unit.errors import ConfigError, UserError, escape
-from unit.evaluation.run_images import open_run_datasets, read_environment
+from unit.evaluation.run_images import CONFIG_FILE, open_run_datasets, read_environment
 from unit.evaluation.run_log import logged_values
 from unit.translation.model_file import MODEL_FILE
 
 if TYPE_CHECKING:
     from unit.translation.translator import Translator
 
-_PARTS = ("config.yaml", "environment.json", "metrics.jsonl", "samples", MODEL_FILE)
+_PARTS = (CONFIG_FILE, "environment.json", "metrics.jsonl", "samples", MODEL_FILE)
 
 
 class Run:
@@ -54,7 +54,7 @@ class Run:
     @cached_property
     def config(self) -> Config:
         """The configuration from config.yaml, else from the model."""
-        file = self.path / "config.yaml"
+        file = self.path / CONFIG_FILE
         return read_config(file) if file.is_file() else self.translator.config
 
     @cached_property
