@@ -216,9 +216,9 @@ def _certificate(subject: x509.Name, issuer: x509.Name, key: Any) -> x509.Certif
 def _key_usage(*usages: str) -> x509.KeyUsage:
     from cryptography import x509
 
-    names = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
-    names += ("key_cert_sign", "crl_sign", "encipher_only", "decipher_only")
-    return x509.KeyUsage(**{name: name in usages for name in names})
+    names = "digital_signature content_commitment key_encipherment data_encipherment key_agreement"
+    names += " key_cert_sign crl_sign encipher_only decipher_only"
+    return x509.KeyUsage(**{name: name in usages for name in names.split()})
 
 
 def _sign(builder: x509.CertificateBuilder, key: Any) -> x509.Certificate:

@@ -158,7 +158,7 @@ def _parse(content: Mapping[str, Any]) -> Credentials:
         if status.get("code") != UNTRUSTED
     ]
     actions = [action for manifest in chain for action in _actions(manifest)]
-    telling = next((action for action in reversed(actions) if action.get("digitalSourceType")), {})
+    telling: Mapping[str, Any] = next((action for action in reversed(actions) if action.get("digitalSourceType")), {})
     generators = active.get("claim_generator_info") or [{}]
     return Credentials(
         state="changed" if problems or content.get("validation_state") == "Invalid" else "intact",
@@ -176,7 +176,7 @@ def _parse(content: Mapping[str, Any]) -> Credentials:
 def _ancestors(manifests: Mapping[str, Any], label: str | None) -> Iterator[Mapping[str, Any]]:
     """Yield a manifest and, before it, that of the file it was made from, and so on; oldest first."""
     seen: list[Mapping[str, Any]] = []
-    while label in manifests and len(seen) < len(manifests):
+    while label is not None and label in manifests and len(seen) < len(manifests):
         seen.append(manifests[label])
         parents = (item for item in seen[-1].get("ingredients", []) if item.get("relationship") == "parentOf")
         label = next((item.get("active_manifest") for item in parents), None)
