@@ -23,6 +23,22 @@ def by_formula(x: Tensor, kind: str) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", ["instance", "group"])
+@pytest.mark.parametrize(("height", "width"), [(6, 6), (5, 9), (9, 5)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_bf16_inference_equals_the_formula_and_each_image_alone(
+    kind: str, height: int, width: int, layout: torch.memory_format
+) -> None:
+    x = (3 + torch.randn(2, 16, height, width)).bfloat16().contiguous(memory_format=layout)
+    norm = normalization(kind, 16)
+    with torch.inference_mode():
+        y = norm(x)
+        assert torch.equal(y, torch.cat([norm(image) for image in x.split(1)]))
+    exact = by_formula(x.double().contiguous(), kind)
+    assert y.dtype is torch.bfloat16
+    assert torch.allclose(y.double(), exact, rtol=2**-8, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["instance", "group"])
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(("dtype", "band"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
 @pytest.mark.parametrize(("given", "returned"), list(product(LAYOUTS, LAYOUTS)))

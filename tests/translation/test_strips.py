@@ -58,11 +58,16 @@ def test_every_pixel_of_images_of_odd_sizes_is_the_same_to_a_level(size: tuple[i
         assert (run(whole) - run(tiled)).abs().max() <= 1 / 255
 
 
-def test_in_bf16_strips_are_as_close_to_fp32_as_the_whole_image() -> None:
-    x, exact = image(97, 61), translator(None)
-    whole, tiled = (translator(tile, "bf16").translate(x, A) for tile in (None, 16))
-    errors = [float((y - exact.translate(x, A)).abs().mean()) for y in (whole, tiled)]
-    assert 0 < errors[1] < 1.1 * errors[0]
+@pytest.mark.parametrize("model", MODELS[:6])
+@pytest.mark.parametrize("size", [(97, 61), (50, 131)])
+def test_in_bf16_too_strips_differ_from_the_whole_image_by_at_most_a_level(
+    size: tuple[int, int], model: dict[str, object]
+) -> None:
+    """Both normalize by the same bits; kaiming's random weights amplify one rounded otherwise to tens of levels."""
+    x, exact = image(*size, count=2), translator(None, **model)
+    whole, tiled = (translator(tile, "bf16", **model).translate(x, A) for tile in (None, 24))
+    assert (whole - tiled).abs().max() <= 1 / 255
+    assert 0 < (tiled - exact.translate(x, A)).abs().mean() < 0.05
 
 
 @pytest.mark.parametrize("model", [m for m in MODELS if m["downsamples"] == 1 and m["normalization"] == "group"])

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
+from unit.model.normalizing import is_bf16_inference, normalize_whole
+
 LEAK = 0.01
 """Slope of LeakyReLU below 0, in every network of the authors' code."""
 
@@ -15,7 +17,15 @@ def normalization(kind: str, channels: int) -> nn.Module:
     """Return the layer of `model.normalization`: instance (not affine) or group (8 groups, affine)."""
     if kind == "instance":
         return InstanceNorm(channels)
-    return nn.GroupNorm(8, channels)
+    return GroupNorm(8, channels)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Normalize each group of channels of each image to mean 0 and variance 1, then scale and shift each channel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalized images."""
+        return normalize_whole(self, x) if is_bf16_inference(x) else super().forward(x)
 
 
 class InstanceNorm(nn.InstanceNorm2d):
@@ -25,6 +35,8 @@ class InstanceNorm(nn.InstanceNorm2d):
         """Return the normalized images."""
         if x.device.type != "cpu" or torch.compiler.is_exporting():  # a loop over images would fix their number
             return super().forward(x)
+        if is_bf16_inference(x):
+            return normalize_whole(self, x)
         # On the CPU, torch 2.11 to 2.15 compute a wrong gradient for a batch of 1 when the output's gradient arrives in
         # channels_last, as it does from a convolution. Batch normalization of one image at a time is the same function,
         # correct for channels_last, and up to three times as fast.

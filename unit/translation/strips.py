@@ -9,14 +9,13 @@ see. The result equals that of `Autoencoders` up to the precision's rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from unit.domains import Domain
 from unit.model.networks import Autoencoders
+from unit.model.normalizing import long_dim, normalization_by, row_moments
 
 _HALO = 3
 """Rows of the code that the layers around the blocks see on either side: the stem sees 3 pixels, each downsampling at
@@ -59,7 +58,7 @@ class _Strips:
     """
 
     def __init__(self, features: Tensor, scale: int, strip: int) -> None:
-        self.dim = 2 if features.shape[2] >= features.shape[3] else 3
+        self.dim = long_dim(features)
         self.rows = features.shape[self.dim] // scale
         self.strip = max(strip // scale, _HALO)
 
@@ -90,21 +89,8 @@ class _Strips:
 
     def normalization(self, norm: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the normalization by the statistics of all of `x`, to be applied to parts of it."""
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        mean, square = torch.zeros(2, x.shape[1], dtype=torch.float64)  # on the CPU: MPS has no float64
-        for start, stop in self:
-            variances, means = torch.var_mean(self.cut(x, start, stop).to(dtype), (0, 2, 3), correction=0)
-            variances, means = variances.cpu().double(), means.cpu().double()
-            mean += means * (stop - start) / self.rows
-            square += (variances + means**2) * (stop - start) / self.rows
-        assert isinstance(norm, nn.GroupNorm | nn.InstanceNorm2d)
-        groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else x.shape[1]
-        mean, square = (
-            m.view(groups, -1).mean(1, keepdim=True).expand(-1, x.shape[1] // groups) for m in (mean, square)
-        )
-        moments = {"running_mean": mean.flatten(), "running_var": (square - mean**2).flatten()}
-        moments = {name: moment.to(x.device, dtype) for name, moment in moments.items()}
-        return partial(functional.batch_norm, **moments, weight=norm.weight, bias=norm.bias, eps=norm.eps)
+        moments = torch.cat([row_moments(self.cut(x, *strip), self.dim) for strip in self], 1)
+        return normalization_by(norm, moments, x)
 
 
 def _apply_block(block: nn.Module, x: Tensor, strips: _Strips) -> None:
