@@ -54,8 +54,7 @@ def run(file: Path, images: np.ndarray) -> np.ndarray:
 def test_a_file_translates_as_the_model_does(
     tmp_path: Path, model: dict[str, object], options: tuple[str, ...]
 ) -> None:
-    # Random weights of kaiming's size saturate, where fp16 differs by more, and is refused.
-    translator = save(tmp_path, **model, **({"initialization": "normal"} if options else {}))
+    translator = save(tmp_path, **model)
     assert export(tmp_path, *options) == 0
     photo = Image.fromarray(
         np.tile(np.arange(0, 240, 2, dtype=np.uint8)[:, None, None], (1, 72, 3)) + np.arange(3, dtype=np.uint8)
@@ -74,6 +73,16 @@ def test_the_metadata_are_those_of_other_outputs_and_the_licence(tmp_path: Path,
     assert metadata.get("licence") == licence
     assert metadata["weights_sha256"] == translator.provenance(Domain.B).model
     assert (metadata["source"], metadata["target"], metadata["direction"]) == ("rainy", "sunny", "b2a")
+
+
+@pytest.mark.slow
+def test_half_the_size_and_within_2_levels_whatever_the_weights(tmp_path: Path) -> None:
+    save(tmp_path, channels=32, residual_blocks=4, normalization="instance")
+    assert export(tmp_path) == 0
+    size = (tmp_path / "rainy.onnx").stat().st_size
+    assert export(tmp_path, "--half") == 0
+    onnx.checker.check_model(onnx.load(tmp_path / "rainy.onnx"))
+    assert (tmp_path / "rainy.onnx").stat().st_size < 0.55 * size
 
 
 @pytest.mark.slow

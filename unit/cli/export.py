@@ -41,5 +41,5 @@ def _parser() -> Parser:
     parser.add_argument("model", metavar="MODEL", help="a run directory or a .safetensors file")
     parser.add_argument("--direction", required=True, help="a2b or b2a, or by the names: sunny2rainy")
     parser.add_argument("--out", required=True, type=path, metavar="FILE.onnx", help="the file to write")
-    parser.add_argument("--half", action="store_true", help="compute in fp16: half the size, within 2 levels of 255")
+    parser.add_argument("--half", action="store_true", help="weights in 16 bits: half the size, within 2 levels of 255")
     return parser
