@@ -272,13 +272,22 @@ def test_large_images_are_warned_of_once(here: Path, command: Command) -> None:
     result = command(*A2B, "in", "--out", "out", "--json")
     assert [line for line in result.lines if "trained" in line] == [
         "in/large1.png: 50x41, but the model was trained at a short side of 20: such images stay sharp, but large "
-        "structures change less than near that size"
+        "structures change less than near that size; --detail guided changes them as at that size"
     ]
     assert "trained" not in result.out
     assert not any("--size" in line for line in result.lines)  # which blurs
     sized = command(*A2B, "in", "--out", "sized", "--size", "20")
     assert sized.lines == ["sized: 4 translated, 0 already there, 0 failed"]
     assert not np.array_equal(pixels("sized/large1.png"), pixels("out/large1.png"))
+
+
+def test_detail(here: Path, command: Command, translator: Translator) -> None:
+    image = Image.open(put(here / "in/large.png", 50, 41))
+    result = command(*A2B, "in", "--out", "out", "--detail", "guided")
+    assert result.lines == ["out: 3 translated, 0 already there, 0 failed"]
+    guided = Translator(translator.networks, TINY, translator.names, 7, "cpu", "fp32", detail="guided")
+    assert np.array_equal(pixels("out/large.png"), np.asarray(guided(image, "a2b")))
+    assert not np.array_equal(pixels("out/large.png"), np.asarray(translator(image, "a2b")))
 
 
 def test_out_of_memory(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

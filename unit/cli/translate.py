@@ -20,6 +20,7 @@ from unit.domains import Domain, source_domain
 from unit.errors import escape
 from unit.translation.jobs import Job, Outcome, find_images, plan_jobs
 from unit.translation.model_file import read_header
+from unit.translation.shares import Share
 
 log = logging.getLogger(__name__)
 SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "avif": ".avif", "same": None}
@@ -32,12 +33,14 @@ def run(argv: Sequence[str]) -> int:
     source = source_domain(arguments.direction, names)
     images, missing = find_images(arguments.inputs, arguments.out)
     jobs = plan_jobs(images, arguments.out, SUFFIXES[arguments.format], arguments.samples)
-    outcomes = _translate(arguments, source, jobs) if jobs else iter(())
-    bar = tqdm(outcomes, total=len(jobs), unit="image", disable=len(jobs) < 2 or not sys.stderr.isatty())
+    share = Share.of_process()
+    outcomes = _translate(arguments, source, jobs, share) if jobs else iter(())
+    total, quiet = len(range(share.rank, len(jobs), share.count)), share.rank > 0 or not sys.stderr.isatty()
+    bar = tqdm(outcomes, total=total, unit="image", disable=total < 2 or quiet)
     counts = dict.fromkeys(("done", "skipped", "failed"), 0)
     lost: dict[str, list[str]] = {}
     with logging_redirect_tqdm():
-        for outcome in chain(missing, bar):
+        for outcome in chain(missing if share.rank == 0 else (), bar):
             counts[outcome.status] += 1
             _report(outcome, arguments.json)
             for name in outcome.lost:
@@ -45,16 +48,20 @@ def run(argv: Sequence[str]) -> int:
     for name, inputs in lost.items():
         more = f" and {len(inputs) - 1:,} more" if len(inputs) > 1 else ""
         log.warning("not kept: %s (%s%s)", name, escape(inputs[0]), more)
-    log.info("%s: %d translated, %d already there, %d failed", escape(arguments.out), *counts.values())
+    part = f" (process {share.rank + 1} of {share.count})" if share.count > 1 else ""
+    log.info("%s%s: %d translated, %d already there, %d failed", escape(arguments.out), part, *counts.values())
+    share.wait_for_others()
     return 1 if counts["failed"] else 0
 
 
-def _translate(arguments: argparse.Namespace, source: Domain, jobs: Sequence[Job]) -> Iterator[Outcome]:
+def _translate(arguments: argparse.Namespace, source: Domain, jobs: Sequence[Job], share: Share) -> Iterator[Outcome]:
     # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
     from unit.translation.image_files import Settings, translate_images
     from unit.translation.translator import Translator
 
-    translator = Translator.load(arguments.model, arguments.device, arguments.precision, arguments.tile)
+    translator = Translator.load(
+        arguments.model, share.device(arguments.device), arguments.precision, arguments.tile, arguments.detail
+    )
     settings = Settings(
         source=source,
         size=arguments.size,
@@ -66,7 +73,7 @@ def _translate(arguments: argparse.Namespace, source: Domain, jobs: Sequence[Job
         overwrite=arguments.overwrite,
         keep_gray=arguments.keep_gray,
     )
-    return translate_images(translator, jobs, settings)
+    return translate_images(translator, jobs, settings, share)
 
 
 def _tile(text: str) -> int | Literal["auto"] | None:
@@ -102,6 +109,11 @@ def _parser() -> Parser:
         "default; large images only), N or off"
     )
     parser.add_argument("--tile", type=_tile, default="auto", metavar="N", help=tile_help)
+    detail_help = (
+        "how to translate images well over the trained size: native, at their own; guided, at the trained size, with "
+        "the change carried to the full one; auto (the default), what was better in training"
+    )
+    parser.add_argument("--detail", choices=("auto", "native", "guided"), default="auto", help=detail_help)
     format_help = "same: the input's (default: %(default)s)"
     parser.add_argument("--format", choices=tuple(SUFFIXES), default="png", help=format_help)
     parser.add_argument(

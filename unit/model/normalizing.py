@@ -33,9 +33,9 @@ def row_moments(x: Tensor, dim: int) -> Tensor:
         means, variances = means.T.cpu().double(), variances.T.cpu().double()  # on the CPU: MPS has no float64
     else:
         x = (x if dim == 2 else x.transpose(2, 3)).contiguous(memory_format=torch.channels_last)
-        unused = torch.zeros(2, x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
+        unused = torch.zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
         # var_mean and sum take twenty times as long on channels_last
-        moments = [torch.batch_norm_update_stats(row, *unused, momentum=0.0) for row in x.split(1, 2)]
+        moments = [torch.batch_norm_update_stats(row, unused, unused, 0.0) for row in x.split(1, 2)]
         means, variances = (torch.stack(rows).double() for rows in zip(*moments, strict=True))
     return torch.stack([means, variances + means**2])
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from unit.config_file import to_yaml
 from unit.domains import Domain, PerDomain
 from unit.errors import escape
+from unit.evaluation.detail_choice import choose_detail
 from unit.evaluation.evaluate import Evaluator, affordable_count
 from unit.evaluation.features import features_if_installed
 from unit.evaluation.grids import sample_grids
@@ -27,6 +28,7 @@ from unit.training.resolve import ResolvedConfig
 from unit.training.run_dir import BEST_FILE, RunDir
 from unit.training.run_logger import RunLogger
 from unit.training.trainer import StepRecord, Trainer
+from unit.translation.translator import MODEL_FILE, set_best_detail
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +124,7 @@ class Hooks:
     def report(self) -> Metrics:
         """Return the metrics of what `translate` writes, and write report.html with them.
 
+        Which `--detail` is better for this model is measured here, and kept in its files.
         An error is a line in the log, since the run itself is done; the metrics are then those at the training size.
         """
         metrics, features = self.validate(), self.evaluator.features
@@ -129,7 +132,9 @@ class Hooks:
         try:
             if not (data.synthetic and data.load_size == data.crop_size):  # else it is the training size
                 evaluator = Evaluator(test, data, features, affordable_count(test.images), native=True)
-                metrics = evaluator.metrics(self.resolved.translator(self.trainer))
+                best_detail, metrics = choose_detail(evaluator, self.resolved.translator(self.trainer))
+                for file in (MODEL_FILE, BEST_FILE):
+                    set_best_detail(self.run_dir.path / file, best_detail)
         except Exception as error:  # no error here is worth losing the training
             reason = escape(" ".join(str(error).split()))
             log.warning("%s; the metrics shown are those at the training size", reason)

@@ -26,6 +26,7 @@ from unit.translation.frames import finish, scale, suited, to_file_size, transla
 from unit.translation.jobs import Job, Outcome
 from unit.translation.outputs import identity_of, reason_not_to_write
 from unit.translation.provenance import Provenance
+from unit.translation.shares import ALL, Share
 from unit.translation.translator import Translator
 
 __all__ = ["SMALLER", "Settings", "to_file_size", "translate_images"]
@@ -117,9 +118,12 @@ class _Sample(NamedTuple):
     """of each frame, (3, H, W) in [-1, 1]; empty: the item has no samples, or no more"""
 
 
-def translate_images(translator: Translator, jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
-    """Translate images in order; an image that fails has an outcome that says why, and the others are done.
+def translate_images(
+    translator: Translator, jobs: Sequence[Job], settings: Settings, share: Share = ALL
+) -> Iterator[Outcome]:
+    """Translate this process's share of images, in order.
 
+    An image that fails has an outcome that says why, and the others are done.
     Images so large that those in progress might not fit into memory together are read, translated and written one by
     one. Warns about the first image over twice the size that the model was trained at, unless a size is set.
     """
@@ -132,7 +136,8 @@ def translate_images(translator: Translator, jobs: Sequence[Job], settings: Sett
     trained = [translator.config.data.load_size] if settings.size is None else []
     with ThreadPoolExecutor(_THREADS) as threads:
         is_large = partial(_is_large, translator=translator, settings=settings, memory=memory)
-        for large, group in groupby(_check(jobs, settings), is_large):
+        items_of_share = islice(_check(jobs, settings), share.rank, None, share.count)
+        for large, group in groupby(items_of_share, is_large):
             for part in ([item] for item in group) if large else [group]:
                 items = _map_ahead(threads, read, part, max(settings.batch_size, _THREADS))
                 samples = _translate(translator, items, settings, memory, trained)
@@ -215,10 +220,11 @@ def _translate(
         width, height = key.size
         fitting = max(1, min(settings.batch_size, memory // 2 // translator.bytes_needed(width * height)))
         while batch := list(islice(group, fitting)):
-            if trained and min(width, height) > 2 * trained[0]:
+            guided = translator.is_guided(settings.source, height, width)
+            if trained and not guided and min(width, height) > 2 * trained[0]:
                 log.warning(
                     "%s: %dx%d, but the model was trained at a short side of %d: such images stay sharp, but large "
-                    "structures change less than near that size",
+                    "structures change less than near that size; --detail guided changes them as at that size",
                     *(escape(batch[0].job.input), width, height, trained.pop()),
                 )
             yield from _translate_batch(suited(translator, key.deep), batch, key.size, settings, fitting)

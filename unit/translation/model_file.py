@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from safetensors import safe_open
 
 from unit.config import Config, ModelConfig, without_folders, without_removed_keys
-from unit.domains import PerDomain
+from unit.domains import Domain, PerDomain
 from unit.errors import ModelError, escape, format_bytes
 from unit.machine import available_memory
 from unit.model.old_names import current_name
@@ -33,13 +33,20 @@ images is compared with the memory there is."""
 _EXPECTED = "give a run directory or a .safetensors file of this program"
 
 
-def model_bytes(networks: Autoencoders, config: Config, names: PerDomain[str], step: int) -> bytes:
+NATIVE = PerDomain("native", "native")
+"""`Translator.best_detail` where it was not measured"""
+
+
+def model_bytes(
+    networks: Autoencoders, config: Config, names: PerDomain[str], step: int, best_detail: PerDomain[str] = NATIVE
+) -> bytes:
     """Serialize a model, but for the folders of its images."""
     from safetensors.torch import save
 
     public = without_folders(config, (names.a, names.b))
     metadata = {"format_version": str(FORMAT_VERSION), "config": json.dumps(public.to_dict()), "step": str(step)}
     metadata |= {"name_a": names.a, "name_b": names.b}
+    metadata |= {f"detail_{i.direction}": best_detail[i] for i in Domain if best_detail != NATIVE}
     weights = {name: tensor.contiguous() for name, tensor in networks.state_dict().items()}
     content: bytes = save(weights, metadata)
     return content
@@ -69,6 +76,14 @@ def read_header(path: Path) -> tuple[Config, PerDomain[str]]:
     with _naming(path) as file:
         config, names, _ = _parse(_read(file, with_weights=False)[1])
         return config, names
+
+
+def read_best_detail(path: Path) -> PerDomain[str]:
+    """Read `Translator.best_detail`; raises `ModelError` as `read_header` does."""
+    with _naming(path) as file:
+        metadata = _read(file, with_weights=False)[1]
+        guided = PerDomain.of(lambda i: metadata.get(f"detail_{i.direction}") == "guided")
+        return guided.map(lambda is_guided: "guided" if is_guided else "native")
 
 
 @contextmanager

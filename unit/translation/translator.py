@@ -19,20 +19,24 @@ from unit.files import atomic_write
 from unit.machine import available_memory
 from unit.model.networks import Autoencoders
 from unit.model.noise import gaussian
+from unit.translation.detail import carry_change, scaled_to
 from unit.translation.hub import download_model
 from unit.translation.interface import ImageTranslator
-from unit.translation.model_file import MODEL_FILE, load_model, model_bytes
+from unit.translation.model_file import MODEL_FILE, NATIVE, load_model, model_bytes, read_best_detail
 from unit.translation.provenance import Provenance, weights_sha256
 from unit.translation.strips import decode_in_strips, encode_in_strips
 
 __all__ = ["MODEL_FILE", "Translator"]
 
 Tile: TypeAlias = int | Literal["auto"] | None
+Detail: TypeAlias = Literal["auto", "native", "guided"]
 
 _BYTES_PER_PIXEL = {"fp32": 48, "bf16": 320}
 _BYTES_PER_ACTIVATION = {"strided": 16, "blurred": 22}
 """Peak memory of a translation on the CPU (measured): by precision, for the image and what oneDNN pads; and by
 `model.downsampling`, per pixel and channel of the first layer."""
+_MUCH_LARGER = 1.5
+"""times the trained size, below which a model does at an image's own size what it does at the trained one"""
 _LARGE = 1_000_000_000
 """Images whose translation takes more bytes are translated in strips; these take about a quarter of it each."""
 
@@ -49,6 +53,10 @@ class Translator(ImageTranslator):
         precision: "auto", "fp32" or "bf16".
         tile: pixels of a strip, across the longer side, in which to compute each image (`unit.translation.strips`);
             None: the whole image at once; "auto": strips for large images.
+        detail: of images well over the size that the model was trained at: "native": translate them at their own size;
+            "guided": at the trained size, and carry the change to theirs (`unit.translation.detail`); "auto":
+            `best_detail`.
+        best_detail: which of the two was better in the direction from each domain.
     """
 
     def __init__(
@@ -60,11 +68,14 @@ class Translator(ImageTranslator):
         device: str = "auto",
         precision: str = "auto",
         tile: Tile = "auto",
+        detail: Detail = "auto",
+        best_detail: PerDomain[str] = NATIVE,
     ) -> None:
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.networks = networks.to(self.device).to(memory_format=torch.channels_last).eval()
         self.config, self.names, self.step, self.tile = config, names, step, tile
+        self.detail, self.best_detail = detail, best_detail
 
     @classmethod
     def load(
@@ -73,13 +84,14 @@ class Translator(ImageTranslator):
         device: str = "auto",
         precision: str = "auto",
         tile: Tile = "auto",
+        detail: Detail = "auto",
     ) -> Translator:
         """Load the model of a run directory or of a .safetensors file.
 
         Raises:
             ModelError: no such file, not a model of this program, of a newer version, or unusable.
         """
-        return cls(*load_model(Path(path)), device, precision, tile)
+        return cls(*load_model(Path(path)), device, precision, tile, detail, read_best_detail(Path(path)))
 
     @classmethod
     def from_pretrained(
@@ -89,9 +101,10 @@ class Translator(ImageTranslator):
         device: str = "auto",
         precision: str = "auto",
         tile: Tile = "auto",
+        detail: Detail = "auto",
     ) -> Translator:
         """Load a model of the Hugging Face Hub, "user/model", as `download_model` does; raises what both raise."""
-        return cls.load(download_model(repository, revision), device, precision, tile)
+        return cls.load(download_model(repository, revision), device, precision, tile, detail)
 
     def save(self, path: Path) -> None:
         """Write a .safetensors file atomically.
@@ -103,7 +116,7 @@ class Translator(ImageTranslator):
 
     def to_bytes(self) -> bytes:
         """Serialize to the contents of a .safetensors file."""
-        return model_bytes(self.networks, self.config, self.names, self.step)
+        return model_bytes(self.networks, self.config, self.names, self.step, self.best_detail)
 
     def provenance(self, source: Domain, sampled: bool = False) -> Provenance:
         """Return the marks of outputs of the present weights, of which it computes the hash at each call.
@@ -132,6 +145,20 @@ class Translator(ImageTranslator):
         """
         if not 0 <= strength <= 1:
             raise ConfigError(f"strength {strength}: must be from 0 (reconstruction) to 1 (translation)")
+        if not self.is_guided(source, *images.shape[2:]):
+            return self._translate(images, source, seed, strength)
+        with torch.inference_mode():
+            images = images.to(self.device, torch.float32)
+            small = scaled_to(images, self.config.data.load_size)
+            return carry_change(images, small, self._translate(small, source, seed, strength))
+
+    def is_guided(self, source: Domain, height: int, width: int) -> bool:
+        """Return whether images of this size are translated at the trained size, and the change is carried to them."""
+        detail = self.best_detail[source] if self.detail == "auto" else self.detail
+        return detail == "guided" and min(height, width) > _MUCH_LARGER * self.config.data.load_size
+
+    def _translate(self, images: Tensor, source: Domain, seed: int | None, strength: float) -> Tensor:
+        """Translate at the images' own size."""
         targets = [i for i, share in ((source, 1 - strength), (source.other, strength)) if share]
 
         def run(x: Tensor, strip: int | None) -> Tensor:
@@ -251,6 +278,14 @@ class Translator(ImageTranslator):
         if height * width * self._bytes_per_pixel <= _LARGE:
             return None
         return _LARGE // 4 // (min(height, width) * self._bytes_per_pixel)
+
+
+def set_best_detail(file: Path, best_detail: PerDomain[str]) -> None:
+    """Change `best_detail` in a model file; do nothing if there is no such file, or nothing to change."""
+    if file.exists() and read_best_detail(file) != best_detail:
+        translator = Translator.load(file, "cpu", "fp32")
+        translator.best_detail = best_detail
+        translator.save(file)
 
 
 def _too_large(batch: int, height: int, width: int, device: torch.device, sizes: str = "") -> UserError:

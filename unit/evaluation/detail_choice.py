@@ -1,0 +1,52 @@
+"""Which way to translate images well over the trained size is better for a model: by KID of what `translate` writes."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+from unit.data.datasets import HeldOut
+from unit.domains import Domain, PerDomain
+from unit.errors import ImageError
+from unit.evaluation.evaluate import Evaluator
+from unit.evaluation.metric_table import Metrics
+from unit.translation.translator import Translator
+
+log = logging.getLogger(__name__)
+
+
+def choose_detail(evaluator: Evaluator, translator: Translator) -> tuple[PerDomain[str], Metrics]:
+    """Return "native" or "guided" for the direction from each domain, and the metrics of translating so.
+
+    Args:
+        evaluator: at the images' own size.
+        translator: of the model; it is not changed.
+
+    Raises:
+        UserError: as `Evaluator.metrics`.
+    """
+    native, guided = copy.copy(translator), copy.copy(translator)
+    native.detail, guided.detail = "native", "guided"
+    metrics = evaluator.metrics(native)
+    large = PerDomain.of(lambda i: guided.is_guided(i, *_first_size(evaluator.test, i)))
+    best = PerDomain("native", "native")
+    if not any(large):
+        return best, metrics
+    other = evaluator.metrics(guided)
+    kids = PerDomain.of(lambda i: tuple(m[i.direction]["translated"]["kid"] for m in (metrics, other)))
+    best = PerDomain.of(lambda i: "guided" if None not in kids[i] and kids[i][1] < kids[i][0] else "native")  # type: ignore[operator]
+    for i in Domain:
+        log.info("%s: KID at full size: native %s, guided %s; --detail auto is %s", i.direction, *kids[i], best[i])
+    return best, {i.direction: (other if best[i] == "guided" else metrics)[i.direction] for i in Domain}
+
+
+def _first_size(test: HeldOut, domain: Domain) -> tuple[int, int]:
+    """Return height and width of the domain's first readable image."""
+    source = test.images[domain]
+    for index in range(len(source)):
+        try:
+            width, height = source.image(index).size
+        except ImageError:
+            continue
+        return height, width
+    return 1, 1
