@@ -69,11 +69,11 @@ def local_change(source: Tensor, target: Tensor) -> Tensor:
 
 def _outer(x: Tensor, y: Tensor) -> Tensor:
     """Average the products of all channels of x with all of y: (B, 3, 3, h, w)."""
-    return _box((x[:, :, None] * y[:, None]).flatten(1, 2)).unflatten(1, (3, 3))
+    products: Tensor = _box((x[:, :, None] * y[:, None]).flatten(1, 2)).unflatten(1, (3, 3))
+    return products
 
 
 def _box(x: Tensor) -> Tensor:
     """Average each pixel's window."""
     padded = functional.pad(x, (_RADIUS,) * 4, mode="replicate")
-    averages: Tensor = functional.avg_pool2d(padded, 2 * _RADIUS + 1, stride=1)
-    return averages
+    return functional.avg_pool2d(padded, 2 * _RADIUS + 1, stride=1)
