@@ -93,14 +93,24 @@ def is_partial(path: Path) -> bool:
 
 
 def _write_beside(path: Path, content: bytes | memoryview, sync: bool) -> None:
+    with replacing(path) as file:
+        file.write(content)
+        file.flush()
+        if sync:
+            fsync(file.fileno(), path.parent)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a temporary file beside `path`, to be written there or by its name, and in the end rename it to `path`.
+
+    If an exception ends the block, it is deleted, and the old file at `path` is untouched.
+    """
     with _create_beside(path) as file:  # whose lock is held until it is renamed or deleted
         temporary = Path(file.name)
         try:
             try:
-                file.write(content)
-                file.flush()
-                if sync:
-                    fsync(file.fileno(), path.parent)
+                yield file
             finally:
                 if not fcntl:  # Windows renames and deletes no open file
                     file.close()

@@ -1,4 +1,4 @@
-"""``streets``: write the built-in streets as folders of PNG files."""
+"""``streets``: write the built-in streets as folders of PNG files, or a drive along one of them as videos."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unit.cli.arguments import Parser, integer
-from unit.errors import escape
-from unit.streets import write_streets
+from unit.errors import DataError, escape
+from unit.streets import Weather, write_streets
+
+_RATE = 24
+"""Frames per second of a drive."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -25,7 +28,28 @@ def run(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--test", type=integer(0), default=100, help="test pairs (default: %(default)s)")
     parser.add_argument("--seed", type=integer(0), default=0, help="seed of the scenes (default: %(default)s)")
+    drive_help = (
+        "write OUT/sunny.mkv and OUT/rainy.mkv instead: so many seconds of a drive along street SEED, the same in both "
+        "weathers, without loss (pip install av)"
+    )
+    parser.add_argument("--drive", type=integer(1, 3600), metavar="SECONDS", help=drive_help)
     arguments = parser.parse_args(argv)
-    write_streets(arguments.out, arguments.size, arguments.train, arguments.test, arguments.seed)
+    if arguments.drive:
+        _write_drive(arguments.out, arguments.size, arguments.seed, arguments.drive)
+    else:
+        write_streets(arguments.out, arguments.size, arguments.train, arguments.test, arguments.seed)
     print(escape(arguments.out))
     return 0
+
+
+def _write_drive(out: Path, size: int, scene: int, seconds: int) -> None:
+    from unit.streets.drive import drive
+    from unit.translation.video_writing import write_images_as_video
+
+    paths = {weather: out / f"{weather}.mkv" for weather in Weather}
+    for path in paths.values():
+        if path.exists():
+            raise DataError(f"{escape(path)}: exists already; remove it or choose another folder")
+    for weather, path in paths.items():
+        frames = drive(scene, weather, size, seconds, _RATE)
+        write_images_as_video(path, frames, _RATE, quality=100)

@@ -15,12 +15,14 @@ from typing import Literal
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from unit.cli import videos
 from unit.cli.arguments import Parser, add_model_arguments, add_size_argument, fraction, integer, path
 from unit.domains import Domain, source_domain
-from unit.errors import escape
+from unit.errors import ConfigError, escape
 from unit.translation.jobs import Job, Outcome, find_images, plan_jobs
 from unit.translation.model_file import read_header
 from unit.translation.shares import Share
+from unit.translation.video_jobs import VIDEO_FORMATS, VideoOutcome, plan_videos, split_videos
 
 log = logging.getLogger(__name__)
 SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "avif": ".avif", "same": None}
@@ -32,9 +34,11 @@ def run(argv: Sequence[str]) -> int:
     _, names = read_header(Path(arguments.model))
     source = source_domain(arguments.direction, names)
     images, missing = find_images(arguments.inputs, arguments.out)
-    jobs = plan_jobs(images, arguments.out, SUFFIXES[arguments.format], arguments.samples)
+    images, clips = split_videos(images, arguments.out)
+    jobs = plan_jobs(images, arguments.out, _image_suffix(arguments), arguments.samples) if images or not clips else []
+    video_jobs = plan_videos(clips, arguments.out, arguments.format, arguments.samples) if clips else []
     share = Share.of_process()
-    outcomes = _translate(arguments, source, jobs, share) if jobs else iter(())
+    outcomes = _translate(arguments, source, jobs, video_jobs, share) if jobs or video_jobs else iter(())
     total, quiet = len(range(share.rank, len(jobs), share.count)), share.rank > 0 or not sys.stderr.isatty()
     bar = tqdm(outcomes, total=total, unit="image", disable=total < 2 or quiet)
     counts = dict.fromkeys(("done", "skipped", "failed"), 0)
@@ -54,7 +58,9 @@ def run(argv: Sequence[str]) -> int:
     return 1 if counts["failed"] else 0
 
 
-def _translate(arguments: argparse.Namespace, source: Domain, jobs: Sequence[Job], share: Share) -> Iterator[Outcome]:
+def _translate(
+    arguments: argparse.Namespace, source: Domain, jobs: Sequence[Job], video_jobs: Sequence[Job], share: Share
+) -> Iterator[Outcome]:
     # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
     from unit.translation.image_files import Settings, translate_images
     from unit.translation.translator import Translator
@@ -68,12 +74,21 @@ def _translate(arguments: argparse.Namespace, source: Domain, jobs: Sequence[Job
         samples=arguments.samples,
         seed=arguments.seed,
         strength=arguments.strength,
-        batch_size=arguments.batch_size,
+        batch_size=arguments.batch_size or 1,
         quality=arguments.quality,
         overwrite=arguments.overwrite,
         keep_gray=arguments.keep_gray,
     )
-    return translate_images(translator, jobs, settings, share)
+    yield from translate_images(translator, jobs, settings, share)
+    if video_jobs := video_jobs[share.rank :: share.count]:
+        yield from videos.translate(translator, video_jobs, settings, arguments)
+
+
+def _image_suffix(arguments: argparse.Namespace) -> str | None:
+    kind = arguments.format or "png"
+    if kind not in SUFFIXES:
+        raise ConfigError(f"--format {kind}: is for videos; translate images by a command of their own")
+    return SUFFIXES[kind]
 
 
 def _tile(text: str) -> int | Literal["auto"] | None:
@@ -86,6 +101,8 @@ def _tile(text: str) -> int | Literal["auto"] | None:
 def _report(outcome: Outcome, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(outcome), default=str), flush=True)
+    elif isinstance(outcome, VideoOutcome) and outcome.status == "done":
+        print(videos.describe(outcome), flush=True)
     elif outcome.status == "failed":
         log.error("%s", outcome.reason)
     elif outcome.status == "skipped":
@@ -100,9 +117,16 @@ def _parser() -> Parser:
         epilog="example: python translate.py runs/sunny-rainy --direction sunny2rainy photos '*.jpg' --out rainy",
     )
     add_model_arguments(parser)
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders (recursive) or quoted patterns")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="files, folders (recursive) or quoted patterns; videos by name or pattern",
+    )
     parser.add_argument("--direction", required=True, help="a2b or b2a, or by the names: sunny2rainy")
-    parser.add_argument("--out", required=True, type=path, metavar="PATH", help="a folder, or a file for one image")
+    parser.add_argument(
+        "--out", required=True, type=path, metavar="PATH", help="a folder, or a file for one image or video"
+    )
     add_size_argument(parser)
     tile_help = (
         "compute each image in strips of N pixels, which takes less memory and gives the same result: auto (the "
@@ -114,11 +138,13 @@ def _parser() -> Parser:
         "the change carried to the full one; auto (the default), what was better in training"
     )
     parser.add_argument("--detail", choices=("auto", "native", "guided"), default="auto", help=detail_help)
-    format_help = "same: the input's (default: %(default)s)"
-    parser.add_argument("--format", choices=tuple(SUFFIXES), default="png", help=format_help)
-    parser.add_argument(
-        "--quality", type=integer(1, 100), metavar="Q", help="JPEG, WebP and AVIF quality (default: 95)"
+    format_help = (
+        "of images (default: png; same: the input's), or of videos (default: mp4); an image format makes a video a "
+        "folder of frames"
     )
+    parser.add_argument("--format", choices=(*SUFFIXES, *VIDEO_FORMATS), help=format_help)
+    quality_help = "of JPEG, WebP and AVIF (default: 95) and videos (default: 65; 100 with .mkv: every pixel)"
+    parser.add_argument("--quality", type=integer(1, 100), metavar="Q", help=quality_help)
     gray_help = "write the translations of gray images in gray, rather than in the colours of the other domain"
     parser.add_argument("--keep_gray", action="store_true", help=gray_help)
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs, but never an input")
@@ -128,7 +154,9 @@ def _parser() -> Parser:
     parser.add_argument("--seed", type=integer(0, 2**32 - 1), default=0, metavar="N", help=seed_help)
     strength_help = "from 0, the image as the model reconstructs it, to 1, its translation (default: %(default)g)"
     parser.add_argument("--strength", type=fraction, default=1.0, metavar="S", help=strength_help)
-    batch_help = "images of equal size to translate together (default: %(default)s)"
-    parser.add_argument("--batch_size", type=integer(1), default=1, metavar="N", help=batch_help)
+    batch_help = "images of equal size to translate together (default: 1; frames of a video: up to 8)"
+    parser.add_argument("--batch_size", type=integer(1), metavar="N", help=batch_help)
+    deflicker_help = "steady videos along their motion, without blurring details"
+    parser.add_argument("--deflicker", action="store_true", help=deflicker_help)
     parser.add_argument("--json", action="store_true", help="print one JSON object per image to standard output")
     return parser

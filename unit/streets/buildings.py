@@ -10,7 +10,7 @@ _DETAIL = 30.0  # metres up to which windows have frames
 _BANDS = 46.0  # and from which a floor's are one band
 
 
-def draw_building(painter: Painter, house: Building, rng: Rng) -> None:
+def draw_building(painter: Painter, house: Building, rng: Rng | None) -> None:
     """Draw a house: end wall, front, roof, windows; `rng` decides which windows are lit in the rain."""
     x = house.side * house.wall
     near, far = painter.column(x, house.z0), painter.column(x, house.z1)
@@ -120,7 +120,7 @@ def _glass(painter: Painter, light: float) -> Color:
     return (70, 82, 98)
 
 
-def _windows(painter: Painter, house: Building, light: float, rng: Rng) -> None:
+def _windows(painter: Painter, house: Building, light: float, rng: Rng | None) -> None:
     """Draw the rows of windows above the ground floor."""
     x, step = house.side * house.wall, (house.z1 - house.z0) / house.bays
     fraction = 0.78 if house.panes is Panes.WIDE else 0.46
@@ -146,7 +146,8 @@ def _windows(painter: Painter, house: Building, light: float, rng: Rng) -> None:
         for floor in range(house.floors):
             foot, head = house.base + house.storey * (floor + low), house.base + house.storey * (floor + high)
             home = house.curtains[floor * house.bays + bay]
-            lit = (rng.bernoulli(0.88 if home else 0.05) if z > 9.0 else home) and rainy  # nearby ones are never random
+            # nearby ones are never random
+            lit = (rng.bernoulli(0.88 if home else 0.05) if rng and z > 9.0 else home) and rainy
             if a.foot < a.scale * foot and b.foot < b.scale * foot:
                 break  # above the image
             if fine and house.panes is Panes.SHUTTERS:

@@ -62,13 +62,16 @@ _SKINS: tuple[Color, ...] = ((240, 200, 168), (206, 154, 116), (142, 96, 70), (2
 _HAIR: tuple[Color, ...] = ((60, 42, 34), (120, 78, 48), (36, 32, 36), (206, 166, 104))
 
 
-def make_scene(seed: int) -> Scene:
-    """Return the street of `seed` >= 0; equal seeds give equal streets."""
+def make_scene(seed: int, longer: float = 0.0) -> Scene:
+    """Return the street of `seed` >= 0, some metres `longer` than a camera that stands still can see.
+
+    Equal arguments give equal streets; a longer street is another one.
+    """
     rng = Rng(0, seed)
     road = _road(rng)
     camera = _camera(rng, road)
-    (left, left_hedges), (right, right_hedges) = _row(rng, road, -1), _row(rng, road, 1)
-    cars = _traffic(rng, road) + _parked(rng, road)
+    (left, left_hedges), (right, right_hedges) = _row(rng, road, -1, longer), _row(rng, road, 1, longer)
+    cars = _traffic(rng, road, longer) + _parked(rng, road, longer)
     return Scene(
         seed=seed,
         camera=camera,
@@ -76,11 +79,11 @@ def make_scene(seed: int) -> Scene:
         backdrop=_backdrop(rng, camera),
         buildings=left + right,
         hedges=left_hedges + right_hedges,
-        trees=_trees(rng, road, left_hedges + right_hedges),
-        lamps=_lamps(rng, road),
+        trees=_trees(rng, road, left_hedges + right_hedges, longer),
+        lamps=_lamps(rng, road, longer),
         cars=cars,
-        people=_people(rng, road),
-        furniture=_furniture(rng, road),
+        people=_people(rng, road, longer),
+        furniture=_furniture(rng, road, longer),
     )
 
 
@@ -153,7 +156,7 @@ def _backdrop(rng: Rng, camera: Camera) -> Backdrop:
     )
 
 
-def _row(rng: Rng, road: Road, side: int) -> tuple[tuple[Building, ...], tuple[Hedge, ...]]:
+def _row(rng: Rng, road: Road, side: int, longer: float) -> tuple[tuple[Building, ...], tuple[Hedge, ...]]:
     """Lay out one side of the street, near to far: houses, and hedges in the gaps between them."""
     quarter, floors = rng.randint(0, len(_WALLS) - 1), rng.randint(1, 3)
     wall, green = road.half + road.pavement, rng.choice(_HEDGES)
@@ -164,7 +167,7 @@ def _row(rng: Rng, road: Road, side: int) -> tuple[tuple[Building, ...], tuple[H
         for z0, z1 in _free_intervals(road, NEAR, far):
             hedges.append(Hedge(side, wall, z0, z1, rng.uniform(0.7, 1.1), green))
         z, gap = far, True
-    while z < FAR - 8.0:
+    while z < FAR - 8.0 + longer:
         width = rng.uniform(6.5, 13.0)
         if road.side_street and z < road.side_street[1] and z + width > road.side_street[0]:
             width = road.side_street[0] - z
@@ -236,7 +239,7 @@ def _house(
     )
 
 
-def _trees(rng: Rng, road: Road, hedges: Sequence[Hedge]) -> tuple[Tree, ...]:
+def _trees(rng: Rng, road: Road, hedges: Sequence[Hedge], longer: float) -> tuple[Tree, ...]:
     leaves, crown = rng.choice(_LEAVES), rng.choice((Crown.ROUND, Crown.ROUND, Crown.TALL, Crown.CONE))
     if leaves in _LEAVES[2:]:  # only broad trees turn red or blossom
         crown = Crown.ROUND
@@ -246,7 +249,7 @@ def _trees(rng: Rng, road: Road, hedges: Sequence[Hedge]) -> tuple[Tree, ...]:
             continue
         step, x = rng.uniform(7.0, 14.0), side * (road.half + rng.uniform(0.7, 1.1))
         z = rng.uniform(8.0, 15.0)
-        while z < 60.0:
+        while z < 60.0 + longer:
             if rng.bernoulli(0.8) and not _on_side_street(road, z, 1.0):
                 trees.append(_tree(rng, x, z, rng.uniform(4.2, 6.4), crown, rng.choice(leaves)))
             z += step
@@ -271,12 +274,12 @@ def _on_side_street(road: Road, z: float, margin: float) -> bool:
     return road.side_street is not None and road.side_street[0] - margin < z < road.side_street[1] + margin
 
 
-def _lamps(rng: Rng, road: Road) -> tuple[Lamp, ...]:
+def _lamps(rng: Rng, road: Road, longer: float) -> tuple[Lamp, ...]:
     arm = rng.uniform(1.0, 1.9) if rng.bernoulli(0.6) else 0.0
     height = rng.uniform(5.0, 6.4) if arm else rng.uniform(3.8, 4.6)
     step, both = rng.uniform(11.0, 18.0), rng.bernoulli(0.6)
     lamps, z, side = [], rng.uniform(6.5, 13.0), rng.choice((-1, 1))
-    while z < 80.0:
+    while z < 80.0 + longer:
         if not _on_side_street(road, z, 0.3):
             lamps.append(Lamp(side * (road.half + 0.45), z, height, arm))
         z, side = z + step, -side if both else side
@@ -292,12 +295,12 @@ def _vehicle(rng: Rng, x: float, z: float, away: bool, parked: bool) -> Car:
     return Car(x, z, 1.8, rng.uniform(3.7, 4.5), rng.uniform(1.4, 1.6), color, away, parked, False)
 
 
-def _traffic(rng: Rng, road: Road) -> tuple[Car, ...]:
+def _traffic(rng: Rng, road: Road, longer: float) -> tuple[Car, ...]:
     cars = []
     lane = min(road.half * 0.45, road.half - 3.4) if road.half > 4.6 else road.half * 0.45  # clear of parked cars
     for x, away in ((lane, True), (-lane, False)):
         z = rng.uniform(7.5, 22.0)
-        while z < 75.0:
+        while z < 75.0 + longer:
             stopped = road.crossing is not None and z < road.crossing + 3.5 and z + 9.0 > road.crossing - 2.0
             if rng.bernoulli(0.62) and not stopped:
                 cars.append(_vehicle(rng, x, z, away, False))
@@ -305,14 +308,14 @@ def _traffic(rng: Rng, road: Road) -> tuple[Car, ...]:
     return tuple(cars)
 
 
-def _parked(rng: Rng, road: Road) -> tuple[Car, ...]:
+def _parked(rng: Rng, road: Road, longer: float) -> tuple[Car, ...]:
     """Park cars along the kerbs, where the carriageway is wide enough."""
     cars: list[Car] = []
     for side in (-1, 1):
         if road.half < 4.7 or road.cycle_lane or not rng.bernoulli(0.6):
             continue
         z = rng.uniform(7.0, 14.0)
-        while z < 62.0:
+        while z < 62.0 + longer:
             crossed = road.crossing is not None and road.crossing - 6.0 < z < road.crossing + 4.0
             if rng.bernoulli(0.6) and not crossed and not _on_side_street(road, z + 2.0, 3.5):
                 cars.append(_vehicle(rng, side * (road.half - 1.05), z, side > 0, True))
@@ -334,11 +337,11 @@ def _person(rng: Rng, x: float, z: float) -> Person:
     )
 
 
-def _people(rng: Rng, road: Road) -> tuple[Person, ...]:
+def _people(rng: Rng, road: Road, longer: float) -> tuple[Person, ...]:
     people = []
-    for _ in range(rng.randint(2, 8)):
+    for _ in range(rng.randint(2, 8) + int(longer / 6.0)):
         x = rng.choice((-1, 1)) * (road.half + road.pavement * rng.uniform(0.35, 0.75))
-        people.append(_person(rng, x, rng.uniform(5.5, 30.0)))
+        people.append(_person(rng, x, rng.uniform(5.5, 30.0 + longer)))
     if road.crossing is not None:
         z = road.crossing
         people += [
@@ -348,7 +351,7 @@ def _people(rng: Rng, road: Road) -> tuple[Person, ...]:
     return tuple(people)
 
 
-def _furniture(rng: Rng, road: Road) -> tuple[Furniture, ...]:
+def _furniture(rng: Rng, road: Road, longer: float) -> tuple[Furniture, ...]:
     objects = []
     if road.pavement > 2.8 and rng.bernoulli(0.4):
         side, z, color = rng.choice((-1, 1)), rng.uniform(7.0, 16.0), rng.choice(_ACCENTS)
@@ -356,8 +359,8 @@ def _furniture(rng: Rng, road: Road) -> tuple[Furniture, ...]:
             if not _on_side_street(road, z, 1.5):
                 objects.append(Furniture(side * (road.half + road.pavement - 1.2), z, color, True))
             z += 3.2
-    for _ in range(rng.randint(0, 4)):
-        z = rng.uniform(6.0, 24.0)
+    for _ in range(rng.randint(0, 4) + int(longer / 10.0)):
+        z = rng.uniform(6.0, 24.0 + longer)
         if not _on_side_street(road, z, 0.8):
             color = rng.choice(_ACCENTS)
             objects.append(Furniture(rng.choice((-1, 1)) * (road.half + road.pavement - 0.5), z, color, False))

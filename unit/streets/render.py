@@ -45,22 +45,35 @@ def render(scene: int, weather: Weather, size: int, variation: int = 0) -> Image
     """
     if scene < 0 or variation < 0 or size < 8:
         raise ValueError(f"scene {scene}, size {size}, variation {variation}: none may be negative, size at least 8")
-    street, weather = make_scene(scene), Weather(weather)
+    windows, clouds, rain = (Rng(k, scene, variation) for k in (1, 2, 3))
+    return render_scene(make_scene(scene), Weather(weather), size, windows, clouds, rain)
+
+
+def render_scene(
+    street: Scene, weather: Weather, size: int, windows: Rng | None, clouds: Rng, rain: Rng
+) -> Image.Image:
+    """Render a street as an RGB image of `size` x `size` pixels.
+
+    Args:
+        windows: which of the distant windows are lit; None: those of people at home, like the near ones.
+        clouds: their places.
+        rain: its streaks.
+    """
     factor = 4 if size <= 48 else 3 if size <= 160 else 2
     edge = size * factor
     painter = Painter(street.camera, weather, edge)
-    _add_objects(painter, street, Rng(1, scene, variation))
-    image = draw_sky(weather, street.camera, edge, Rng(2, scene, variation))
+    _add_objects(painter, street, windows)
+    image = draw_sky(weather, street.camera, edge, clouds)
     _backdrop(image, street, weather)
     _ground(image, painter, street, factor)
     painter.paint(image)
     image = image.reduce(factor)
     if weather is Weather.SUNNY:
         return add_glows(image, sun_glows(street.camera), False)
-    return add_rain(add_glows(image, painter.visible_glows(), False), street.camera, Rng(3, scene, variation), factor)
+    return add_rain(add_glows(image, painter.visible_glows(), False), street.camera, rain, factor)
 
 
-def _add_objects(painter: Painter, street: Scene, rng: Rng) -> None:
+def _add_objects(painter: Painter, street: Scene, rng: Rng | None) -> None:
     """Add everything that stands on the ground, far objects first."""
     objects: list[tuple[float, Callable[[], None]]] = [
         *((house.z1, partial(draw_building, painter, house, rng)) for house in street.buildings),
@@ -160,7 +173,7 @@ def _markings(painter: Painter, street: Scene, lay: Callable[..., None]) -> None
         for side in (-1, 1):
             lay(_band(painter, side * (road.half - 0.32), side * (road.half - 0.2)), paint, 0.9)
     if road.dashed:
-        z = 1.0
+        z = road.first_dash
         while z < 60.0:
             lay(painter.ground(((-0.09, z), (-0.09, z + 2.4), (0.09, z + 2.4), (0.09, z))), paint)
             z += 5.0

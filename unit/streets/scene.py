@@ -183,6 +183,7 @@ class Road:
     crossing: float | None
     side_street: tuple[float, float] | None
     patches: tuple[tuple[float, float, float, float], ...]
+    first_dash: float = 1.0  # where the dashes along the middle begin
 
 
 @dataclass(frozen=True)
