@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -101,6 +102,17 @@ def test_an_animation_holds_every_frame(here: Path, command: Command, translator
     assert b"UNIT image translation" in (here / name).read_bytes()
 
 
+@pytest.mark.parametrize("name", ["walk.mp4", "walk.mkv"])
+def test_a_video_holds_every_frame(here: Path, command: Command, name: str) -> None:
+    av = pytest.importorskip("av")
+    assert command("--domain", "a", "--out", name, "--frames", "5")[0] == 0
+    with av.open(str(here / name)) as video:
+        frames = list(video.decode(video=0))
+        assert [round(frame.time * RATE) for frame in frames] == [0, 1, 2, 3, 4]
+        assert (frames[0].width, frames[0].height) == (40, 16)
+    assert b"UNIT image translation" in (here / name).read_bytes()
+
+
 def test_the_frames_have_the_requested_size(here: Path, command: Command) -> None:
     assert command("--domain", "a", "--out", "walk", "--frames", "2", "--size", "32")[0] == 0
     with Image.open(here / "walk/000001.png") as frame:
@@ -120,7 +132,7 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["--out", "x.gif"], 2, "--domain"),
     (["--domain", "a"], 2, "--out"),
     (["--domain", "a", "--out", ""], 2, "--out"),
-    (["--domain", "a", "--out", "x.jpg"], 2, "must end in .gif, .webp, or be a folder"),
+    (["--domain", "a", "--out", "x.jpg"], 2, "must end in .gif, .webp, .mp4, .mkv, or be a folder"),
     (["--domain", "a", "--out", "x.gif", "--frames", "1"], 2, "--frames"),
     (["--domain", "a", "--out", "1.png"], 2, "must end in .gif"),
     (["--domain", "a", "--out", "folder.gif"], 2, "folder.gif: is a folder"),
@@ -154,3 +166,13 @@ def test_overwriting(here: Path, command: Command) -> None:
     assert command("--domain", "a", "--out", "old.gif", "--frames", "2", "--overwrite")[0] == 0
     with Image.open(here / "old.gif") as animation:
         assert animation.n_frames == 2  # type: ignore[attr-defined]
+
+
+def test_a_video_needs_its_package_and_the_line_says_so(
+    here: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    status, lines = command("--domain", "a", "--out", "x.mp4", "--frames", "2")
+    assert status == 2
+    assert "pip install av" in lines[-1]
+    assert not (here / "x.mp4").exists()

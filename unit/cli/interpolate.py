@@ -19,7 +19,7 @@ from unit.translation.jobs import is_folder
 from unit.translation.model_file import read_header
 
 log = logging.getLogger(__name__)
-_FILES = (".gif", ".webp")
+_FILES = (".gif", ".webp", ".mp4", ".mkv")
 
 
 def run(argv: Sequence[str]) -> int:
@@ -78,7 +78,7 @@ def _parser() -> Parser:
     parser.add_argument("second", type=path, metavar="IMAGE2", help="where it ends")
     domain_help = "the images' domain: a, b or its name; two of them if the second image is of another domain"
     parser.add_argument("--domain", nargs="+", required=True, metavar="DOMAIN", help=domain_help)
-    out_help = "a .gif or .webp file, or a folder for PNG images"
+    out_help = "a .gif, .webp, .mp4 or .mkv file (videos need pip install av), or a folder for PNG images"
     parser.add_argument("--out", required=True, type=path, metavar="PATH", help=out_help)
     parser.add_argument(
         "--frames", type=integer(2, 10_000), default=40, metavar="N", help="20 a second (default: %(default)s)"

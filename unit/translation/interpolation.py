@@ -1,4 +1,4 @@
-"""A walk between two images through the code, as images or an animation."""
+"""A walk between two images through the code, as images, an animation or a video."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from unit.domains import Domain
 from unit.images import DecodedImage, Frame, Mark, to_image, write_image, write_image_file
 from unit.translation.arrays import require_finite
 from unit.translation.translator import Translator
+from unit.translation.video_writing import write_images_as_video
 
 Endpoint: TypeAlias = tuple[Image.Image, Domain]
 """An RGB image and its domain."""
@@ -61,7 +62,7 @@ def walk(translator: Translator, first: Endpoint, second: Endpoint, frames: int)
 
 
 def write_frames(frames: Iterator[Image.Image], outputs: Sequence[Path], mark: Mark | None = None) -> None:
-    """Write frames as an image each, or all of them as one GIF or WebP.
+    """Write frames as an image each, or all of them as one GIF, WebP, MP4 or MKV.
 
     Args:
         frames: at least 2, of one size.
@@ -69,11 +70,14 @@ def write_frames(frames: Iterator[Image.Image], outputs: Sequence[Path], mark: M
         mark: what the outputs say about themselves.
 
     Raises:
+        ConfigError: a video, without the extra ``video``.
         UserError: it can't be written.
     """
     if len(outputs) > 1:
         for frame, path in zip(frames, outputs, strict=True):
             write_image(frame, path, mark=mark)
-    else:
+    elif outputs[0].suffix.lower() in (".gif", ".webp"):
         shown = tuple(Frame(frame, duration=1000 / RATE) for frame in frames)
         write_image_file(DecodedImage(outputs[0].suffix[1:].upper(), shown), outputs[0], mark=mark)
+    else:
+        write_images_as_video(outputs[0], frames, RATE, mark=mark)

@@ -321,8 +321,10 @@ def to_8_bits(frame: Frame) -> Any:
     return pixels if pixels.dtype.itemsize == 1 else ((pixels.astype("uint32") * 255 + 32767) // 65535).astype("uint8")
 
 
-def write_images_as_video(path: Path, images: Iterable[Image.Image], rate: int, quality: int | None = None) -> None:
-    """Write RGB images of one size as a video of constant rate, in frames per second.
+def write_images_as_video(
+    path: Path, images: Iterable[Image.Image], rate: int, quality: int | None = None, mark: Mark | None = None
+) -> None:
+    """Write RGB images of one size as a video of constant rate, in frames per second; the rest as in `write_video`.
 
     Raises:
         ConfigError: PyAV is not installed.
@@ -332,6 +334,6 @@ def write_images_as_video(path: Path, images: Iterable[Image.Image], rate: int, 
     images = iter(images)
     first = next(images)
     info = VideoInfo(*first.size, Fraction(1, rate), Fraction(rate))
-    with write_video(path, info, quality=quality) as writer:
+    with write_video(path, info, quality=quality, mark=mark) as writer:
         for number, image in enumerate(chain([first], images)):
             writer.write(Frame(np.asarray(image), number, 1))
