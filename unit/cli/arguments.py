@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from unit.config import DEVICE_NAMES
 from unit.errors import ConfigError, escape
+
+_FILE_SUFFIXES = {".html", ".json", ".onnx", ".pt", ".pth", ".safetensors", ".tar", ".txt", ".yaml", ".yml", ".zip"}
+"""Besides those of images and videos."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,7 +51,40 @@ def path(text: str) -> Path:
     """An argparse type: a path, not empty as an unset shell variable is, which would mean the current directory."""
     if not text:
         raise argparse.ArgumentTypeError("is empty; give a name")
-    return Path(text)
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - which raises for "~nobody"; no shell expands --out=~/x
+
+
+def output_folder(text: str) -> Path:
+    """An argparse type: a folder to write to, which does not look like a file unless there is such a folder."""
+    from unit.images import SUFFIXES, UNSUPPORTED_SUFFIXES
+
+    folder = path(text)
+    suffix = folder.suffix.lower()
+    if suffix in SUFFIXES | UNSUPPORTED_SUFFIXES | _FILE_SUFFIXES and not os.path.isdir(folder):  # noqa: PTH112 - as below
+        raise argparse.ArgumentTypeError(f"{reprlib.repr(text)} looks like a file; give a folder")
+    return folder
+
+
+def output_file(*suffixes: str) -> Callable[[str], Path]:
+    """Return an argparse type: a file to write, whose suffix fits, so that none of another kind is replaced."""
+
+    def parse(text: str) -> Path:
+        file = path(text)
+        if file.suffix.lower() not in suffixes or os.path.isdir(file):  # noqa: PTH112 - Path.is_dir raises for some names
+            raise argparse.ArgumentTypeError(f"must be a {' or '.join(suffixes)} file, is {reprlib.repr(text)}")
+        return file
+
+    return parse
+
+
+def refuse_input(out: Path, inputs: Iterable[str | Path]) -> None:
+    """Raise ConfigError if the file to write is one of those that are read, however its path is written."""
+    with suppress(OSError):  # there is no such file yet
+        status = out.stat()
+        for file in inputs:
+            with suppress(OSError):
+                if os.path.samestat(status, os.stat(file)):  # noqa: PTH116 - a million files
+                    raise ConfigError(f"{escape(out)}: is an input; give another file to write")
 
 
 def device_name(text: str) -> str:

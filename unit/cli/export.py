@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from unit.cli.arguments import Parser, path
+from unit.cli.arguments import Parser, output_file, refuse_input
 from unit.domains import source_domain
 from unit.errors import escape
 from unit.files import atomic_write
@@ -19,6 +19,7 @@ def run(argv: Sequence[str]) -> int:
     """Export as the arguments say, and return the exit status."""
     arguments = _parser().parse_args(argv)
     source = source_domain(arguments.direction, read_header(Path(arguments.model))[1])
+    refuse_input(arguments.out, [arguments.model])
     # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
     from unit.translation.onnx_export import to_onnx
     from unit.translation.translator import Translator
@@ -40,6 +41,8 @@ def _parser() -> Parser:
     )
     parser.add_argument("model", metavar="MODEL", help="a run directory or a .safetensors file")
     parser.add_argument("--direction", required=True, help="a2b or b2a, or by the names: sunny2rainy")
-    parser.add_argument("--out", required=True, type=path, metavar="FILE.onnx", help="the file to write")
+    parser.add_argument(
+        "--out", required=True, type=output_file(".onnx"), metavar="FILE.onnx", help="the file to write"
+    )
     parser.add_argument("--half", action="store_true", help="weights in 16 bits: half the size, within 2 levels of 255")
     return parser

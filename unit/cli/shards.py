@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unit.cli.arguments import Parser, integer, path
+from unit.cli.arguments import Parser, integer, output_folder, path
 from unit.data.shard_writer import write_shards
 from unit.errors import escape
 
@@ -19,7 +19,7 @@ def run(argv: Sequence[str]) -> int:
         epilog="example: python -m unit shards photos/sunny shards",
     )
     parser.add_argument("folder", type=path, metavar="FOLDER", help="the images, at any depth")
-    parser.add_argument("out", type=path, metavar="OUT", help="folder to write to")
+    parser.add_argument("out", type=output_folder, metavar="OUT", help="folder to write to")
     megabytes_help = "maximum size of a shard (default: %(default)s)"
     parser.add_argument("--megabytes", type=integer(1, 10**6), default=250, metavar="N", help=megabytes_help)
     per_shard_help = "maximum number of images in a shard (default: only megabytes count)"

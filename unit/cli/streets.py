@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from unit.cli.arguments import Parser, integer
+from unit.cli.arguments import Parser, integer, output_folder
 from unit.errors import DataError, escape
 from unit.streets import Weather, write_streets
 
@@ -21,12 +21,12 @@ def run(argv: Sequence[str]) -> int:
         "aligned pairs of scenes that training never sees.",
         epilog="example: python -m unit streets data/streets --size 128 --train 2000",
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
-    parser.add_argument("--size", type=integer(16), default=64, help="side in pixels (default: %(default)s)")
+    parser.add_argument("out", type=output_folder, metavar="OUT", help="folder to write to")
+    parser.add_argument("--size", type=integer(16, 8192), default=64, help="side in pixels (default: %(default)s)")
     parser.add_argument(
-        "--train", type=integer(0), default=1000, help="training scenes per weather (default: %(default)s)"
+        "--train", type=integer(0, 10**6), default=1000, help="training scenes per weather (default: %(default)s)"
     )
-    parser.add_argument("--test", type=integer(0), default=100, help="test pairs (default: %(default)s)")
+    parser.add_argument("--test", type=integer(0, 10**6), default=100, help="test pairs (default: %(default)s)")
     parser.add_argument("--seed", type=integer(0), default=0, help="seed of the scenes (default: %(default)s)")
     drive_help = (
         "write OUT/sunny.mkv and OUT/rainy.mkv instead: so many seconds of a drive along street SEED, the same in both "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from unit.cli.arguments import Parser, path
+from unit.cli.arguments import Parser, output_folder, path
 from unit.config import KEY_TYPES, OLD_KEYS, SECTIONS, STRICT, Config, DataConfig, rename_old_keys
 from unit.config_file import LAST_PARTS, PRESETS, Scalar, hint, read_config, refuse
 from unit.errors import escape
@@ -131,7 +131,8 @@ def _parser() -> Parser:
         action="append",
         help="a YAML file of the keys below, or a preset",
     )
-    parser.add_argument("--out", metavar="DIR", type=path, help="the run directory (default: runs/NAME_A-NAME_B)")
+    out_help = "the run directory (default: runs/NAME_A-NAME_B)"
+    parser.add_argument("--out", metavar="DIR", type=output_folder, help=out_help)
     for name, meaning in _SWITCHES.items():
         parser.add_argument(f"--{name}", action="store_true", help=meaning)
     for key in KEY_TYPES:
