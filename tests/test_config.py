@@ -1,5 +1,6 @@
 """The defaults are the paper's, bad values and contradictions name their key, and the schedule follows its formula."""
 
+import json
 import pickle
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unit.config import Config, DataConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig, differences
+from unit.domains import PerDomain
 from unit.errors import ConfigError
+from unit.translation import model_file
 
 PAPER = {
     "model.channels": 64,
@@ -317,3 +320,24 @@ def test_from_dict_of_hostile_metadata_is_a_short_error(hostile: Any) -> None:
         Config.from_dict(hostile)
     assert len(str(refused.value)) < 300
     assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"data": {"load_size": 8192}},
+        {"model": {"residual_blocks": 256}},
+        {"model": {"channels": 2048}},
+        {"data": {"name_a": "x" * 250, "name_b": "y" * 250}},
+    ],
+)
+def test_a_model_file_takes_whatever_training_does(section: dict[str, dict[str, Any]]) -> None:
+    """A run whose model can't be loaded again would be lost; one step beyond, training refuses."""
+    config = Config.from_dict(section)
+    names = PerDomain(config.data.name_a or "a", config.data.name_b or "b")
+    metadata = {"config": json.dumps(config.to_dict()), "name_a": names.a, "name_b": names.b, "step": "1"}
+    assert model_file._parse(metadata) == (config, names, 1)
+    ((name, values),) = section.items()
+    beyond = {key: value + ("x" if isinstance(value, str) else 1) for key, value in values.items()}
+    with pytest.raises(ConfigError, match=f"{name}\\."):
+        Config.from_dict({name: beyond})

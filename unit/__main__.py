@@ -53,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of standard output has gone, e.g. `| head`
         _discard_output()
         return 141
+    except MemoryError:
+        print("error: out of memory; end other programs, or lower sizes and batches", file=sys.stderr)
+        return 1
     except OSError as error:  # too many open files, standard output on a full disk, a closed terminal
         _discard_output()
         print(f"error: {escape(str(error))}", file=sys.stderr)

@@ -122,19 +122,25 @@ def _text(is_valid: Callable[[str], object], requirement: str) -> PlainValidator
     return PlainValidator(validate)
 
 
+MAX_DOMAIN_NAME = 250
+"""Characters; a model with longer names would be refused."""
+
+
 def _is_domain_name(name: str) -> bool:
-    return bool(name.strip()) and name.isprintable() and not set(name) & set("/\\")
+    return bool(name.strip()) and name.isprintable() and not set(name) & set("/\\") and len(name) <= MAX_DOMAIN_NAME
 
 
 _SHORT = "a line of at most 200 printable characters"
 Folder = Annotated[str, _text(lambda name: name and "\0" not in name, "a folder's name, not empty, without zero bytes")]
-DomainName = Annotated[str, _text(_is_domain_name, "a visible, printable name without slashes")]
+DomainName = Annotated[
+    str, _text(_is_domain_name, f"a visible, printable name of at most {MAX_DOMAIN_NAME} characters without slashes")
+]
 Text = Annotated[str, _text(lambda text: text.strip() and text.isprintable() and len(text) <= 200, _SHORT)]
 Device = Annotated[str, _text(re.compile(DEVICE_NAMES).fullmatch, "auto, cpu, cuda, cuda:N or mps")]
 _AUGMENTATIONS = re.compile("none|color(,translation)?(,cutout)?|translation(,cutout)?|cutout")
 _SUBSET = "none or a comma-separated subset of color,translation,cutout, in this order"
 Augmentation = Annotated[str, _text(_AUGMENTATIONS.fullmatch, _SUBSET)]
-Pixels = Annotated[int, Field(ge=8, le=2**15)]
+Pixels = Annotated[int, Field(ge=8, le=2**13)]
 Count = Annotated[int, Field(ge=1, le=10**15)]
 Step = Annotated[int, Field(ge=0, le=10**15)]
 Weight = Annotated[float, Field(ge=0, le=1e15)]
@@ -192,9 +198,9 @@ class DataConfig(_Section):
     """licence of the images, or the terms under which they may be used, e.g. CC-BY-4.0; for the model card"""
     people: Literal["none", "consented", "unknown"] = "unknown"
     """people who can be recognised in the images: none, all of them consented to this use, or unknown"""
-    streets_train: Annotated[int, Field(ge=1, le=10**7)] = 1000
+    streets_train: Annotated[int, Field(ge=1, le=10**6)] = 1000
     """synthetic streets: training scenes in each weather"""
-    streets_test: Annotated[int, Field(ge=1, le=10**7)] = 100
+    streets_test: Annotated[int, Field(ge=1, le=10**6)] = 100
     """synthetic streets: test scenes, each drawn in both weathers"""
 
     def __post_init__(self) -> None:
@@ -219,11 +225,11 @@ class DataConfig(_Section):
 class ModelConfig(_Section):
     """The networks (NIPS 2017, section 3, as in the authors' street experiments)."""
 
-    channels: Annotated[int, Field(ge=1, le=10_000)] = 64
+    channels: Annotated[int, Field(ge=1, le=2048)] = 64
     """width of the first convolution; each downsample doubles it"""
     downsamples: Annotated[int, Field(ge=1, le=6)] = 2
     """stride-2 convolutions in each encoder, and upsamples in each generator; the paper has 2, 1 suits small images"""
-    residual_blocks: Annotated[int, Field(ge=0, le=1000)] = 4
+    residual_blocks: Annotated[int, Field(ge=0, le=256)] = 4
     """residual blocks in each encoder and each generator"""
     shared_blocks: Annotated[int, Field(ge=0, le=1000)] = 1
     """residual blocks that both domains share: the encoders' last, the generators' first"""
@@ -369,7 +375,8 @@ class TrainConfig(_Section):
     log_every: Count = 100
     """steps between two log entries"""
     sample_every: Count = 2500
-    """steps between two sample grids and checks for failure modes (docs/alarms.md)"""
+    """steps between two sample grids and checks for failure modes (docs/alarms.md); from 100 on, a first grid is drawn
+    after a tenth of them"""
     checkpoint_every: Count = 5000
     """steps between two checkpoints"""
     validate_every: Count = 10000

@@ -26,14 +26,15 @@ from PIL import Image
 from tests.tiny import TINY, tiny
 from unit.__main__ import main
 from unit.config_file import write_config
-from unit.data.folders import ImageFolder
+from unit.data.folders import ImageFolder, default_names
 from unit.domains import PerDomain
-from unit.errors import DataError, UserError, escape
+from unit.errors import ConfigError, DataError, UserError, escape
 from unit.images import read_image
 from unit.listing import list_images
 from unit.model.networks import build_autoencoders
 from unit.training import checkpoint
 from unit.training.loop import train
+from unit.training.resolve import resolve
 from unit.translation.jobs import find_images
 from unit.translation.translator import Translator
 
@@ -712,3 +713,14 @@ def test_a_model_that_may_not_be_read(open_folder: Path, open_translate: Command
     result = open_translate("in", "--out", "out")
     assert (result.status, len(result.lines)) == (2, 1)
     assert "no permission to read it" in result.lines[0]
+
+
+def test_names_too_long_for_a_file_system_are_one_short_line(tmp_path: Path) -> None:
+    folders = {i: str(put(tmp_path / i / "1.png").parent) for i in ("a", "b")}
+    names = {"name_a": "x" * 130, "name_b": "y" * 130, **folders}
+    with pytest.raises(ConfigError, match=r"^--out .{1,220}: is too long a name; give another$"):
+        resolve(tiny(data=names), None)
+    assert resolve(tiny(data=names), tmp_path / "run").datasets.names.a == "x" * 130
+    below = Path("i" * 200, "j" * 100)
+    with pytest.raises(DataError, match=r"set data\.name_a and data\.name_b"):
+        default_names(tmp_path / "x" / below, tmp_path / "y" / below)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from unit.config import MAX_DOMAIN_NAME
 from unit.domains import Domain, PerDomain
 from unit.errors import DataError, escape
 from unit.image_source import ImageSource
@@ -134,6 +135,8 @@ def default_names(a: Path, b: Path) -> PerDomain[str]:
     paths = PerDomain(a, b).map(lambda path: Path(os.path.abspath(path)))  # noqa: PTH100
     for depth in range(1, max(len(path.parts) for path in paths)):
         names = PerDomain(*(_as_name(path.parts[1:][-depth:]) for path in paths))
+        if max(map(len, names)) > MAX_DOMAIN_NAME:
+            break
         if names.a and names.b and names.a.casefold() != names.b.casefold():
             return names
     raise DataError(

@@ -36,6 +36,8 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _WILDCARD = re.compile(r"[*?]|\[[^]]*\]")
 _MAX_SHARDS = 1_000_000
 """Maximum shards per pattern; more is a typo."""
+_MAX_BRACES = 20
+"""Twenty choices between two are a million shards."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +162,7 @@ def cache_folder() -> Path | None:
 
 def is_shards(path: Path) -> bool:
     """True if a path stands for shards, not for a folder."""
-    return path.name.lower().endswith(_SUFFIXES) and not path.is_dir()
+    return path.name.lower().endswith(_SUFFIXES) and not os.path.isdir(path)  # noqa: PTH112 - Path's raises for long names
 
 
 def shard_files(pattern: Path) -> list[str]:
@@ -170,8 +172,10 @@ def shard_files(pattern: Path) -> list[str]:
         DataError: there are none, one is missing, or the pattern is malformed.
     """
     text = str(pattern)
-    if pattern.is_file():  # whatever its name looks like
+    if os.path.isfile(text):  # noqa: PTH113 - whatever its name looks like
         return [text]
+    if text.count("{") > _MAX_BRACES:
+        raise DataError(f"{escape(text)[:200]}: has over {_MAX_BRACES} braces; correct the pattern")
     paths = list(islice(_expand_braces(text), _MAX_SHARDS + 1))
     if not 0 < len(paths) <= _MAX_SHARDS:
         count = f"over {_MAX_SHARDS:,}" if paths else "no"

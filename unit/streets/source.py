@@ -8,6 +8,7 @@ from PIL import Image
 
 from unit.generated import require_empty, write_images
 from unit.image_source import ImageSource
+from unit.images.reading import require_memory
 from unit.seeds import seed_for
 from unit.streets.render import render
 from unit.streets.weather import Weather
@@ -15,6 +16,8 @@ from unit.streets.weather import Weather
 SPLITS = ("trainA", "trainB", "test")
 
 
+_BYTES_PER_PIXEL = 100
+"""Peak memory of drawing (measured)."""
 _MAX_CACHED = 2**28
 """Bytes of rendered scenes to keep: 1,365 of 256 x 256 pixels."""
 
@@ -63,10 +66,15 @@ class Streets(ImageSource):
         return f"scene-{index:05d}.png"
 
     def image(self, index: int, short_side: int | None = None) -> Image.Image:
-        """Return a new `size` x `size` image, whatever `short_side`; raises `IndexError` as `scene`."""
+        """Return a new `size` x `size` image, whatever `short_side`; raises `IndexError` as `scene`.
+
+        Raises:
+            ImageError: there is too little memory.
+        """
         scene = self.scene(index)
         pixels = self._rendered.get(index)
         if pixels is None:
+            require_memory((self.size, self.size), _BYTES_PER_PIXEL)
             pixels = render(scene, self.weather, self.size, self.variation).tobytes()
             if (len(self._rendered) + 1) * len(pixels) <= _MAX_CACHED:
                 self._rendered[index] = pixels

@@ -21,6 +21,7 @@ from unit.devices import configure, out_of_memory, resolve_precision
 from unit.domains import PerDomain
 from unit.errors import ConfigError, DataError, UserError, escape
 from unit.evaluation.run_images import locate
+from unit.listing import shorten
 from unit.machine import core_count
 from unit.training.compilation import compile_as_configured
 from unit.training.distributed import SINGLE_PROCESS, Ranks
@@ -29,6 +30,8 @@ from unit.translation.translator import Translator
 
 log = logging.getLogger(__name__)
 
+_MAX_NAME = 240
+"""Bytes of a run directory's name: file systems allow 255, and a restart appends a number."""
 _MAX_HEADERS = 5000
 """Files of each folder whose headers are inspected before training, which takes a second."""
 
@@ -85,6 +88,8 @@ def resolve(
         _check_headers(datasets, config.data)
     names = datasets.names
     out = out or Path("runs") / ("streets" if config.data.synthetic else f"{names.a}-{names.b}")
+    if len(os.fsencode(out.name)) > _MAX_NAME:
+        raise ConfigError(f"--out {escape(shorten(str(out)))}: is too long a name; give another")
     _refuse_out_among_images(out, datasets, restart)
     precision = resolve_precision(config.train.precision, device)
     must_match = {key: value for key, value in config.to_flat_dict().items() if key not in MACHINE_SPECIFIC}

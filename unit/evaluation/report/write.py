@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from markupsafe import escape as escape_markup
 
+from unit.devices import out_of_memory
 from unit.errors import UserError, escape
 from unit.evaluation.metric_table import Metrics
 from unit.evaluation.report import sections
@@ -90,6 +91,10 @@ def _section(key: str, run: Run, *given: Any) -> Markup:
         content: Markup = getattr(macros(), key)(**getattr(sections, key)(run, *given))
     except UserError as error:
         content = macros().unavailable(error)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        content = macros().unavailable("out of memory")
     return content
 
 
