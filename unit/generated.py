@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import permutations
 from pathlib import Path
 
@@ -33,14 +35,33 @@ def require_empty(folders: Iterable[Path]) -> None:
 def write_images(folders: Mapping[Path, Iterable[tuple[str, Image.Image]]]) -> None:
     """Write each folder's images (file name, image), in the format of the file name's suffix.
 
+    The folders appear at the end, whole, so that neither a kill nor a second process leaves other images in them.
+
     Raises:
         DataError: a folder can't be written.
     """
-    for folder, images in folders.items():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, image in images:
-                image.save(folder / name)
-        except OSError as error:
-            reason = error.strerror or error
-            raise DataError(f"{escape(folder)}: can't be written ({reason}); choose another folder") from error
+    with ExitStack() as stack:
+        hidden: dict[Path, Path] = {}
+        for folder, images in folders.items():
+            with _writing_errors(folder):
+                real = Path(os.path.realpath(folder))
+                hidden[folder] = real.with_name(f".{real.name}-{os.getpid()}.partial")
+                stack.callback(shutil.rmtree, hidden[folder], ignore_errors=True)
+                hidden[folder].mkdir(parents=True)
+                for name, image in images:
+                    image.save(hidden[folder] / name)
+        for folder in folders:
+            with _writing_errors(folder):
+                real = Path(os.path.realpath(folder))
+                with suppress(FileNotFoundError):
+                    real.rmdir()  # Windows renames over no folder, not even an empty one
+                hidden[folder].rename(real)
+
+
+@contextmanager
+def _writing_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{escape(folder)}: can't be written ({reason}); choose another folder") from error

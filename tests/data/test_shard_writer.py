@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import webdataset
 from PIL import Image
 
 from unit.__main__ import main
+from unit.data import shard_writer
 from unit.data.shards import Shards
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pread"), reason="needs Linux or macOS")
@@ -190,3 +194,39 @@ def test_check_refuses_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     status = main(["check", "--a", patterns[0], "--b", patterns[1]])
     assert status == 2
     assert "check reads image files, not shards" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_shards_that_another_process_wrote_meanwhile_are_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, hard_links: bool
+) -> None:
+    folder, out = make_images(tmp_path / "in", "1.png", "2.png"), tmp_path / "out"
+    samples = shard_writer._samples
+
+    def slow(*arguments: Any) -> Iterator[dict[str, Any]]:
+        yield from samples(*arguments)
+        (out / "in-000000.tar").write_bytes(b"another's")
+
+    def no_link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no hard links")
+
+    monkeypatch.setattr(shard_writer, "_samples", slow)
+    if not hard_links:
+        monkeypatch.setattr("os.link", no_link)
+    status, printed, err = run(capsys, folder, out, "--per_shard", 1)
+    assert (status, printed) == (2, "")
+    assert err == f"error: {out}: has in-000000.tar already; give another folder, or remove its shards\n"
+    assert [path.name for path in out.iterdir()] == ["in-000000.tar"]
+    assert (out / "in-000000.tar").read_bytes() == b"another's"
+
+
+def test_shards_are_written_where_there_are_no_hard_links(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no hard links")
+
+    monkeypatch.setattr("os.link", no_link)
+    status, out, _ = run(capsys, make_images(tmp_path / "in", "1.png"), tmp_path / "out")
+    assert status == 0
+    assert len(Shards.open(Path(out))) == 1

@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from unit.errors import DataError
+from unit.errors import DataError, ImageError
+from unit.generated import write_images
 from unit.streets import Streets, Weather, render, write_streets
 from unit.streets.layout import make_scene
 from unit.streets.painter import Painter
@@ -335,3 +337,41 @@ def test_no_folder_may_lie_in_another_through_a_link(tmp_path: Path, target: str
     with pytest.raises(DataError, match=r"through a link|is not empty"):
         write_streets(tmp_path, 16, 1, 1, 0)
     assert not list(tmp_path.rglob("*.png"))
+
+
+def test_no_folder_appears_before_it_is_whole(tmp_path: Path) -> None:
+    def images(count: int) -> Iterator[tuple[str, Image.Image]]:
+        for k in range(count):
+            yield f"{k}.png", Image.new("RGB", (4, 4))
+        assert not list(tmp_path.glob("[!.]*"))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_images(
+            {tmp_path / "a": ((f"{k}.png", Image.new("RGB", (4, 4))) for k in range(2)), tmp_path / "b": images(1)}
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_that_another_process_wrote_meanwhile_are_kept(tmp_path: Path) -> None:
+    def images() -> Iterator[tuple[str, Image.Image]]:
+        yield "1.png", Image.new("RGB", (4, 4))
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "other.png").write_text("another's")
+
+    with pytest.raises(DataError, match=r"a: can't be written \(Directory not empty\)"):
+        write_images({tmp_path / "a": images()})
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "other.png"]
+
+
+def test_written_folders_have_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "usual").mkdir()
+    write_images({tmp_path / "a": [("1.png", Image.new("RGB", (4, 4)))]})
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_drawing_beyond_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unit.images.reading.available_memory", lambda: 10**9)
+    monkeypatch.setattr("unit.streets.source.render", None)
+    with pytest.raises(ImageError, match=r"8192x8192 pixels take 6\.7 GB of memory, but 1\.0 GB are free"):
+        Streets(Weather.SUNNY, "test", 1, 8192).image(0)

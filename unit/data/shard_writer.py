@@ -48,7 +48,7 @@ def write_shards(folder: Path, out: Path, images: int, megabytes: int, seed: int
             path.name for path in out.iterdir() if re.fullmatch(re.escape(stem) + r"-[0-9]{6,}\.tar", path.name)
         ]
         if existing:
-            raise ConfigError(f"{escape(out)}: has {min(existing)} already; give another folder, or remove its shards")
+            raise _exists_already(out / min(existing))
         with tempfile.TemporaryDirectory(prefix=f".{stem}-", dir=out) as temporary:
             pattern = f"{os.path.abspath(temporary)}/{stem}".replace("%", "%%") + "-%06d.tar"  # noqa: PTH100
             # mtime: the same images give the same shards; pax: names of any length and script.
@@ -58,9 +58,25 @@ def write_shards(folder: Path, out: Path, images: int, megabytes: int, seed: int
                     shards.write(sample)
             written = sorted(Path(temporary).iterdir())
             for shard in written:
-                shard.rename(out / shard.name)
+                _move(shard, out / shard.name)
     pattern = f"{stem}-{{000000..{len(written) - 1:06d}}}.tar"
     return str(out / (pattern if len(written) > 1 else written[0].name))
+
+
+def _move(shard: Path, target: Path) -> None:
+    """Rename a shard, but never over one that another process has written since the folder was looked at."""
+    try:
+        os.link(shard, target)  # a hard link, unlike a new name, replaces nothing
+    except FileExistsError:
+        raise _exists_already(target) from None
+    except OSError:  # this file system has none
+        if target.exists():
+            raise _exists_already(target) from None
+        shard.rename(target)
+
+
+def _exists_already(shard: Path) -> ConfigError:
+    return ConfigError(f"{escape(shard.parent)}: has {shard.name} already; give another folder, or remove its shards")
 
 
 def _samples(folder: Path, names: Sequence[str], seed: int) -> Iterator[dict[str, Any]]:
