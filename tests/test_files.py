@@ -16,7 +16,7 @@ from unit.data.shards import shard_files
 from unit.errors import UserError
 from unit.evaluation.report.run import Run
 from unit.evaluation.run_log import logged
-from unit.files import atomic_write, is_partial, read_file, wrap_os_errors
+from unit.files import append, atomic_write, is_partial, read_file, wrap_os_errors
 from unit.images import read_image
 from unit.training import checkpoint
 from unit.translation.model_file import load_model
@@ -185,3 +185,13 @@ def test_a_file_system_that_can_not_sync_is_said_once_and_written_to(
         assert (tmp_path / name).read_bytes() == b"content"
     assert caplog.text.count("can't sync") == 1
     assert str(tmp_path) in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_appending_to_a_pipe_that_nobody_reads_is_an_error(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"pipe: can't be written"):
+        append(tmp_path / "pipe", b"x")
+    for _ in range(2):
+        append(tmp_path / "file", b"x")
+    assert (tmp_path / "file").read_bytes() == b"xx"

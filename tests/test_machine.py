@@ -23,6 +23,36 @@ def test_cores_are_those_that_affinity_and_container_allow(
 
 
 @pytest.mark.parametrize(
+    ("own", "quotas", "expected"),
+    [
+        ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "250000 100000"}, 3),
+        ("0::/not/here", {"cpu.max": "100000 100000"}, 1),
+        (
+            "4:cpu,cpuacct:/a",
+            {"cpu,cpuacct/a/cpu.cfs_quota_us": "200000", "cpu,cpuacct/a/cpu.cfs_period_us": "100000"},
+            2,
+        ),
+        ("4:cpuacct,cpu:/docker/12", {"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ("4:cpu:/a", {"cpu/a/cpu.cfs_quota_us": "-1", "cpu/a/cpu.cfs_period_us": "100000"}, 8),
+        ("4:cpu:/a", {"cpu/a/cpu.cfs_quota_us": "200000"}, 8),
+        ("4:memory:/a", {"memory/a/cpu.cfs_quota_us": "1", "memory/a/cpu.cfs_period_us": "1"}, 8),
+    ],
+)
+def test_cgroups_limit_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, quotas: dict[str, str], expected: int
+) -> None:
+    """Of both versions, and those of the parents."""
+    for name, content in quotas.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{content}\n")
+    (tmp_path / "own").write_text(f"{own}\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(machine, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "_OWN_CGROUPS", tmp_path / "own")
+    assert machine.core_count() == expected
+
+
+@pytest.mark.parametrize(
     ("own", "limits", "expected"),
     [
         ("0::/a/b", {"a/b": "max", "a": "1000000", ".": "max"}, (1_000_000, 700_000)),

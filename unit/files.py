@@ -73,6 +73,17 @@ def atomic_write(path: Path, content: bytes | memoryview, *, sync: bool = True) 
                 os.close(folder)
 
 
+def append(path: Path, content: bytes) -> None:
+    """Append to a file, which is created if it is missing; a pipe without a reader is an error, not waited for.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with wrap_os_errors(path, len(content)), os.fdopen(os.open(path, flags, 0o666), "ab") as file:
+        file.write(content)
+
+
 def fsync(descriptor: int, path: Path) -> None:
     """Sync an open file or folder to the disk; where the file system can't, say so once and go on."""
     try:

@@ -21,9 +21,12 @@ _CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 def core_count() -> int:
     """Count the cores that this process may use, by its affinity and its container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # no container, or "max": no quota
-        quota, period = map(int, (_CGROUPS / "cpu.max").read_text().split())
-        cores = min(cores, -(-quota // period))
+    for folder in _own_cgroups("cpu"):
+        for files in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+            with suppress(OSError, ValueError):  # no such file, or "max": no quota
+                quota, period = (int(word) for file in files for word in (folder / file).read_text().split())
+                if quota > 0 and period > 0:  # -1: no quota
+                    cores = min(cores, -(-quota // period))
     return cores
 
 
@@ -36,29 +39,38 @@ def memory_limits() -> Iterator[tuple[int, int]]:
     """Yield (size, free part) of each thing that limits this process's memory."""
     machine = psutil.virtual_memory()
     yield int(machine.total), int(machine.available)
-    with suppress(OSError):
-        for line in _OWN_CGROUPS.read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers == "":
-                for root in (_CGROUPS, _CGROUPS / "unified"):
-                    yield from _cgroup_limits(root, path, "max", "current", "")
-            elif "memory" in controllers.split(","):
-                yield from _cgroup_limits(_CGROUPS / "memory", path, "limit_in_bytes", "usage_in_bytes", "total_")
+    for folder in _own_cgroups("memory"):
+        for names in (("max", "current", ""), ("limit_in_bytes", "usage_in_bytes", "total_")):
+            with suppress(OSError, ValueError):  # no such file, or "max"
+                yield _cgroup_memory(folder, *names)
     if resource:  # ulimit -v
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         if limit != resource.RLIM_INFINITY:
             yield limit, limit - int(psutil.Process().memory_info().vms)
 
 
-def _cgroup_limits(root: Path, path: str, limit: str, usage: str, prefix: str) -> Iterator[tuple[int, int]]:
-    """Yield the limits of a cgroup and its parents. In a container, `path` may be the host's: then the root's."""
-    group = Path(f"{root}{os.path.normpath(path)}")
-    for folder in (group, *group.parents):
-        if folder.is_relative_to(root):
-            with suppress(OSError, ValueError):  # no such group, or "max"
-                total = int((folder / f"memory.{limit}").read_text())
-                used = int((folder / f"memory.{usage}").read_text())
-                words = (folder / "memory.stat").read_text().split()
-                stat = dict(zip(words[::2], words[1::2], strict=True))
-                cache = sum(int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
-                yield total, total - used + cache
+def _own_cgroups(controller: str) -> Iterator[Path]:
+    """Yield the folders of this process's cgroups of both versions, and of their parents.
+
+    In a container, the path that the process is told may be the host's: then only the root is there.
+    """
+    roots = {_CGROUPS: "/"}  # where the process is told nothing
+    with suppress(OSError):
+        for line in _OWN_CGROUPS.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "":
+                roots |= {_CGROUPS: path, _CGROUPS / "unified": path}
+            elif controller in controllers.split(","):
+                roots |= {_CGROUPS / controller: path, _CGROUPS / controllers: path}
+    for root, path in roots.items():
+        group = Path(f"{root}{os.path.normpath(path)}")
+        yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(root))
+
+
+def _cgroup_memory(folder: Path, limit: str, usage: str, prefix: str) -> tuple[int, int]:
+    """Return a cgroup's limit and what of it is free."""
+    total, used = (int((folder / f"memory.{name}").read_text()) for name in (limit, usage))
+    words = (folder / "memory.stat").read_text().split()
+    stat = dict(zip(words[::2], words[1::2], strict=True))
+    cache = sum(int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
+    return total, total - used + cache

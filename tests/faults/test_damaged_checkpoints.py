@@ -3,6 +3,7 @@
 import os
 import pickle
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -149,3 +150,17 @@ def test_the_resumed_run_ends_like_the_undamaged_one(run: Path, newest: Path, tm
     newest.write_bytes(newest.read_bytes()[:-1000])
     train(TINY, run)
     assert_same_run(tmp_path / "uninterrupted", run)
+
+
+def test_a_hole_larger_than_the_memory_is_not_read(run: Path, newest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if it ends as a checkpoint does."""
+    size = 10**11
+    os.truncate(newest, size)
+    with newest.open("r+b") as file:
+        file.seek(size - 71)
+        file.write(b"sha256:" + b"0" * 64)
+    monkeypatch.setattr("unit.training.run_dir.available_memory", lambda: 10**10)
+    started = time.monotonic()
+    assert step_resumed_from(run) == 2
+    assert time.monotonic() - started < 30
+    assert newest.exists()

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -112,3 +114,34 @@ def test_any_values_in_a_checkpoint_with_a_valid_checksum(run: Path, place: str)
                 TRAINER.step(PerDomain(*torch.rand(2, 2, 3, 16, 16)))
         path.with_suffix(".damaged").unlink(missing_ok=True)
     checkpoint.save(good, path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize(
+    "name",
+    ["run.log", ".lock", ".lock-holder", "metrics.jsonl", "environment.json", "config.yaml", "model.safetensors"],
+)
+def test_a_pipe_in_the_place_of_any_file_is_not_waited_for(run: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "run" / name)
+    resumes_or_is_refused(tmp_path / "run")
+
+
+@pytest.mark.parametrize("size", ["8192", "32768"])
+def test_a_configuration_of_absurd_sizes_does_not_fill_the_memory(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "config.yaml").write_text(f"data: {{load_size: {size}, crop_size: 16, streets_test: 2}}\n")
+    monkeypatch.setattr("unit.images.reading.available_memory", lambda: 10**9)
+    monkeypatch.setattr("unit.streets.source.render", None)
+    assert "unavailable" in write_report(tmp_path / "run", "cpu").read_text()
+
+
+def test_a_section_that_does_not_fit_into_the_memory_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("unit.evaluation.report.sections.extremes", fail)
+    assert "unavailable: out of memory" in write_report(run, "cpu").read_text()

@@ -252,6 +252,9 @@ class RunDir:
         return max(steps, default=0)
 
     def _restore(self, path: Path) -> None:
+        with suppress(OSError):
+            if path.stat().st_size > available_memory():  # a sparse file of terabytes would be read for hours
+                raise checkpoint.BadCheckpointError(f"{escape(path)}: too large") from MemoryError()
         state = checkpoint.load(path)
         try:
             version, config = state["format_version"], Config.from_dict(state["config"])

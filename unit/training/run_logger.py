@@ -27,7 +27,7 @@ from unit.domains import Domain, PerDomain
 from unit.errors import LineFormatter, UserError, escape
 from unit.evaluation.grids import stack_vertically
 from unit.evaluation.run_log import END, RUN_LOG_FILE, START, format_lines, logged, logged_values
-from unit.files import atomic_write, fsync, wrap_os_errors
+from unit.files import append, atomic_write, fsync, wrap_os_errors
 from unit.images import to_image
 
 OVERVIEW = "_overview/"
@@ -70,7 +70,7 @@ class RunLogger:
         """Add a line to metrics.jsonl, and a point to each of TensorBoard's curves; alarms have points while on."""
         if any(tag.startswith("val/") for tag in values):
             self.validated_steps.add(step)
-        _append(self._metrics_path, (json.dumps({"step": step, **values}) + "\n").encode())
+        append(self._metrics_path, (json.dumps({"step": step, **values}) + "\n").encode())
         drawn = {tag: value for tag, value in values.items() if value or not tag.startswith("alarm/")}
         drawn |= {overview: values[tag] for tag, overview in self._overview().items() if tag in values}
         self._add(step, [scalar(tag, value) for tag, value in drawn.items()])
@@ -159,7 +159,7 @@ class RunLogHandler(logging.Handler):
         """Start a part of the run in its directory, at `step()`."""
         path, command = run / RUN_LOG_FILE, escape(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
         gap = b"\n" if path.exists() else b""  # which also ends a line that a full disk cut short
-        _append(path, gap + format_lines(START, f"step {step()}: {command}") + self._held_back)
+        append(path, gap + format_lines(START, f"step {step()}: {command}") + self._held_back)
         self._path, self._step = path, step
 
     def end(self, reason: str) -> None:
@@ -195,7 +195,7 @@ class RunLogHandler(logging.Handler):
     def _write(self, kind: str, text: str) -> None:
         lines = format_lines(kind, text)
         if self._path:
-            _append(self._path, lines)
+            append(self._path, lines)
         else:
             self._held_back += lines
 
@@ -206,8 +206,3 @@ def _jpeg(tag: str, grid: Image.Image) -> Summary:
     grid.save(content, "JPEG", quality=90)
     value = Summary.Image(height=grid.height, width=grid.width, colorspace=3, encoded_image_string=content.getvalue())
     return Summary(value=[Summary.Value(tag=tag, image=value)])
-
-
-def _append(path: Path, content: bytes) -> None:
-    with wrap_os_errors(path, len(content)), path.open("ab") as file:
-        file.write(content)
