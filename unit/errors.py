@@ -32,6 +32,10 @@ class ImageError(DataError):
     """One image file that can't be read."""
 
 
+class OutOfMemoryError(UserError):
+    """Too little memory for this one image; others may be smaller."""
+
+
 def escape(path: str | os.PathLike[str]) -> str:
     r"""Return the path as text for one line of a message: line breaks, control and undecodable characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in os.fspath(path))

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 
 from tests.tiny import TINY
 from unit.__main__ import VERBS, main
-from unit.cli.train import choose_preset
+from unit.cli.train import choose_preset, summary
 from unit.config import Config, DataConfig, TrainConfig
 from unit.config_file import PRESETS, read_config, write_config
 from unit.domains import PerDomain
@@ -20,6 +21,7 @@ from unit.errors import ConfigError
 from unit.evaluation.metric_table import NAMES, PAIRED
 from unit.images import read_image
 from unit.model.networks import build_autoencoders
+from unit.training.loop import TrainResult
 from unit.translation.translator import Translator
 
 
@@ -225,6 +227,70 @@ def test_training_prints_only_the_result_on_standard_output(tmp_path: Path, caps
     assert "identity: the input, unchanged" in out
     assert "--direction sunny2rainy" in out
     assert last == f"TensorBoard: tensorboard --logdir {tmp_path / 'run'}"
+
+
+def test_the_best_model_is_named_only_where_it_is_another(tmp_path: Path) -> None:
+    result = TrainResult(tmp_path, PerDomain("a", "b"), 6, 0, None, best=(3, 100.0))
+    assert "best model" not in summary(result), "the file is missing"
+    (tmp_path / "best.safetensors").touch()
+    assert "best.safetensors, from step 3 (mean KID 100.0" in summary(result)
+    assert "best model" not in summary(replace(result, best=(6, 100.0)))
+
+
+def test_evaluate_goes_on_without_what_it_can_not_read(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    run(capsys, "streets", tmp_path, "--size", 24, "--train", 0, "--test", 4)
+    folders = ["--a", tmp_path / "testA", "--b", tmp_path / "testB"]
+    (tmp_path / "testA" / "scene-00001.png").write_text("no image")
+    status, out, _ = run(capsys, "evaluate", model, *folders, "--sheet", tmp_path / "sheet.png", "--json")
+    assert status == 1
+    assert json.loads(out)["a2b"]["translated"]["images"] == 3
+    assert "scene-00001.png" in caplog.text
+    assert "1 of the 4 images of a domain were left out" in caplog.text
+    assert read_image(tmp_path / "sheet.png").height == 3 * 24 + 2 * 2
+
+
+def test_no_output_takes_the_place_of_an_input(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused before any time is spent."""
+    monkeypatch.setattr("unit.translation.translator.Translator.load", None)
+    run(capsys, "streets", tmp_path, "--size", 24, "--train", 0, "--test", 2)
+    image = tmp_path / "testA" / "scene-00001.png"
+    before = [file.read_bytes() for file in (image, model)]
+    evaluate = ("evaluate", model, "--a", tmp_path / "testA", "--b", tmp_path / "testB", "--sheet")
+    export = ("export", model, "--direction", "a2b", "--out")
+    for arguments in ((*evaluate, image), (*evaluate, tmp_path / "x.mp4"), (*export, model), (*export, image)):
+        status, _, err = run(capsys, *arguments)
+        assert (status, len(err.splitlines())) == (2, 1)
+    assert before == [file.read_bytes() for file in (image, model)]
+
+
+@pytest.mark.parametrize("words", [["train", "--out"], ["streets"], ["earth"], ["shards", "."]])
+def test_a_folder_that_would_look_like_a_file_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    status, _, err = run(capsys, *words, tmp_path / "x.mp4")
+    assert (status, list(tmp_path.iterdir())) == (2, [])
+    assert "x.mp4' looks like a file; give a folder" in err
+
+
+def test_too_little_memory_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("unit.cli.streets.write_streets", fail)
+    status, _, err = run(capsys, "streets", "x")
+    assert (status, err) == (1, "error: out of memory; end other programs, or lower sizes and batches\n")
+
+
+@pytest.mark.parametrize("pattern", ["{a,b}" * 800 + ".tar", "{a," * 1000 + ".tar", "x" * 5000 + ".tar", "x" * 5000])
+def test_a_path_of_any_length_is_one_short_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pattern: str
+) -> None:
+    status, _, err = run(capsys, "train", "--data.a", pattern, "--data.b", tmp_path)
+    assert (status, len(err.splitlines())) == (3, 1)
 
 
 @pytest.mark.parametrize(

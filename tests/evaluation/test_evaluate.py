@@ -1,3 +1,4 @@
+import io
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from torch import Tensor
 from tests.tiny import tiny
 from unit.data.datasets import HeldOut, open_datasets, open_held_out
 from unit.domains import Domain, PerDomain
-from unit.errors import ImageError, UserError
+from unit.errors import ImageError, OutOfMemoryError
 from unit.evaluation import metrics
 from unit.evaluation.evaluate import Evaluator, affordable_count, evaluate, resize_like
+from unit.evaluation.grids import contact_sheet
 from unit.evaluation.held_out import load_held_out
 from unit.evaluation.metric_table import NAMES, PAIRED, verdict
 from unit.image_source import ImageSource
@@ -188,14 +190,66 @@ def test_what_translate_writes_is_evaluated(tmp_path: Path, size: int | None) ->
         assert results[i.direction]["translated"]["kid"] == pytest.approx(kid, rel=1e-4)
 
 
-def test_an_image_too_large_for_the_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise UserError("out of memory")
+def refusing(monkeypatch: pytest.MonkeyPatch, translator: Translator, heights: set[int]) -> None:
+    """Let images of these heights be too large for the memory."""
 
+    def require_memory(batch: int, height: int, width: int) -> None:
+        if height in heights:
+            raise OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(translator, "require_memory", require_memory)
+
+
+def test_an_image_too_large_for_the_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     translator = make_translator()
-    monkeypatch.setattr(translator, "require_memory", refuse)
-    with pytest.raises(UserError, match=r"^scene-00000\.png: out of memory; --size N "):
+    refusing(monkeypatch, translator, {16})
+    with pytest.raises(OutOfMemoryError, match=r"^scene-\d+\.png: out of memory; --size N "):
         evaluate(translator, STREETS)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_only_images_too_large_for_the_memory_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, paired: bool
+) -> None:
+    """The metrics are those without them."""
+    translator = make_translator()
+    names = [f"{k}.png" for k in range(5)]
+    for i in Domain:
+        for k, name in enumerate(names):
+            large = name == names[2 if i is Domain.A else 3]
+            image = STREETS.images[i].image(k).resize((16, 24) if large else (16, 20))
+            (tmp_path / i).mkdir(exist_ok=True)
+            image.save(tmp_path / i / name)
+            if k not in (2, 3):
+                (tmp_path / f"few-{i}").mkdir(exist_ok=True)
+                image.save(tmp_path / f"few-{i}" / name)
+    few, whole = (
+        Evaluator(
+            open_held_out(PerDomain(tmp_path / f"{prefix}a", tmp_path / f"{prefix}b"), paired),
+            CONFIG.data,
+            Corners(),
+            native=True,
+        )
+        for prefix in ("few-", "")
+    )
+    expected = few.metrics(translator)
+    refusing(monkeypatch, translator, {24})
+    assert whole.metrics(translator) == whole.metrics(translator) == expected
+    assert (few.left_out, whole.left_out) == (0, 2)
+    assert "a/2.png" in caplog.text or "2.png: out of memory" in caplog.text
+    sheet = contact_sheet(translator, whole.test)
+    monkeypatch.undo()
+    assert torch.equal(sheet, contact_sheet(translator, few.test))
+
+
+def test_evaluating_files_shows_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    Evaluator(STREETS, CONFIG.data, Corners()).metrics(make_translator())
+    assert terminal.getvalue() == ""
+    evaluate(make_translator(), STREETS)
+    assert "/19 " in terminal.getvalue()
 
 
 def test_large_images_are_evaluated_in_part_where_nobody_asked_for_all() -> None:

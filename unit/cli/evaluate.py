@@ -6,11 +6,12 @@ import argparse
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from unit.cli.arguments import Parser, add_model_arguments, add_size_argument, path
+from unit.cli.arguments import Parser, add_model_arguments, add_size_argument, output_file, path, refuse_input
 from unit.data.datasets import HeldOut, open_held_out
-from unit.domains import PerDomain
+from unit.domains import Domain, PerDomain
 from unit.errors import ConfigError, escape
 from unit.evaluation.metric_table import table
 from unit.evaluation.run_images import open_run_datasets
@@ -24,6 +25,8 @@ def run(argv: Sequence[str]) -> int:
     """Evaluate as the arguments say, and return the exit status."""
     arguments = _parser().parse_args(argv)
     test = _held_out(arguments)
+    if arguments.sheet:
+        refuse_input(arguments.sheet, (file for i in Domain for file in test.images[i].files()))
     # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
     from unit.evaluation.evaluate import Evaluator
     from unit.evaluation.features import features_if_installed, load_features
@@ -32,7 +35,10 @@ def run(argv: Sequence[str]) -> int:
 
     translator, kind = Translator.load(arguments.model, arguments.device, arguments.precision), arguments.features
     features = load_features(kind, translator.device) if kind else features_if_installed(translator.device)
-    evaluator = Evaluator(test, translator.config.data, features, native=True, size=arguments.size)
+    # As translate does, go on without what can't be read.
+    data = replace(translator.config.data, on_bad_image="skip")
+    translator.config = replace(translator.config, data=data)
+    evaluator = Evaluator(test, data, features, native=True, size=arguments.size)
     metrics = evaluator.metrics(translator)
     name = features.name if features else None
     if arguments.json:
@@ -42,7 +48,9 @@ def run(argv: Sequence[str]) -> int:
     if arguments.sheet:
         write_image(to_image(contact_sheet(translator, test, size=arguments.size)), arguments.sheet)
         log.info("%s: input, translation%s", escape(arguments.sheet), " and the real image" if test.paired else "")
-    return 0
+    if evaluator.left_out:
+        log.error("%d of the %d images of a domain were left out", evaluator.left_out, max(test.images.map(len)))
+    return int(bool(evaluator.left_out))
 
 
 def _parser() -> Parser:
@@ -63,7 +71,9 @@ def _parser() -> Parser:
     parser.add_argument("--features", choices=("lite0", "inception"), help=features_help)
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
     sheet_help = "write a contact sheet: input, translation and, for pairs, the real image"
-    parser.add_argument("--sheet", type=path, metavar="FILE.png", help=sheet_help)
+    parser.add_argument(
+        "--sheet", type=output_file(".png", ".jpg", ".jpeg", ".webp"), metavar="FILE.png", help=sheet_help
+    )
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from itertools import islice
@@ -16,7 +17,7 @@ from unit.config import DataConfig
 from unit.data.batches import held_out_image
 from unit.data.datasets import HeldOut
 from unit.domains import Domain, PerDomain
-from unit.errors import ImageError, UserError, format_bytes
+from unit.errors import ImageError, OutOfMemoryError, UserError, format_bytes
 from unit.evaluation import metrics
 from unit.evaluation.features import Features
 from unit.evaluation.held_out import naming, readable, run_as_translate, stack
@@ -24,6 +25,8 @@ from unit.evaluation.metric_table import COUNTS, NAMES, Metrics
 from unit.image_source import ImageSource
 from unit.machine import available_memory
 from unit.translation.translator import Translator
+
+log = logging.getLogger(__name__)
 
 Columns: TypeAlias = dict[str, Tensor]
 """The name of a metric, or one of the two below → one row per image."""
@@ -87,6 +90,8 @@ class Evaluator:
     ) -> None:
         self.test, self.data, self.features, self.native, self.size = test, data, features, native, size
         self._indices = test.images.map(lambda source: _evenly_spaced(len(source), at_most))
+        self.left_out = 0
+        """images, or pairs, that `metrics` could not read, or that were too large for the memory"""
         self._inputs: PerDomain[Columns] | None = None
         self._baselines: PerDomain[dict[str, dict[str, float | None]]] = PerDomain({}, {})
 
@@ -95,37 +100,55 @@ class Evaluator:
 
         Raises:
             ImageError: an image can't be read; where bad images are skipped, none of a domain's can.
-            UserError: out of memory.
+            UserError: out of memory; of `native` images, which differ in size, all of a domain are too large.
         """
-        translated, inputs, real = ({i: list[Columns]() for i in Domain} for _ in range(3))
+        rows: list[PerDomain[tuple[Columns, Columns, Columns]]] = []
+        failure, count = None, 0
         readable_images = readable(self.test.images, self._indices, self.data, native=self.native)
         batch_size = self._batch_size(translator)
         while batch := list(islice(readable_images, batch_size)):
             ks = [k for k, _ in batch]
             images = PerDomain(*(stack([x for _, pair in batch for x in pair[i]], self.data) for i in Domain))
-            for i in Domain:
-                x, truth = images[i], images[i.other] if self.test.paired else None
-                if not len(x):
-                    continue
-                truth = truth if truth is None else resize_like(truth, x)
-                with naming(self.test.images[i], self._indices[i][ks[0]]) if self.native else nullcontext():
-                    translated[i].append(self._translate(translator, i, x, truth))
-                if self._inputs is None:
-                    inputs[i].append(self._describe(x) | _compare(x, x, truth))
-                    if truth is not None:
-                        real[i].append(self._describe_real(i, x, truth, ks))
-        columns = PerDomain.of(lambda i: _concatenate(translated[i]))
+            try:
+                rows.append(PerDomain(*(self._rows(translator, i, images, ks) for i in Domain)))
+                count += len(ks)
+            except OutOfMemoryError as error:
+                if not self.native:
+                    raise
+                log.warning("%s; left out", error)
+                failure = error
+        self.left_out = max(self._indices.map(len)) - count
+        translated, inputs, real = (
+            PerDomain(*(_concatenate([r[i][n] for r in rows]) for i in Domain)) for n in range(3)
+        )
+        if failure and not all(translated):
+            raise failure
         if self._inputs is None:
-            self._inputs = PerDomain.of(lambda i: _concatenate(inputs[i]))
+            self._inputs = inputs
             for i in Domain:
                 identity = self._summarize(self._inputs[i], i)
-                floor = self._summarize(_concatenate(real[i]), i, real=True)
+                floor = self._summarize(real[i], i, real=True)
                 # "do_nothing" is the old name of "identity", kept for one version
                 self._baselines[i].update(identity=identity, do_nothing=identity, real=floor)
-        elif any(len(columns[i][_FEATURES]) != len(self._inputs[i][_FEATURES]) for i in Domain):
+        elif any(len(translated[i][_FEATURES]) != len(self._inputs[i][_FEATURES]) for i in Domain):
             self._inputs = None  # different files are readable than before
             return self.metrics(translator)
-        return {i.direction: {"translated": self._summarize(columns[i], i), **self._baselines[i]} for i in Domain}
+        return {i.direction: {"translated": self._summarize(translated[i], i), **self._baselines[i]} for i in Domain}
+
+    def _rows(
+        self, translator: Translator, i: Domain, images: PerDomain[Tensor], ks: list[int]
+    ) -> tuple[Columns, Columns, Columns]:
+        """Return rows of translations from domain i, of their inputs (once) and of the inputs' true counterparts."""
+        x, truth = images[i], images[i.other] if self.test.paired else None
+        if not len(x):
+            return {}, {}, {}
+        truth = truth if truth is None else resize_like(truth, x)
+        with naming(self.test.images[i], self._indices[i][ks[0]]) if self.native else nullcontext():
+            translated = self._translate(translator, i, x, truth)
+        if self._inputs is not None:
+            return translated, {}, {}
+        inputs = self._describe(x) | _compare(x, x, truth)
+        return translated, inputs, {} if truth is None else self._describe_real(i, x, truth, ks)
 
     def _batch_size(self, translator: Translator) -> int:
         """Return how many images of each domain fit into half of the memory, at most 16; raises `UserError` if none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -12,6 +13,7 @@ from torchvision.utils import make_grid
 
 from unit.data.datasets import HeldOut
 from unit.domains import Domain, PerDomain
+from unit.errors import OutOfMemoryError
 from unit.evaluation.held_out import load_held_out, naming, readable, run_as_translate
 from unit.images import to_image, to_tensor
 from unit.translation.translator import Translator
@@ -71,15 +73,17 @@ def contact_sheet(translator: Translator, test: HeldOut, rows: int = 8, size: in
         (3, H, W) in [-1, 1], a block for each direction: input | translation and, for pairs, | the real target; each
         image with white around it where others are larger or of another shape.
     """
-    data, sheet = translator.config.data, dict[Domain, list[list[Tensor]]]()
-    indices = test.images.map(lambda source: range(len(source)))
-    for k, pair in readable(test.images, PerDomain(*indices), data, rows, native=True):
-        for i in Domain:
-            for image in pair[i]:
-                with naming(test.images[i], k):
-                    translation = run_as_translate(translator.translate, image[None], i, size)[0]
-                row = [image, translation, *(pair[i.other] if test.paired else [])]
+    sheet: dict[Domain, list[list[Tensor]]] = {}
+    indices = PerDomain(*test.images.map(lambda source: range(len(source))))
+    count = 0
+    for k, pair in readable(test.images, indices, translator.config.data, native=True):
+        with suppress(OutOfMemoryError):  # which evaluating has told
+            made = [(i, _sheet_row(translator, test, i, pair, k, size)) for i in Domain if pair[i]]
+            for i, row in made:
                 sheet.setdefault(i, []).append(row)
+            count += 1
+        if count == rows:
+            break
     shapes = [image.shape for rows_of in sheet.values() for row in rows_of for image in row]
     height, width = (max(shape[axis] for shape in shapes) for axis in (1, 2))
     scale = min(1.0, _MAX_CELL / max(height, width))
@@ -89,6 +93,16 @@ def contact_sheet(translator: Translator, test: HeldOut, rows: int = 8, size: in
         columns = [torch.stack([_fit(image, cell) for image in column]) for column in zip(*sheet[i], strict=True)]
         blocks.append(_block(columns, max(map(len, sheet.values()))))
     return _grid(blocks, 2, _WIDE_GAP)
+
+
+def _sheet_row(
+    translator: Translator, test: HeldOut, i: Domain, pair: PerDomain[list[Tensor]], k: int, size: int | None
+) -> list[Tensor]:
+    """Return a test image of domain i, its translation and, for pairs, the real target."""
+    (image,) = pair[i]
+    with naming(test.images[i], k):
+        translation = run_as_translate(translator.translate, image[None], i, size)[0]
+    return [image, translation, *(pair[i.other] if test.paired else [])]
 
 
 def _fit(image: Tensor, size: tuple[int, int]) -> Tensor:

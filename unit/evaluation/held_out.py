@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from unit.config import DataConfig
 from unit.data.batches import held_out_image
@@ -54,7 +56,9 @@ def readable(
         return [held_out_image(sources[i], index, data, native) for index in chosen[i][k : k + 1]]
 
     failure, unseen, count = None, set(Domain), 0
-    for k in range(max(chosen.map(len))):
+    longest = max(chosen.map(len))
+    hidden = not (native and sys.stderr.isatty())  # small ones take no time
+    for k in tqdm(range(longest), total=min(longest, at_most or longest), unit="image", leave=False, disable=hidden):
         try:
             images = PerDomain(load(Domain.A, k), load(Domain.B, k))
         except ImageError as error:
@@ -95,7 +99,7 @@ def run_as_translate(network: Callable[[Tensor, Domain], Tensor], image: Tensor,
     try:
         output = network(x, i).cpu()
     except UserError as error:
-        raise UserError(f"{error}; {SMALLER}") from error
+        raise type(error)(f"{error}; {SMALLER}") from error
     if not output.isfinite().all():
         raise ModelError("the model's output contains NaN or Inf; try --precision fp32, or a model of an earlier step")
     return output if size is None else to_tensor(to_file_size(output[0], original.size))[None]

@@ -95,7 +95,7 @@ def verdict(groups: dict[str, dict[str, float | None]], swapped: bool = False) -
         return f"better than the input by {gain:.1f}{unit}: {values}"
     closer = (translated["psnr"] or 0) - (identity["psnr"] or 0)
     but = f", although PSNR is better by {closer:.1f} dB" if closer > 0 else ""
-    return f"worse than doing nothing: {values}{but}; try more training steps, or an earlier model (best.safetensors)"
+    return f"worse than doing nothing: {values}{but}; try more training steps"
 
 
 def _overlap(one: dict[str, float | None], other: dict[str, float | None]) -> bool:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from unit.config import Config
 from unit.devices import autocast, out_of_memory, resolve_device, resolve_precision
 from unit.domains import Domain, PerDomain
-from unit.errors import ConfigError, DataError, UserError, format_bytes
+from unit.errors import ConfigError, DataError, OutOfMemoryError, format_bytes
 from unit.files import atomic_write
 from unit.machine import available_memory
 from unit.model.networks import Autoencoders
@@ -288,6 +288,6 @@ def set_best_detail(file: Path, best_detail: PerDomain[str]) -> None:
         translator.save(file)
 
 
-def _too_large(batch: int, height: int, width: int, device: torch.device, sizes: str = "") -> UserError:
+def _too_large(batch: int, height: int, width: int, device: torch.device, sizes: str = "") -> OutOfMemoryError:
     images = f"{batch} images of " if batch > 1 else ""
-    return UserError(f"out of memory on {device} for {images}{width}x{height} pixels{sizes}")
+    return OutOfMemoryError(f"out of memory on {device} for {images}{width}x{height} pixels{sizes}")
