@@ -24,16 +24,19 @@ from unit.config import Config
 from unit.config_file import read_config, write_config
 from unit.data.batches import training_batches
 from unit.data.datasets import open_datasets
-from unit.domains import PerDomain
+from unit.domains import Domain, PerDomain
 from unit.errors import ConfigError, DataError, ImageError, UserError
 from unit.evaluation.evaluate import Evaluator, evaluate
 from unit.evaluation.report.write import write_report_or_warn
 from unit.training import checkpoint
 from unit.training.distributed import Ranks
+from unit.training.hooks import samples_due, warn_if_uncertain
 from unit.training.loop import train
 from unit.training.resolve import resolve
 from unit.training.trainer import Trainer
 from unit.translation.translator import Translator
+
+ENDS = {"low": -1, "high": 1}
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +92,39 @@ def test_the_best_model_is_kept_also_over_a_stop(tmp_path: Path, uninterrupted: 
     assert result.best == min(metrics.items(), key=lambda item: item[1])
     ends = [load_file(tmp_path / run / "best.safetensors") for run in ("parts", "once")]
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
+
+
+def test_a_first_sample_grid_comes_early(tmp_path: Path) -> None:
+    """After a tenth of the interval, whether or not the run was stopped before; without a check for failure modes."""
+    config = tiny(train={"sample_every": 100, "steps": 12, "validate_every": 1000})
+    train(replace(config, train=replace(config.train, steps=9)), tmp_path / "parts")
+    for run in ("parts", "once"):
+        train(config, tmp_path / run)
+        samples = [path.name for path in sorted((tmp_path / run / "samples").iterdir())]
+        assert samples == ["step-00000000.png", "step-00000010.png"]
+        assert [line["step"] for line in metrics(tmp_path / run) if "vital/spread_a2b" in line] == [0]
+    parts, once = ((tmp_path / run / "samples" / "step-00000010.png").read_bytes() for run in ("parts", "once"))
+    assert parts == once
+    assert [step for step in range(301) if samples_due(step, 250)] == [0, 25, 250]
+    assert [step for step in range(101) if samples_due(step, 50)] == [0, 50, 100]
+
+
+@pytest.mark.parametrize(("width", "warned"), [(30.0, True), (10.0, False)])
+def test_an_uncertain_choice_of_the_best_model_is_told(
+    caplog: pytest.LogCaptureFixture, width: float, warned: bool
+) -> None:
+    ends = {f"val/kid_{end}_{i.direction}": 100 + sign * width / 2 for end, sign in ENDS.items() for i in Domain}
+    warn_if_uncertain(100.0, ends, 5)
+    line = "with 5 held-out images KID is uncertain (95 % interval 85 to 115)"
+    assert (line in caplog.text) == warned
+
+
+def test_a_short_run_on_few_images_says_that_its_best_model_is_uncertain_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for steps in (2, 4):
+        train(tiny(train={"validate_every": 1, "steps": steps}), tmp_path / "run")
+    assert caplog.text.count("KID is uncertain") <= 1
 
 
 def test_a_finished_run_leaves_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

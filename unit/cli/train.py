@@ -94,7 +94,7 @@ def summary(result: TrainResult) -> str:
     lines = [f"{result.out}: {'stopped' if result.exit_status else 'ended'} at step {result.step}"]
     if result.metrics:
         lines += table(result.metrics, result.names).splitlines()
-    if result.best:
+    if result.best and result.best[0] != result.step and (result.out / BEST_FILE).is_file():
         step, kid = result.best
         lines.append(f"best model:  {folder}/{BEST_FILE}, from step {step} (mean KID {kid:.1f} at the training size)")
     if result.exit_status:

@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 
 _MAX_VALIDATION_IMAGES = 200
 """per domain"""
+_WIDE_INTERVAL = 0.2
+"""The part of a KID that its interval may be wide; of 100 streets after 8 minutes it is .16."""
+_MIN_INTERVAL = 100
+"""Steps between two sample grids from which on there is an early one."""
 
 
 class Hooks:
@@ -66,10 +70,13 @@ class Hooks:
         self.alarms = Alarms(self.resolved.datasets.names, self.run_dir.path)
 
     def sample(self) -> None:
-        """Log sample grids, diagnostics and alarms; raises `NonFiniteError` if one holds NaN."""
+        """Log sample grids and, except at the early step, diagnostics and alarms; raises `NonFiniteError` for NaN."""
         translator, step = self.resolved.translator(self.trainer), self.trainer.steps_done
         grids = sample_grids(translator, self.resolved.datasets.test)
         self._require_no_nan("a sample image", *grids)
+        if step % self.resolved.config.train.sample_every:
+            self.logger.samples(step, grids)
+            return
         scalars = diagnostics(translator, self.trainer.discriminators, *self._probe_batches)
         self._require_no_nan("a diagnostic", torch.tensor(list(scalars.values())))
         self.logger.scalars(step, scalars | self.alarms.check(step, scalars))
@@ -100,6 +107,8 @@ class Hooks:
                 self.logger.scalars(step, scalars)
             kid = mean_kid(scalars)
             if kid is not None and (self.best is None or kid < self.best[1]):
+                if self.best is None:
+                    warn_if_uncertain(kid, scalars, min(self.resolved.datasets.test.images.map(len)))
                 self.best = step, kid
                 self.run_dir.save_model(BEST_FILE)
                 path = self.run_dir.path / BEST_FILE
@@ -109,7 +118,7 @@ class Hooks:
     def backfill(self) -> None:
         """Sample and validate if that was due at this step, but a test image could not be read."""
         train, step = self.resolved.config.train, self.trainer.steps_done
-        if step % train.sample_every == 0 and not self.logger.has_samples(step):
+        if samples_due(step, train.sample_every) and not self.logger.has_samples(step):
             self.sample()
         if step > 0 and step % train.validate_every == 0 and step not in self.logger.validated_steps:
             self.validate()
@@ -131,7 +140,9 @@ class Hooks:
         data, test = self.resolved.config.data, self.resolved.datasets.test
         try:
             if not (data.synthetic and data.load_size == data.crop_size):  # else it is the training size
-                evaluator = Evaluator(test, data, features, affordable_count(test.images), native=True)
+                count = affordable_count(test.images)
+                log.info("measuring up to %d held-out images of each domain as translate writes them", count)
+                evaluator = Evaluator(test, data, features, count, native=True)
                 best_detail, metrics = choose_detail(evaluator, self.resolved.translator(self.trainer))
                 for file in (MODEL_FILE, BEST_FILE):
                     set_best_detail(self.run_dir.path / file, best_detail)
@@ -145,6 +156,11 @@ class Hooks:
     def _require_no_nan(self, name: str, *values: Tensor) -> None:
         if any(value.isnan().any() for value in values):
             raise NonFiniteError(self.trainer.steps_done, name)
+
+
+def samples_due(step: int, every: int) -> bool:
+    """True if sample grids are due: every so many steps, and once early, since the first interval may take an hour."""
+    return step % every == 0 or (every >= _MIN_INTERVAL and step == every // 10)
 
 
 def step_scalars(trainer: Trainer, record: StepRecord) -> dict[str, float]:
@@ -171,3 +187,14 @@ def mean_kid(scalars: Mapping[str, float]) -> float | None:
     """The mean KID of both directions; None if it was not measured."""
     kids = [scalars[tag] for i in Domain if (tag := f"val/kid_{i.direction}") in scalars]
     return sum(kids) / len(Domain) if len(kids) == len(Domain) else None
+
+
+def warn_if_uncertain(kid: float, scalars: Mapping[str, float], count: int) -> None:
+    """Say so if KID's interval is so wide that the best of several similar models is a matter of chance."""
+    low, high = (sum(scalars[f"val/kid_{end}_{i.direction}"] for i in Domain) / len(Domain) for end in ("low", "high"))
+    if high - low > _WIDE_INTERVAL * kid:
+        log.warning(
+            "with %d held-out images KID is uncertain (95 %% interval %.0f to %.0f), and the best model partly a "
+            "matter of chance: look at the samples too, or give more test images (data.test_a, data.test_b)",
+            *(count, low, high),
+        )

@@ -25,7 +25,7 @@ from unit.training.checkpoint import copy_to_cpu
 from unit.training.distributed import init_distributed, restarted_by_torchrun
 from unit.training.finite import NonFiniteError
 from unit.training.heartbeat import PeerError
-from unit.training.hooks import Hooks, step_scalars
+from unit.training.hooks import Hooks, samples_due, step_scalars
 from unit.training.progress import Progress
 from unit.training.resolve import ResolvedConfig, explain_errors, resolve
 from unit.training.run_dir import RunDir, archive_run, locked
@@ -193,7 +193,7 @@ class _Run:
         if self.ranks.world_size > 1 and step % CHECK_SYNC_EVERY == 0:
             self._require_equal_weights()
         try:
-            if step % train.sample_every == 0:
+            if samples_due(step, train.sample_every):
                 self._on_main(Hooks.sample)
             if step % train.validate_every == 0:
                 self._on_main(Hooks.validate)
