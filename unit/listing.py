@@ -19,7 +19,10 @@ from unit.images import SUFFIXES, UNSUPPORTED_SUFFIXES, has_image_content
 log = logging.getLogger(__name__)
 
 UNSUPPORTED_ADVICE = "convert them to JPEG or PNG, and give JPEG and PNG files their suffix"
-_HEIC_HINT = " (HEIC: heif-convert x.heic x.jpg; on a Mac: sips -s format jpeg x.heic --out x.jpg)"
+_HEIC_HINT = (
+    " (HEIC: heif-convert x.heic x.jpg; on a Mac: sips -s format jpeg x.heic --out x.jpg; translating reads it after"
+    " pip install pillow-heif)"
+)
 _MAX_OPENED = 1000
 
 Origin: TypeAlias = tuple[str, bool]
@@ -33,10 +36,10 @@ def require_images(folder: Path) -> None:
         list_images(folder)
 
 
-def list_images(folder: Path, links: set[Origin] | None = None) -> list[str]:
+def list_images(folder: Path, links: set[Origin] | None = None, suffixes: frozenset[str] = SUFFIXES) -> list[str]:
     """List the relative paths ("/" between their parts) of all images below `folder`, sorted by code point.
 
-    An image is a file with one of `SUFFIXES`, in any case. Names with a leading dot and `__MACOSX` are skipped, links
+    An image is a file with one of `suffixes`, in any case. Names with a leading dot and `__MACOSX` are skipped, links
     followed; where they lead is added to `links`. Warns of files that only look like images, as `classify_files` finds
     them.
 
@@ -44,14 +47,16 @@ def list_images(folder: Path, links: set[Origin] | None = None) -> list[str]:
         DataError: the folder is missing, not a folder, can't be read, or has no image.
     """
     require_folder(folder)
-    names, unsupported, other_suffixes = classify_files(folder, links)
+    names, unsupported, other_suffixes = classify_files(folder, links, suffixes)
     if not names:
         raise DataError(_no_images(folder, other_suffixes))
     warn_of_unsupported(folder, unsupported)
     return names
 
 
-def classify_files(folder: Path, links: set[Origin] | None = None) -> tuple[list[str], list[str], Counter[str]]:
+def classify_files(
+    folder: Path, links: set[Origin] | None = None, suffixes: frozenset[str] = SUFFIXES
+) -> tuple[list[str], list[str], Counter[str]]:
     """Return the sorted names of all images below, of unsupported images and videos, and the suffixes of non-images.
 
     What is unsupported is known by its suffix, and, of the first 1,000 files with other suffixes, by the content.
@@ -61,7 +66,7 @@ def classify_files(folder: Path, links: set[Origin] | None = None) -> tuple[list
     other_suffixes: Counter[str] = Counter()
     for name in files_below(folder, links):
         suffix = suffix_of(name)
-        if suffix in SUFFIXES:
+        if suffix in suffixes:
             names.append(name)
             continue
         unknown = suffix not in UNSUPPORTED_SUFFIXES

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import json
-import logging
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from unit.cli import videos
+from unit.cli import streams, videos, watching
 from unit.cli.arguments import Parser, add_model_arguments, add_size_argument, fraction, integer, path
+from unit.cli.summary import Summary
 from unit.domains import Domain, source_domain
-from unit.errors import ConfigError, escape
+from unit.errors import ConfigError
 from unit.translation.jobs import Job, Outcome, find_images, plan_jobs
 from unit.translation.model_file import read_header
-from unit.translation.shares import Share
-from unit.translation.video_jobs import VIDEO_FORMATS, VideoOutcome, plan_videos, split_videos
+from unit.translation.shares import ALL, Share
+from unit.translation.video_jobs import VIDEO_FORMATS, plan_videos, split_videos
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from unit.translation.image_files import Settings
+    from unit.translation.translator import Translator
+
 SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "avif": ".avif", "same": None}
 
 
@@ -33,6 +35,12 @@ def run(argv: Sequence[str]) -> int:
     arguments = _parser().parse_intermixed_args(argv)
     _, names = read_header(Path(arguments.model))
     source = source_domain(arguments.direction, names)
+    if arguments.watch is not None:
+        return watching.run(arguments, _image_suffix(arguments), partial(_load, arguments, source))
+    if "-" in arguments.inputs or str(arguments.out) == "-":
+        return streams.run(arguments, _image_suffix(arguments), partial(_load, arguments, source))
+    if not arguments.inputs:
+        raise ConfigError("no INPUT; give files or folders, - for standard input, or --watch FOLDER")
     images, missing = find_images(arguments.inputs, arguments.out)
     images, clips = split_videos(images, arguments.out)
     jobs = plan_jobs(images, arguments.out, _image_suffix(arguments), arguments.samples) if images or not clips else []
@@ -41,28 +49,29 @@ def run(argv: Sequence[str]) -> int:
     outcomes = _translate(arguments, source, jobs, video_jobs, share) if jobs or video_jobs else iter(())
     total, quiet = len(range(share.rank, len(jobs), share.count)), share.rank > 0 or not sys.stderr.isatty()
     bar = tqdm(outcomes, total=total, unit="image", disable=total < 2 or quiet)
-    counts = dict.fromkeys(("done", "skipped", "failed"), 0)
-    lost: dict[str, list[str]] = {}
+    summary = Summary(arguments, share)
     with logging_redirect_tqdm():
         for outcome in chain(missing if share.rank == 0 else (), bar):
-            counts[outcome.status] += 1
-            _report(outcome, arguments.json)
-            for name in outcome.lost:
-                lost.setdefault(name, []).append(outcome.input)
-    for name, inputs in lost.items():
-        more = f" and {len(inputs) - 1:,} more" if len(inputs) > 1 else ""
-        log.warning("not kept: %s (%s%s)", name, escape(inputs[0]), more)
-    part = f" (process {share.rank + 1} of {share.count})" if share.count > 1 else ""
-    log.info("%s%s: %d translated, %d already there, %d failed", escape(arguments.out), part, *counts.values())
+            summary.add(outcome)
+    summary.log()
     share.wait_for_others()
-    return 1 if counts["failed"] else 0
+    return 1 if summary.counts["failed"] else 0
 
 
 def _translate(
     arguments: argparse.Namespace, source: Domain, jobs: Sequence[Job], video_jobs: Sequence[Job], share: Share
 ) -> Iterator[Outcome]:
+    translator, settings = _load(arguments, source, share)
+    from unit.translation.image_files import translate_images
+
+    yield from translate_images(translator, jobs, settings, share)
+    if video_jobs := video_jobs[share.rank :: share.count]:
+        yield from videos.translate(translator, video_jobs, settings, arguments)
+
+
+def _load(arguments: argparse.Namespace, source: Domain, share: Share = ALL) -> tuple[Translator, Settings]:
     # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
-    from unit.translation.image_files import Settings, translate_images
+    from unit.translation.image_files import Settings
     from unit.translation.translator import Translator
 
     translator = Translator.load(
@@ -79,9 +88,7 @@ def _translate(
         overwrite=arguments.overwrite,
         keep_gray=arguments.keep_gray,
     )
-    yield from translate_images(translator, jobs, settings, share)
-    if video_jobs := video_jobs[share.rank :: share.count]:
-        yield from videos.translate(translator, video_jobs, settings, arguments)
+    return translator, settings
 
 
 def _image_suffix(arguments: argparse.Namespace) -> str | None:
@@ -98,17 +105,6 @@ def _tile(text: str) -> int | Literal["auto"] | None:
     return None if text == "off" else integer(1)(text)
 
 
-def _report(outcome: Outcome, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(asdict(outcome), default=str), flush=True)
-    elif isinstance(outcome, VideoOutcome) and outcome.status == "done":
-        print(videos.describe(outcome), flush=True)
-    elif outcome.status == "failed":
-        log.error("%s", outcome.reason)
-    elif outcome.status == "skipped":
-        log.warning("%s: %s", escape(outcome.outputs[0]), outcome.reason)
-
-
 def _parser() -> Parser:
     parser = Parser(
         prog="translate.py",
@@ -117,16 +113,13 @@ def _parser() -> Parser:
         epilog="example: python translate.py runs/sunny-rainy --direction sunny2rainy photos '*.jpg' --out rainy",
     )
     add_model_arguments(parser)
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="INPUT",
-        help="files, folders (recursive) or quoted patterns; videos by name or pattern",
-    )
+    inputs_help = "files, folders (recursive) or quoted patterns; videos by name or pattern; -: standard input"
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help=inputs_help)
     parser.add_argument("--direction", required=True, help="a2b or b2a, or by the names: sunny2rainy")
-    parser.add_argument(
-        "--out", required=True, type=path, metavar="PATH", help="a folder, or a file for one image or video"
-    )
+    out_help = "a folder, or a file for one image or video; -: standard output"
+    parser.add_argument("--out", required=True, type=path, metavar="PATH", help=out_help)
+    watch_help = "translate the images in this folder, and those that appear there, until Ctrl-C"
+    parser.add_argument("--watch", type=path, metavar="FOLDER", help=watch_help)
     add_size_argument(parser)
     tile_help = (
         "compute each image in strips of N pixels, which takes less memory and gives the same result: auto (the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from unit.domains import Domain
+from unit.errors import escape
 from unit.images import (
     DecodedImage,
     Frame,
@@ -23,6 +25,8 @@ from unit.images import (
 )
 from unit.images.deep import Levels
 from unit.translation.translator import Translator
+
+log = logging.getLogger(__name__)
 
 
 def translate_image(
@@ -55,6 +59,27 @@ def translate_image(
     scaled = [scale(frame, size) for frame in image.frames]
     tensors = translate_scaled(suited(translator, image.deep), scaled, source, batch_size, seed, strength)
     return replace(image, frames=tuple(map(finish, tensors, image.frames)))
+
+
+class SizeWarning:
+    """Warns once, of the first image over twice the size that the model was trained at, unless a size is set."""
+
+    def __init__(self, translator: Translator, source: Domain, size: int | None) -> None:
+        self._translator, self._source = translator, source
+        self._trained = translator.config.data.load_size if size is None else None
+
+    def check(self, name: str, size: tuple[int, int]) -> None:
+        """Warn if the width and height that the network works at are too large, and no image was before."""
+        if self._trained is None or min(size) <= 2 * self._trained:
+            return
+        if self._translator.is_guided(self._source, size[1], size[0]):
+            return
+        log.warning(
+            "%s: %dx%d, but the model was trained at a short side of %d: such images stay sharp, but large structures "
+            "change less than near that size; --detail guided changes them as at that size",
+            *(escape(name), *size, self._trained),
+        )
+        self._trained = None
 
 
 def translate_scaled(

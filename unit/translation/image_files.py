@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,17 +21,17 @@ from unit.errors import UserError, escape, format_bytes
 from unit.images import DecodedImage, has_gray_colors, read_extent, read_image_file, write_image_file
 from unit.images.deep import Levels
 from unit.machine import available_memory, core_count
-from unit.translation.frames import finish, scale, suited, to_file_size, translate_scaled
+from unit.translation.frames import SizeWarning, finish, scale, suited, to_file_size, translate_scaled
 from unit.translation.jobs import Job, Outcome
 from unit.translation.outputs import identity_of, reason_not_to_write
 from unit.translation.provenance import Provenance
 from unit.translation.shares import ALL, Share
 from unit.translation.translator import Translator
 
-__all__ = ["SMALLER", "Settings", "to_file_size", "translate_images"]
+__all__ = ["NOT_FINITE", "SMALLER", "Settings", "to_file_size", "translate_images"]
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
+NOT_FINITE = "the model's output contains NaN or Inf; try --precision fp32, or a model of an earlier step"
 SMALLER = "--size N works at a smaller short side of N pixels, and blurs"
 _THREADS = min(4, core_count())
 """For reading and writing; each holds an image or two."""
@@ -119,13 +118,24 @@ class _Sample(NamedTuple):
 
 
 def translate_images(
-    translator: Translator, jobs: Sequence[Job], settings: Settings, share: Share = ALL
+    translator: Translator,
+    jobs: Sequence[Job],
+    settings: Settings,
+    share: Share = ALL,
+    size_warning: SizeWarning | None = None,
 ) -> Iterator[Outcome]:
     """Translate this process's share of images, in order.
 
     An image that fails has an outcome that says why, and the others are done.
     Images so large that those in progress might not fit into memory together are read, translated and written one by
-    one. Warns about the first image over twice the size that the model was trained at, unless a size is set.
+    one.
+
+    Args:
+        translator: the model.
+        jobs: what to read and to write.
+        settings: how to translate.
+        share: which of the jobs are this process's.
+        size_warning: of several calls that are to warn once together; None: of this one alone.
     """
     memory = available_memory()
     max_pixels = translator.config.data.max_pixels
@@ -133,14 +143,14 @@ def translate_images(
     write = partial(
         _write, settings=settings, provenance=translator.provenance(settings.source, settings.samples is not None)
     )
-    trained = [translator.config.data.load_size] if settings.size is None else []
+    size_warning = size_warning or SizeWarning(translator, settings.source, settings.size)
     with ThreadPoolExecutor(_THREADS) as threads:
         is_large = partial(_is_large, translator=translator, settings=settings, memory=memory)
         items_of_share = islice(_check(jobs, settings), share.rank, None, share.count)
         for large, group in groupby(items_of_share, is_large):
             for part in ([item] for item in group) if large else [group]:
                 items = _map_ahead(threads, read, part, max(settings.batch_size, _THREADS))
-                samples = _translate(translator, items, settings, memory, trained)
+                samples = _translate(translator, items, settings, memory, size_warning)
                 for sample in _map_ahead(threads, write, samples, 2 * _THREADS):
                     if not sample.tensors or sample.number == len(sample.item.job.outputs) - 1:
                         yield replace(sample.item.outcome, lost=tuple(sorted(sample.item.lost)))
@@ -210,7 +220,7 @@ def _read(item: _Item, size: int | None, max_pixels: int) -> _Item:
 
 
 def _translate(
-    translator: Translator, items: Iterable[_Item], settings: Settings, memory: int, trained: list[int]
+    translator: Translator, items: Iterable[_Item], settings: Settings, memory: int, size_warning: SizeWarning
 ) -> Iterator[_Sample]:
     """Translate batches of consecutive images of equal size, smaller ones where the memory is; warn once."""
     for key, group in groupby(items, key=lambda item: item.batch_key):
@@ -220,13 +230,7 @@ def _translate(
         width, height = key.size
         fitting = max(1, min(settings.batch_size, memory // 2 // translator.bytes_needed(width * height)))
         while batch := list(islice(group, fitting)):
-            guided = translator.is_guided(settings.source, height, width)
-            if trained and not guided and min(width, height) > 2 * trained[0]:
-                log.warning(
-                    "%s: %dx%d, but the model was trained at a short side of %d: such images stay sharp, but large "
-                    "structures change less than near that size; --detail guided changes them as at that size",
-                    *(escape(batch[0].job.input), width, height, trained.pop()),
-                )
+            size_warning.check(str(batch[0].job.input), key.size)
             yield from _translate_batch(suited(translator, key.deep), batch, key.size, settings, fitting)
 
 
@@ -262,6 +266,5 @@ def _write(sample: _Sample, settings: Settings, provenance: Provenance) -> _Samp
     except UserError as error:
         item.fail(error)
     except ValueError:
-        reason = "the model's output contains NaN or Inf; try --precision fp32, or a model of an earlier step"
-        item.fail(f"{escape(item.job.input)}: {reason}")
+        item.fail(f"{escape(item.job.input)}: {NOT_FINITE}")
     return sample

@@ -17,6 +17,8 @@ from typing import Literal
 from unit.errors import ConfigError, DataError, escape
 from unit.files import is_partial
 from unit.images import SUFFIXES, is_marked
+from unit.images.formats import HEIC_SUFFIXES
+from unit.images.heic import MISSING, is_installed
 from unit.listing import files_below, list_images
 
 is_folder = os.path.isdir  # before Python 3.14, Path.is_dir raises for names that are too long
@@ -47,6 +49,11 @@ class Outcome:
     """names of what the input holds but the outputs don't"""
 
 
+def image_suffixes() -> frozenset[str]:
+    """Return the suffixes of images that can be translated, in lower case."""
+    return SUFFIXES | HEIC_SUFFIXES if is_installed() else SUFFIXES
+
+
 def find_images(
     inputs: Sequence[str], out: Path | None = None
 ) -> tuple[list[tuple[Path, PurePosixPath]], list[Outcome]]:
@@ -57,6 +64,9 @@ def find_images(
 
     Returns:
         (path, relative path of the output) of each image, and the inputs that failed.
+
+    Raises:
+        ConfigError: a file needs a package that isn't installed.
     """
     images: dict[str, tuple[Path, PurePosixPath]] = {}  # by absolute path: a file given twice is one image
     failed: list[Outcome] = []
@@ -66,13 +76,14 @@ def find_images(
         try:
             if is_folder(text):
                 top = PurePosixPath(Path(text).resolve().name if several else "")
-                files = [(Path(text, name), top / name) for name in list_images(Path(text))]
+                names = list_images(Path(text), suffixes=image_suffixes())
+                files = [(Path(text, name), top / name) for name in names]
             else:
                 files = [(file, PurePosixPath(file.name)) for file in _matching_files(text) if not is_partial(file)]
         except DataError as error:
             failed.append(Outcome(text, "failed", reason=str(error)))
             continue
-        for path, target in _without_outputs(files, text, out_folder) if out_folder else files:
+        for path, target in without_outputs(files, text, out_folder) if out_folder else files:
             images.setdefault(os.path.abspath(path), (path, target))  # noqa: PTH100 - resolve() would follow links
     if not images and not failed:
         reason = f"{escape(inputs[0])}: no images except earlier outputs in --out; give others, or another --out"
@@ -80,10 +91,10 @@ def find_images(
     return list(images.values()), failed
 
 
-def _without_outputs(
+def without_outputs(
     files: Sequence[tuple[Path, PurePosixPath]], text: str, out: str
 ) -> list[tuple[Path, PurePosixPath]]:
-    """Leave out earlier outputs, in `out` itself or through links."""
+    """Leave out earlier outputs among the files of `text`: those in the real path `out`, itself or through links."""
     top = os.path.realpath(text)
     out_is_below = out != top and Path(out).is_relative_to(top)
 
@@ -96,11 +107,12 @@ def _without_outputs(
 
 def _matching_files(text: str) -> list[Path]:
     """List the file of that name, or else those that match it as a pattern."""
-    if os.path.lexists(text):
-        return [Path(text)]
-    files = [file for file in sorted(_glob(text)) if not is_folder(file)]
+    files = [Path(text)] if os.path.lexists(text) else [file for file in sorted(_glob(text)) if not is_folder(file)]
     if not files:
         raise DataError(f"{escape(text) or repr(text)}: no such file or folder, and no file matches it as a pattern")
+    heic = next((file for file in files if file.suffix.lower() in HEIC_SUFFIXES), None)
+    if heic and not is_installed():
+        raise ConfigError(f"{escape(heic)}: {MISSING}")
     return files
 
 
@@ -117,11 +129,20 @@ def _glob(pattern: str) -> Iterator[Path]:
 
 def _matches(name: Sequence[str], pattern: Sequence[str]) -> bool:
     """Match the parts of a path; "**" stands for any number of them."""
-    if not pattern:
-        return not name
-    if pattern[0] == "**":
-        return any(_matches(name[k:], pattern[1:]) for k in range(len(name) + 1))
-    return bool(name) and fnmatch.fnmatch(name[0], pattern[0]) and _matches(name[1:], pattern[1:])
+
+    def skip(position: int) -> Iterator[int]:
+        """Yield the positions in the pattern that are reached from this one without a part of the name."""
+        yield position
+        while position < len(pattern) and pattern[position] == "**":
+            position += 1
+            yield position
+
+    reached = set(skip(0))  # all at once: trying them one by one takes exponential time
+    for part in name:
+        stay = {k for k in reached if k < len(pattern) and pattern[k] == "**"}
+        step = {k + 1 for k in reached if k < len(pattern) and k not in stay and fnmatch.fnmatch(part, pattern[k])}
+        reached = {position for k in stay | step for position in skip(k)}
+    return len(pattern) in reached
 
 
 def plan_jobs(
