@@ -6,8 +6,10 @@ import json
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,8 @@ from unit.__main__ import main
 from unit.domains import PerDomain
 from unit.model.networks import build_autoencoders
 from unit.translation.translator import MODEL_FILE, Translator
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -426,3 +430,123 @@ def test_the_script_itself(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["done", "failed"]
     assert done.stderr.decode().splitlines() == ["out: 1 translated, 0 already there, 1 failed"]
+
+
+# Standard input and output
+
+
+def piped(*words: str | Path, content: bytes = b"", cwd: Path) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "unit", "translate", *map(str, words)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, input=content, capture_output=True, cwd=cwd, env=environment, timeout=300)
+
+
+@pytest.mark.slow
+def test_standard_input_is_translated_to_standard_output(here: Path, command: Command) -> None:
+    assert command(*A2B, "in/x.png", "--out", "file.png").status == 0
+    expected = (here / "file.png").read_bytes()
+    content = (here / "in/x.png").read_bytes()
+    both = piped(*A2B, "-", "--out", "-", content=content, cwd=here)
+    assert (both.returncode, both.stdout) == (0, expected), both.stderr
+    assert piped(*A2B, "in/x.png", "--out", "-", cwd=here).stdout == expected
+    assert piped(*A2B, "-", "--out", "other.png", content=content, cwd=here).stdout == b""
+    assert (here / "other.png").read_bytes() == expected
+    jpeg = piped(*A2B, "-", "--out", "-", "--format", "same", content=(here / "in/sub/y.jpg").read_bytes(), cwd=here)
+    assert jpeg.stdout.startswith(b"\xff\xd8\xff")
+    bad = piped(*A2B, "-", "--out", "-", content=content[:60], cwd=here)
+    assert (bad.returncode, bad.stdout) == (3, b"")
+    assert re.fullmatch(rb"error: standard input: damaged or cut short .*\n", bad.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-", "in/x.png", "--out", "-"], "give one INPUT"),
+        (["-", "--out", "-", "--samples", "2"], "--samples: standard input and output hold one image"),
+        (["-", "--out", "-", "--json"], "--json: --out - takes standard output"),
+        (["in", "--out", "-"], "in is a folder"),
+        (["-", "--out", "in"], "has no name; give a file"),
+        (["-", "--out", "new.txt"], "can't write .txt"),
+        (["--out", "out"], "no INPUT"),
+        (["in", "--watch", "in", "--out", "out"], "--watch: takes no INPUT"),
+        (["--watch", "in", "--out", "one.png"], "--watch writes several images; give a folder"),
+    ],
+)
+def test_mistakes_with_streams_and_watching_are_refused(
+    here: Path, refusal: Callable[..., str], words: list[str], message: str
+) -> None:
+    assert message in refusal(*A2B, *words)
+
+
+def test_watching_a_missing_folder_is_refused(here: Path, command: Command) -> None:
+    result = command(*A2B, "--watch", "nowhere", "--out", "out")
+    assert result.status == 3
+    assert "nowhere: no such folder" in result.lines[-1]
+
+
+def test_an_existing_file_is_left_alone_by_a_stream(here: Path, command: Command) -> None:
+    put(here / "out.png")
+    before = (here / "out.png").read_bytes()
+    result = command(*A2B, "-", "--out", "out.png")
+    assert (result.status, result.lines) == (0, ["out.png: exists already; --overwrite replaces it"])
+    assert (here / "out.png").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is another signal there")
+def test_a_watched_folder_is_translated_until_ctrl_c(here: Path) -> None:
+    command = [sys.executable, "-m", "unit", "translate", *map(str, A2B), "--watch", "in", "--out", "in"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    (here / "in/x.png").unlink()
+    process = subprocess.Popen(command, cwd=here, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(here / "in/sub/y.png")
+        put(here / "in/later.jpg")
+        wait_for(here / "in/later.png")
+        time.sleep(4)  # long enough to translate an output, if it were taken for an input
+    finally:
+        process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert said.splitlines()[-1] == "in: 2 translated, 0 already there, 0 failed"
+    names = sorted(path.relative_to(here / "in").as_posix() for path in (here / "in").rglob("*") if path.is_file())
+    assert names == ["later.jpg", "later.png", "sub/y.jpg", "sub/y.png"]
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} was not written"
+        time.sleep(0.1)
+
+
+# What is not kept
+
+
+def test_what_is_not_kept_is_said_once_per_kind(here: Path, command: Command) -> None:
+    for k in range(3):
+        image = Image.new("RGBA", (8, 8), (10, 20, 30, 128))
+        image.save(here / f"in/a{k}.png")
+    result = command(*A2B, "in", "--out", "out", "--format", "jpg")
+    lost = [line for line in result.lines if line.startswith("not kept")]
+    assert lost == ["not kept: transparency (it became white) (in/a0.png and 2 more)"]
+    assert not [line for line in command(*A2B, "in", "--out", "png").lines if "not kept" in line]
+
+
+@pytest.mark.parametrize("suffix", ["tiff", "avif"])
+def test_tiff_and_avif_are_written(here: Path, command: Command, suffix: str) -> None:
+    assert command(*A2B, "in/x.png", "--out", "out", "--format", suffix).status == 0
+    with Image.open(next((here / "out").iterdir())) as image:
+        assert image.format == suffix.upper()
+
+
+def test_heic_needs_a_package(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for k in range(3):
+        (here / f"in/{k}.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    monkeypatch.setattr("unit.translation.jobs.is_installed", lambda: False)
+    result = command(*A2B, "in/*.heic", "--out", "out")
+    message = "error: in/0.heic: the package pillow-heif is not installed; pip install pillow-heif"
+    assert (result.status, result.lines) == (2, [message])
+    folder = command(*A2B, "in", "--out", "out")
+    assert folder.status == 0
+    assert len([line for line in folder.lines if "pip install pillow-heif" in line]) == 1

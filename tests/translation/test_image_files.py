@@ -148,6 +148,18 @@ def test_patterns(tmp_path: Path) -> None:
     assert all("no file matches it as a pattern" in str(outcome.reason) for outcome in failed)
 
 
+def test_many_wildcards_match_the_same_in_no_time(tmp_path: Path) -> None:
+    deep = "/".join("ab" * 12)
+    for name in (f"{deep}/x.png", "y.png"):
+        put(tmp_path / name)
+    assert found(tmp_path / "/".join(["**"] * 30) / "*.png") == ["x.png", "y.png"]
+    assert found(tmp_path / "/".join(["**", "a"] * 11) / "**/x.png") == ["x.png"]
+    _, failed = find_images([f"{tmp_path}/{'/'.join(['**', 'a'] * 13)}/x.png"])
+    assert len(failed) == 1
+    _, failed = find_images([f"{tmp_path}/{'/'.join(['**', '*'] * 13)}/nothing.png"])
+    assert len(failed) == 1
+
+
 def test_partial_files_of_killed_programs_are_no_inputs(tmp_path: Path) -> None:
     put(tmp_path / "x.png")
     left = put(tmp_path / "y.png").rename(tmp_path / ".0123456789abcdef-0.partial")

@@ -143,12 +143,13 @@ def _decode(file: BinaryIO, max_pixels: int) -> DecodedImage:
         if image.format in ("JPEG", "MPO"):
             require_few_scans(file)
         mode = _color_mode(image)
+        stored = orientation_of(image, decoded=False)  # a TIFF turns when it is loaded, and forgets it
         count, deep, lost = _plan(image, mode)
         per_pixel = _BYTES_PER_DEEP_PIXEL if deep else bytes_per_pixel(image)
         require_memory(image.size, per_pixel + (count - 1) * _BYTES_PER_FRAME_PIXEL)
         frames = [_deep_frame(image, file, mode)] if deep else list(_frames(image, count))
         orientation = orientation_of(image)  # after loading: PNG may keep EXIF at its end
-        metadata, unkept = read_metadata(image, orientation)
+        metadata, unkept = read_metadata(image, rotated=not {stored, orientation}.isdisjoint((5, 6, 7, 8)))
         profile = image.info.get("icc_profile")
         carried = profile and next((m for m in (mode, "RGB") if m != "CMYK" and profile_transform(profile, m)), None)
         if carried:

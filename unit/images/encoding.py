@@ -13,7 +13,7 @@ from unit.images.color import into_profile, over_white, srgb_transform
 from unit.images.decoding import DecodedImage, Frame
 from unit.images.deep import Levels, write_deep
 from unit.images.icc import parse_profile
-from unit.images.metadata import METADATA_FORMATS, Mark, save_options
+from unit.images.metadata import METADATA_FORMATS, Mark, Metadata, save_options
 
 T = TypeVar("T", Image.Image | Levels, Image.Image | Levels | None)
 ANIMATED_FORMATS = ("PNG", "WEBP", "AVIF", "GIF")
@@ -51,7 +51,23 @@ def encode(
         Exception: of any type, from the format's encoder.
     """
     frames, lost = _fitting_frames(image, image_format)
-    metadata = image.metadata
+    try:
+        content, unkept = _encode(replace(image, frames=frames), image_format, quality, gray, mark)
+    except Exception:
+        metadata = Metadata(profile=image.metadata.profile, profile_mode=image.metadata.profile_mode)
+        if image.metadata == metadata:
+            raise
+        # Damaged metadata, which only the encoder notices, are no reason to lose the image.
+        content, unkept = _encode(replace(image, frames=frames, metadata=metadata), image_format, quality, gray, mark)
+        unkept.append("damaged metadata")
+    return content, lost + unkept
+
+
+def _encode(
+    image: DecodedImage, image_format: str, quality: int | None, gray: bool, mark: Mark | None
+) -> tuple[bytes, list[str]]:
+    """Encode frames that the format can hold."""
+    metadata, frames = image.metadata, image.frames
     options, unkept = save_options(metadata, image_format, mark)
     profile = metadata.profile if image_format in METADATA_FORMATS else None
     mode = "L" if gray and image_format in _GRAY_FORMATS and not (profile and metadata.profile_mode == "RGB") else "RGB"
@@ -60,18 +76,25 @@ def encode(
         del options["icc_profile"]
         unkept.append("the ICC profile of a gray image")
     pixels = [_merge(_in_profile(_luminance(f.colors) if gray else f.colors, profile, mode), f.alpha) for f in frames]
+    if image_format == "GIF":
+        pixels = [_with_palette(frame) for frame in pixels]
+        unkept.append("more than 256 colours")
+    if len(frames) > 1:
+        options |= _animation_options(image, image_format) | {"append_images": pixels[1:]}
+        if image_format == "AVIF" and image.plays:
+            unkept.append("how often the animation plays")
+    return _encoded(pixels[0], image_format, options | _quality_options(image_format, quality)), unkept
+
+
+def _quality_options(image_format: str, quality: int | None) -> dict[str, Any]:
+    options: dict[str, Any] = {}
     if image_format in _LOSSY_FORMATS:
         options["quality"] = _LOSSY_QUALITY if quality is None else quality
         if image_format == "JPEG" and options["quality"] >= 95:
             options["subsampling"] = 0  # 4:4:4
     if image_format == "PNG":
         options["compress_level"] = 1  # three times as fast as the default 6, for files 10 % to 25 % larger
-    if image_format == "GIF":
-        pixels = [_with_palette(frame) for frame in pixels]
-        unkept.append("more than 256 colours")
-    if len(frames) > 1:
-        options |= _animation_options(image, frames, image_format) | {"append_images": pixels[1:]}
-    return _encoded(pixels[0], image_format, options), lost + unkept
+    return options
 
 
 def has_gray_colors(image: DecodedImage) -> bool:
@@ -165,7 +188,8 @@ def _with_palette(pixels: Image.Image | Levels) -> Image.Image:
     return indexed
 
 
-def _animation_options(image: DecodedImage, frames: tuple[Frame, ...], image_format: str) -> dict[str, Any]:
+def _animation_options(image: DecodedImage, image_format: str) -> dict[str, Any]:
+    frames = image.frames
     options: dict[str, Any] = {"save_all": True, "duration": [round(frame.duration) for frame in frames]}
     if image_format == "GIF":
         options["disposal"] = 2 if any(frame.alpha is not None for frame in frames) else 1

@@ -11,8 +11,6 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 SOFTWARE = "UNIT image translation"
 """The beginning of the software tag of every output."""
-_ROTATED = (5, 6, 7, 8)
-"""EXIF orientations that exchange width and height."""
 # Tags that say how a TIFF stores its pixels, or lie elsewhere in `Metadata` (resolution, XMP, ICC), or that no other
 # format takes as tags (IPTC, Photoshop's).
 _STORAGE_TAGS = frozenset(
@@ -54,11 +52,16 @@ class Metadata:
     """text chunks of a PNG"""
 
 
-def read_metadata(image: Image.Image, orientation: int) -> tuple[Metadata, list[str]]:
-    """Return a loaded image's metadata but for the profile, and the names of what can't be kept."""
+def read_metadata(image: Image.Image, rotated: bool) -> tuple[Metadata, list[str]]:
+    """Return a loaded image's metadata but for the profile, and the names of what can't be kept.
+
+    Args:
+        image: loaded.
+        rotated: width and height, as stored, are exchanged.
+    """
     lost = []
     try:
-        exif = _upright_exif(image.getexif(), orientation in _ROTATED)
+        exif = _upright_exif(image.getexif(), rotated)
     except Exception:  # broken EXIF is no reason to lose the photo
         exif = b""
         lost.append("damaged EXIF")
@@ -70,7 +73,7 @@ def read_metadata(image: Image.Image, orientation: int) -> tuple[Metadata, list[
     return Metadata(
         exif=exif,
         xmp=xmp and _XMP_ORIENTATION.sub(rb"\g<1>1", xmp.rstrip(b"\0")),
-        dpi=_dpi(image.info.get("dpi"), orientation in _ROTATED),
+        dpi=_dpi(image.info.get("dpi"), rotated),
         text=tuple(
             (str(key), str(value)) for key, value in text.items() if not key.startswith(("XML:", "Raw profile"))
         ),

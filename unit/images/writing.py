@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from unit.errors import ImageError, UserError, escape
+from unit.errors import ConfigError, ImageError, UserError, escape
 from unit.files import atomic_write
 from unit.images.decoding import DecodedImage, Frame
 from unit.images.encoding import encode
@@ -54,12 +54,12 @@ def format_of(path: Path) -> str:
     """Return Pillow's name of the format that a path's suffix stands for.
 
     Raises:
-        UserError: it can't be written.
+        ConfigError: it can't be written.
     """
     suffix = path.suffix.lower()
     image_format = FORMATS_BY_SUFFIX.get(suffix)
     if image_format is None or image_format not in Image.SAVE:
-        raise UserError(
+        raise ConfigError(
             f"{escape(path)}: can't write {escape(suffix) or 'a file without a suffix'}; use .png, .jpg, .webp, .tif "
             "or .avif"
         )
