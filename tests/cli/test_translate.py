@@ -369,7 +369,7 @@ def test_missing_arguments(refusal: Callable[..., str]) -> None:
         (("--batch_size", "0"), "--batch_size"),
         (("--batch_size", "1.5"), "--batch_size"),
         (("--batch_size",), "--batch_size"),
-        (("--format", "tiff"), "--format"),
+        (("--format", "heic"), "--format"),
         (("--precision", "fp8"), "--precision"),
         (("--device", "gpu"), "--device"),
         (("--device", "cuda:99"), "cuda:99"),

@@ -33,14 +33,14 @@ SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "avif
 def run(argv: Sequence[str]) -> int:
     """Translate as the arguments say, and return the exit status: 1 if an image failed."""
     arguments = _parser().parse_intermixed_args(argv)
+    if not arguments.inputs and arguments.watch is None:
+        raise ConfigError("no INPUT; give files or folders, - for standard input, or --watch FOLDER")
     _, names = read_header(Path(arguments.model))
     source = source_domain(arguments.direction, names)
     if arguments.watch is not None:
         return watching.run(arguments, _image_suffix(arguments), partial(_load, arguments, source))
     if "-" in arguments.inputs or str(arguments.out) == "-":
         return streams.run(arguments, _image_suffix(arguments), partial(_load, arguments, source))
-    if not arguments.inputs:
-        raise ConfigError("no INPUT; give files or folders, - for standard input, or --watch FOLDER")
     images, missing = find_images(arguments.inputs, arguments.out)
     images, clips = split_videos(images, arguments.out)
     jobs = plan_jobs(images, arguments.out, _image_suffix(arguments), arguments.samples) if images or not clips else []
