@@ -15,6 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from unit.cli import streams, videos, watching
 from unit.cli.arguments import Parser, add_model_arguments, add_size_argument, fraction, integer, path
+from unit.cli.signing import add_provenance_arguments, signer_of
 from unit.cli.summary import Summary
 from unit.domains import Domain, source_domain
 from unit.errors import ConfigError
@@ -87,6 +88,8 @@ def _load(arguments: argparse.Namespace, source: Domain, share: Share = ALL) -> 
         quality=arguments.quality,
         overwrite=arguments.overwrite,
         keep_gray=arguments.keep_gray,
+        provenance=not arguments.no_provenance,
+        signer=signer_of(arguments),
     )
     return translator, settings
 
@@ -120,6 +123,7 @@ def _parser() -> Parser:
     parser.add_argument("--out", required=True, type=path, metavar="PATH", help=out_help)
     watch_help = "translate the images in this folder, and those that appear there, until Ctrl-C"
     parser.add_argument("--watch", type=path, metavar="FOLDER", help=watch_help)
+    add_provenance_arguments(parser)
     add_size_argument(parser)
     tile_help = (
         "compute each image in strips of N pixels, which takes less memory and gives the same result: auto (the "

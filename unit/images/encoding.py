@@ -60,7 +60,7 @@ def encode(
         # Damaged metadata, which only the encoder notices, are no reason to lose the image.
         content, unkept = _encode(replace(image, frames=frames, metadata=metadata), image_format, quality, gray, mark)
         unkept.append("damaged metadata")
-    return content, lost + unkept
+    return mark.seal(content) if mark else content, lost + unkept
 
 
 def _encode(

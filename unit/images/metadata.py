@@ -30,10 +30,13 @@ class Mark(Protocol):
 
     @property
     def software(self) -> str:
-        """EXIF software tag, or a GIF's comment, which begins with `SOFTWARE`."""
+        """EXIF software tag, or a GIF's comment, which begins with `SOFTWARE`; empty: the input's own stays."""
 
-    def xmp(self, existing: bytes | None = None) -> bytes:
+    def xmp(self, existing: bytes | None = None) -> bytes | None:
         """Return an XMP packet that adds the mark to an existing one."""
+
+    def seal(self, content: bytes) -> bytes:
+        """Return the content of the output's file, with a signature if there is one."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def save_options(metadata: Metadata, image_format: str, mark: Mark | None) -> tu
     xmp = mark.xmp(metadata.xmp) if mark else metadata.xmp
     if image_format == "GIF":
         lost = ["metadata"] * bool(metadata.exif or metadata.xmp or metadata.profile)
-        return {"comment": software.encode()}, lost
+        return {"comment": software.encode()} if software else {}, lost
     if image_format not in METADATA_FORMATS:
         return {}, ["metadata"] * bool(metadata.exif or metadata.xmp or metadata.profile or metadata.dpi)
     options: dict[str, Any] = {}
@@ -133,7 +136,8 @@ def _upright_exif(exif: Image.Exif, rotated: bool) -> bytes:
 def _exif(metadata: Metadata, software: str, with_dpi: bool) -> Image.Exif:
     exif = Image.Exif()
     exif.load(metadata.exif)
-    exif[ExifTags.Base.Software] = software
+    if software:
+        exif[ExifTags.Base.Software] = software
     if with_dpi and metadata.dpi:
         exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution] = metadata.dpi
         exif[ExifTags.Base.ResolutionUnit] = 2  # inches

@@ -12,18 +12,6 @@ from unit.images import SOFTWARE
 from unit.translation.certificates import Credential
 from unit.translation.provenance import Provenance
 
-FORMATS = {
-    ".png": "image/png",
-    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "image/jpeg"),
-    ".webp": "image/webp",
-    **dict.fromkeys((".tif", ".tiff"), "image/tiff"),
-    ".avif": "image/avif",
-    ".gif": "image/gif",
-    **dict.fromkeys((".mp4", ".m4v"), "video/mp4"),
-    ".mov": "video/quicktime",
-    **dict.fromkeys((".heic", ".heif"), "image/heic"),
-}
-"""What C2PA can be embedded into, by suffix."""
 _SIGNATURES = (
     (rb"\x89PNG", "image/png"),
     (rb"\xff\xd8\xff", "image/jpeg"),
@@ -44,7 +32,7 @@ _SETTINGS = {
 
 
 def mime_type(file: BinaryIO) -> str | None:
-    """Return the type of a file's content, whatever its suffix; None: none of `FORMATS`."""
+    """Return the type of a file's content, whatever its name; None: no Content Credentials can be embedded."""
     file.seek(0)
     head = file.read(32)
     file.seek(0)
@@ -89,12 +77,11 @@ class Signer:
         except (c2pa.C2paError, UserError) as error:
             raise ConfigError(f"C2PA doesn't accept the certificate for --sign: {error}") from None
 
-    def sign(self, content: bytes, suffix: str, provenance: Provenance, source: BinaryIO, name: str) -> bytes:
+    def sign(self, content: bytes, provenance: Provenance, source: BinaryIO, name: str) -> bytes:
         """Return a file's content with Content Credentials: made from `source`, by this translation.
 
         Args:
             content: of the output's file, complete but for this.
-            suffix: of the output's file.
             provenance: of the output.
             source: the input's file, whose own Content Credentials are included.
             name: of the input's file.
@@ -103,7 +90,7 @@ class Signer:
             UserError: the format can't hold Content Credentials, or signing failed.
         """
         signed = io.BytesIO()
-        self._sign(io.BytesIO(content), signed, suffix, provenance, source, name)
+        self._sign(io.BytesIO(content), signed, provenance, source, name)
         return signed.getvalue()
 
     def sign_file(self, path: Path, provenance: Provenance, source: Path) -> None:
@@ -115,7 +102,7 @@ class Signer:
         temporary = path.with_name(f".{path.name}.signed.partial")
         try:
             with path.open("rb") as content, temporary.open("w+b") as signed, source.open("rb") as original:
-                self._sign(content, signed, path.suffix, provenance, original, source.name)
+                self._sign(content, signed, provenance, original, source.name)
             temporary.replace(path)
         except UserError as error:
             raise UserError(f"{escape(path)}: {error}") from None
@@ -124,12 +111,10 @@ class Signer:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _sign(
-        self, content: BinaryIO, signed: BinaryIO, suffix: str, provenance: Provenance, source: BinaryIO, name: str
-    ) -> None:
+    def _sign(self, content: BinaryIO, signed: BinaryIO, provenance: Provenance, source: BinaryIO, name: str) -> None:
         c2pa = import_c2pa()
-        if (mime := FORMATS.get(suffix.lower())) is None:
-            raise UserError(f"{escape(suffix)} files can't hold Content Credentials; choose another format")
+        if (mime := mime_type(content)) is None:
+            raise UserError("such files can't hold Content Credentials; choose another --format, such as png")
         try:
             builder = self._builder(provenance, source, name)
             builder.sign(self._signer, mime, content, signed)
@@ -159,7 +144,7 @@ class Signer:
         c2pa = import_c2pa()
         content = io.BytesIO()
         PIL.Image.new("RGB", (1, 1)).save(content, "PNG")
-        signed = self.sign(content.getvalue(), ".png", Provenance("a", "b", "a2b", "0", 0), content, "trial.png")
+        signed = self.sign(content.getvalue(), Provenance("a", "b", "a2b", "0", 0), content, "trial.png")
         reader = c2pa.Reader("image/png", io.BytesIO(signed), context=self._context)
         failures = reader.get_validation_results()["activeManifest"]["failure"]
         reasons = [f.get("explanation") or f["code"] for f in failures if f["code"] != UNTRUSTED]

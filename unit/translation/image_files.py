@@ -21,10 +21,11 @@ from unit.errors import UserError, escape, format_bytes
 from unit.images import DecodedImage, has_gray_colors, read_extent, read_image_file, write_image_file
 from unit.images.deep import Levels
 from unit.machine import available_memory, core_count
+from unit.translation.content_credentials import Signer
 from unit.translation.frames import SizeWarning, finish, scale, suited, to_file_size, translate_scaled
 from unit.translation.jobs import Job, Outcome
+from unit.translation.marking import Marker
 from unit.translation.outputs import identity_of, reason_not_to_write
-from unit.translation.provenance import Provenance
 from unit.translation.shares import ALL, Share
 from unit.translation.translator import Translator
 
@@ -60,6 +61,10 @@ class Settings:
     """of JPEG, WebP and AVIF files"""
     overwrite: bool = False
     """replace existing outputs"""
+    provenance: bool = True
+    """say in outputs that they were translated"""
+    signer: Signer | None = None
+    """signs outputs; None: they are not signed"""
     keep_gray: bool = False
     """write gray images' translations in gray"""
 
@@ -140,9 +145,7 @@ def translate_images(
     memory = available_memory()
     max_pixels = translator.config.data.max_pixels
     read = partial(_read, size=settings.size, max_pixels=max_pixels)
-    write = partial(
-        _write, settings=settings, provenance=translator.provenance(settings.source, settings.samples is not None)
-    )
+    write = partial(_write, settings=settings, marker=marker_of(translator, settings))
     size_warning = size_warning or SizeWarning(translator, settings.source, settings.size)
     with ThreadPoolExecutor(_THREADS) as threads:
         is_large = partial(_is_large, translator=translator, settings=settings, memory=memory)
@@ -154,6 +157,12 @@ def translate_images(
                 for sample in _map_ahead(threads, write, samples, 2 * _THREADS):
                     if not sample.tensors or sample.number == len(sample.item.job.outputs) - 1:
                         yield replace(sample.item.outcome, lost=tuple(sorted(sample.item.lost)))
+
+
+def marker_of(translator: Translator, settings: Settings) -> Marker:
+    """Return what marks the outputs."""
+    made_by = translator.provenance(settings.source, settings.samples is not None) if settings.provenance else None
+    return Marker(made_by, settings.signer)
 
 
 def _is_large(item: _Item, translator: Translator, settings: Settings, memory: int) -> bool:
@@ -194,7 +203,7 @@ def _check(jobs: Sequence[Job], settings: Settings) -> Iterator[_Item]:
     taken: set[str] = set()
     for job in jobs:
         item = _Item(job, Outcome(str(job.input), "done", job.outputs))
-        if reason := reason_not_to_write(job, inputs, folders, taken):
+        if reason := reason_not_to_write(job, inputs, folders, taken, marked=settings.provenance):
             item.fail(f"{reason}; give another --out")
         elif not settings.overwrite and all(identity_of(output) for output in job.outputs):
             item.outcome = replace(item.outcome, status="skipped", reason="exists already; --overwrite replaces it")
@@ -252,7 +261,7 @@ def _translate_batch(
         yield from (_Sample(item.fail(f"{escape(item.job.input)}: {reason}"), 0, ()) for item in batch)
 
 
-def _write(sample: _Sample, settings: Settings, provenance: Provenance) -> _Sample:
+def _write(sample: _Sample, settings: Settings, marker: Marker) -> _Sample:
     """Write the sample, at the size of its image's file."""
     item, number, tensors = sample
     path = item.job.outputs[number]
@@ -262,7 +271,9 @@ def _write(sample: _Sample, settings: Settings, provenance: Provenance) -> _Samp
         with item.memory_errors():
             image = replace(item.image, frames=tuple(map(finish, tensors, item.image.frames)))
             gray = settings.keep_gray and has_gray_colors(item.image)
-            item.lost.update(write_image_file(image, path, settings.quality, gray=gray, mark=provenance))
+            item.lost.update(
+                write_image_file(image, path, settings.quality, gray=gray, mark=marker.mark(item.job.input))
+            )
     except UserError as error:
         item.fail(error)
     except ValueError:
