@@ -21,6 +21,7 @@ VERBS = {
     "export": "write one direction of a model as an ONNX file",
     "verify": "say what images and videos tell about how they were made",
     "evaluate": "measure a trained model on held-out images",
+    "card": "write a model card for the Hugging Face Hub",
     "report": "write an HTML report of a run",
     "serve": "translate images over HTTP, with a page for browsers",
     "streets": "write the synthetic streets as folders of images",

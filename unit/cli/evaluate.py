@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 def run(argv: Sequence[str]) -> int:
     """Evaluate as the arguments say, and return the exit status."""
     arguments = _parser().parse_args(argv)
-    test = _held_out(arguments)
+    test = held_out(arguments)
     if arguments.sheet:
         refuse_input(arguments.sheet, (file for i in Domain for file in test.images[i].files()))
     # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
@@ -77,7 +77,8 @@ def _parser() -> Parser:
     return parser
 
 
-def _held_out(arguments: argparse.Namespace) -> HeldOut:
+def held_out(arguments: argparse.Namespace) -> HeldOut:
+    """Return the images of --a and --b, or the model's own."""
     config, _ = read_header(Path(arguments.model))
     if (arguments.a is None) != (arguments.b is None):
         raise ConfigError("--a and --b: give both folders, or neither")
