@@ -107,7 +107,7 @@ def make_clip(
 
 def go(path: Path, out: Path, *, translator: Translator | None = None, **settings: Any) -> VideoOutcome:
     """Translate one video, by default into itself."""
-    own = {key: settings.pop(key) for key in ("batch_size", "image_suffix", "deflicker", "mark") if key in settings}
+    own = {key: settings.pop(key) for key in ("batch_size", "image_suffix", "deflicker", "marker") if key in settings}
     other = {key: settings.pop(key) for key in ("stop", "progress") if key in settings}
     video_settings = VideoSettings(Settings(source=Domain.A, **settings), **own)
     (outcome,) = translate_videos(translator or Copier(), [Job(path, (out,))], video_settings, **other)

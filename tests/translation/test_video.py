@@ -27,6 +27,7 @@ from unit.images import is_marked, read_image_file
 from unit.model.networks import build_autoencoders
 from unit.translation.image_files import Settings, translate_images
 from unit.translation.jobs import Job
+from unit.translation.marking import Marker
 from unit.translation.provenance import Provenance
 from unit.translation.translator import Translator
 from unit.translation.video_jobs import plan_videos, split_videos
@@ -126,7 +127,7 @@ def test_metadata_and_chapters_stay(tmp_path: Path) -> None:
 
     clip = make_clip(tmp_path / "in.mkv", setup=setup)
     for name in ("out.mkv", "out.mp4"):
-        go(clip, tmp_path / name, mark=MARK)
+        go(clip, tmp_path / name, marker=Marker(MARK))
         with av.open(str(tmp_path / name)) as after:
             metadata = {key.lower(): value for key, value in after.metadata.items()}
             assert metadata["title"] == "A drive"
@@ -272,7 +273,7 @@ def test_a_smaller_working_size_keeps_the_size_of_frames(tmp_path: Path) -> None
 def test_a_gif_is_a_video_too(tmp_path: Path) -> None:
     frames = plain((250, 40, 40), 5) + plain((20, 60, 240), 5)
     clip = make_clip(tmp_path / "in.mkv", frames, [17 * k for k in range(10)])
-    go(clip, tmp_path / "out.gif", mark=MARK)
+    go(clip, tmp_path / "out.gif", marker=Marker(MARK))
     with Image.open(tmp_path / "out.gif") as gif:
         assert gif.size == (16, 12)
         assert gif.info["comment"] == MARK.software.encode()
@@ -291,7 +292,7 @@ def test_a_gif_is_a_video_too(tmp_path: Path) -> None:
 
 def test_a_folder_of_frames_has_their_times(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "in.mkv", noise(7), UNEVEN)
-    go(clip, tmp_path / "frames", image_suffix=".webp", mark=MARK)
+    go(clip, tmp_path / "frames", image_suffix=".webp", marker=Marker(MARK))
     names = [f"{k:06d}.webp" for k in range(1, 8)]
     assert sorted(path.name for path in (tmp_path / "frames").iterdir()) == [*names, "timestamps.txt"]
     lines = (tmp_path / "frames/timestamps.txt").read_text().splitlines()
@@ -309,12 +310,12 @@ def test_a_folder_of_frames_has_their_times(tmp_path: Path) -> None:
 
 def test_an_mp4_says_in_xmp_and_in_a_comment_what_it_is(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "in.mkv")
-    go(clip, tmp_path / "once.mp4", mark=MARK)
+    go(clip, tmp_path / "once.mp4", marker=Marker(MARK))
     first = read_xmp(tmp_path / "once.mp4")
     assert first is not None
     assert b"compositeWithTrainedAlgorithmicMedia" in first
     later = Provenance("rainy", "sunny", "b2a", "f" * 64, 9)
-    go(tmp_path / "once.mp4", tmp_path / "twice.mp4", mark=later)
+    go(tmp_path / "once.mp4", tmp_path / "twice.mp4", marker=Marker(later))
     second = read_xmp(tmp_path / "twice.mp4")
     assert second is not None
     assert b"0" * 64 in second  # what the input said stays

@@ -30,13 +30,15 @@ def translate(
         SystemExit: after a signal; all outcomes so far have been yielded.
     """
     from unit.training.signals import stop_on_signals
+    from unit.translation.image_files import marker_of
     from unit.translation.video import VideoSettings, translate_videos
     from unit.translation.video_reading import import_av
 
     import_av()
-    mark = translator.provenance(settings.source, settings.samples is not None)
     suffix = {"jpg": ".jpg", "webp": ".webp"}.get(arguments.format, ".png")
-    video_settings = VideoSettings(settings, arguments.batch_size, suffix, arguments.deflicker, mark)
+    video_settings = VideoSettings(
+        settings, arguments.batch_size, suffix, arguments.deflicker, marker_of(translator, settings)
+    )
     with stop_on_signals() as request, tqdm(unit="frame", disable=not sys.stderr.isatty()) as bar:
 
         def progress(done: int, total: int | None) -> None:

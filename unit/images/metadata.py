@@ -32,8 +32,8 @@ class Mark(Protocol):
     def software(self) -> str:
         """EXIF software tag, or a GIF's comment, which begins with `SOFTWARE`; empty: the input's own stays."""
 
-    def xmp(self, existing: bytes | None = None) -> bytes | None:
-        """Return an XMP packet that adds the mark to an existing one."""
+    def xmp(self, existing: bytes | None = None) -> bytes:
+        """Return an XMP packet that adds the mark to an existing one; empty: none."""
 
     def seal(self, content: bytes) -> bytes:
         """Return the content of the output's file, with a signature if there is one."""

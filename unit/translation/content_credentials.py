@@ -114,7 +114,7 @@ class Signer:
     def _sign(self, content: BinaryIO, signed: BinaryIO, provenance: Provenance, source: BinaryIO, name: str) -> None:
         c2pa = import_c2pa()
         if (mime := mime_type(content)) is None:
-            raise UserError("such files can't hold Content Credentials; choose another --format, such as png")
+            raise UserError("such files can't hold Content Credentials; choose another format, such as PNG or MP4")
         try:
             builder = self._builder(provenance, source, name)
             builder.sign(self._signer, mime, content, signed)

@@ -16,9 +16,9 @@ class Unmarked:
 
     software = ""
 
-    def xmp(self, existing: bytes | None = None) -> bytes | None:
+    def xmp(self, existing: bytes | None = None) -> bytes:
         """Return the packet unchanged."""
-        return existing
+        return existing or b""
 
     def seal(self, content: bytes) -> bytes:
         """Return the file unchanged."""
@@ -57,10 +57,15 @@ class SignedMark:
 class Marker:
     """Makes the marks of all outputs of a run of the program."""
 
-    provenance: Provenance | None
+    provenance: Provenance | None = None
     """None: outputs are not marked"""
     signer: Signer | None = None
     """None: they are not signed"""
+
+    def sign_file(self, path: Path, source: Path) -> None:
+        """Sign a complete file, if outputs are signed; raises `UserError` as `Signer.sign_file` does."""
+        if self.signer and self.provenance:
+            self.signer.sign_file(path, self.provenance, source)
 
     def mark(self, source: Path | bytes, name: str | None = None) -> Mark:
         """Return the mark of the translation of `source`: a file, or its content with a name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from unit.translation.flicker import Deflicker, FlickerMeter, MotionEstimator, a
 from unit.translation.frames import finish, scale, suited, translate_scaled
 from unit.translation.image_files import SMALLER, Settings
 from unit.translation.jobs import Job, is_folder
-from unit.translation.provenance import Provenance
+from unit.translation.marking import Marker
 from unit.translation.translator import Translator
 from unit.translation.video_jobs import CONTAINERS, VideoOutcome
 from unit.translation.video_reading import Frame, Pixels, VideoReader
@@ -39,8 +39,8 @@ class VideoSettings:
     """of the images in folders of frames"""
     deflicker: bool = False
     """steady the output"""
-    mark: Provenance | None = None
-    """what the outputs say about themselves"""
+    marker: Marker = field(default_factory=Marker)
+    """marks the outputs"""
 
 
 def translate_videos(
@@ -77,23 +77,22 @@ def _translate_video(
     progress: Callable[[int, int | None], None],
 ) -> VideoOutcome:
     outcome = VideoOutcome(str(path), "done", (output,))
-    if reason := _reason_not_to_write(path, output):
+    if reason := _reason_not_to_write(path, output, signed=settings.marker.signer is not None):
         return replace(outcome, status="failed", outputs=(), reason=f"{reason}; give another --out")
     if os.path.lexists(output) and not settings.images.overwrite:
         return replace(outcome, status="skipped", reason="exists already; --overwrite replaces it")
     try:
         with VideoReader(path) as video:
             frames = _Frames(translator, video, settings, seed)
-            writing = write_video(
-                output, video.info, video, settings.images.quality, settings.mark, settings.image_suffix
-            )
-            with writing as writer:
+            quality, mark = settings.images.quality, settings.marker.provenance
+            with write_video(output, video.info, video, quality, mark, settings.image_suffix) as writer:
                 for batch in frames.read_batches(writer):
                     for frame in frames.translate(batch):
                         writer.write(frame)
                     progress(frames.count, video.frame_count)
                     if stopped := stop():
                         break
+            settings.marker.sign_file(output, path)
             size = (video.info.width, video.info.height)
             seconds = float((frames.last - frames.first) * video.info.time_base)
             return replace(
@@ -170,9 +169,11 @@ class _Frames:
         return output
 
 
-def _reason_not_to_write(path: Path, output: Path) -> str | None:
+def _reason_not_to_write(path: Path, output: Path, signed: bool) -> str | None:
     if os.path.realpath(path) == os.path.realpath(output):
         return f"{escape(output)} is an input"
     if output.suffix.lower() in CONTAINERS and is_folder(output):
         return f"{escape(output)} is a folder"
+    if signed and output.suffix.lower() not in (".mp4", ".gif"):
+        return f"{escape(output)} can't be signed; .mp4 can"
     return None
