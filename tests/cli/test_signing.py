@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -44,6 +45,16 @@ def test_outputs_are_signed_by_a_given_certificate(model: Path, tmp_path: Path) 
         credentials = verify(tmp_path / f"out/{name}.png").credentials
         assert credentials is not None
         assert (credentials.signer, credentials.inputs) == ("Studio", (f"{name}.jpg",))
+
+
+def test_what_comes_from_standard_input_is_signed(model: Path, tmp_path: Path) -> None:
+    source, out = photo(tmp_path / "in.jpg"), tmp_path / "x.png"
+    command = [sys.executable, "translate.py", str(model), "--direction", "a2b", "--device", "cpu", "-", "--out", "-"]
+    with source.open("rb") as content, out.open("wb") as output:
+        subprocess.run([*command, "--sign"], stdin=content, stdout=output, check=True)
+    credentials = verify(out).credentials
+    assert credentials is not None
+    assert (credentials.state, credentials.inputs) == ("intact", ("standard input",))
 
 
 def test_samples_are_signed_as_generated(model: Path, tmp_path: Path) -> None:

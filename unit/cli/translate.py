@@ -71,6 +71,7 @@ def _translate(
 
 
 def _load(arguments: argparse.Namespace, source: Domain, share: Share = ALL) -> tuple[Translator, Settings]:
+    signer = signer_of(arguments)
     # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
     from unit.translation.image_files import Settings
     from unit.translation.translator import Translator
@@ -89,7 +90,7 @@ def _load(arguments: argparse.Namespace, source: Domain, share: Share = ALL) -> 
         overwrite=arguments.overwrite,
         keep_gray=arguments.keep_gray,
         provenance=not arguments.no_provenance,
-        signer=signer_of(arguments),
+        signer=signer,
     )
     return translator, settings
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from PIL import Image
 
 from unit.errors import ConfigError, UserError, escape
 from unit.images import decode_bytes, encode, has_gray_colors
 from unit.translation.frames import SizeWarning, translate_image
-from unit.translation.image_files import NOT_FINITE, SMALLER, Settings
+from unit.translation.image_files import NOT_FINITE, SMALLER, Settings, marker_of
 from unit.translation.translator import Translator
 
 
@@ -50,6 +52,6 @@ def translate_bytes(
     except ValueError as error:
         raise UserError(f"{escape(name)}: {NOT_FINITE}") from error
     gray = settings.keep_gray and has_gray_colors(image)
-    mark = translator.provenance(settings.source, seed is not None)
+    mark = marker_of(translator, settings).mark(content, Path(name).name)
     output, lost = encode(translated, image_format, settings.quality, gray=gray, mark=mark)
     return output, [*image.lost, *lost]
