@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unit.cli.arguments import Parser, add_device_arguments, integer
+from unit.domains import Domain
 from unit.errors import ConfigError, escape
 from unit.translation.model_file import MODEL_FILE, read_header
 
@@ -35,6 +36,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _serve(arguments: argparse.Namespace, paths: Mapping[str, Path], listener: socket.socket) -> None:
     # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
+    import torch
     import uvicorn
 
     from unit.translation.server.admission import Limits
@@ -42,6 +44,9 @@ def _serve(arguments: argparse.Namespace, paths: Mapping[str, Path], listener: s
     from unit.translation.translator import Translator
 
     models = {name: Translator.load(path, arguments.device, arguments.precision) for name, path in paths.items()}
+    for translator in models.values():  # the first translation takes seconds, which should not be a visitor's
+        size = translator.config.data.load_size
+        translator.translate(torch.zeros(1, 3, size, size), Domain.A)
     limits = Limits(arguments.max_mb * 1_000_000, arguments.max_megapixels * 1_000_000, arguments.max_queue)
     app = create_app(models, limits, arguments.batch_size, ["localhost", arguments.host, *arguments.allow_host])
     config = uvicorn.Config(

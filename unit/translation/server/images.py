@@ -22,8 +22,8 @@ from unit.translation.server.batching import OutOfMemoryError
 _FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "tiff": "TIFF", "avif": "AVIF"}
 _KEPT_FORMATS = (*METADATA_FORMATS, "GIF")
 """Formats of uploads that translations can have too, with the mark that they are translations."""
-_BYTES_PER_PIXEL = 40
-"""Peak memory of decoding and encoding (measured for large images: up to 40 with 16 bits a channel)."""
+_BYTES_PER_PIXEL = 60
+"""Peak memory of reading and writing, for 16 bits a channel; 8 bits take less."""
 
 
 class Encoded(NamedTuple):

@@ -219,6 +219,7 @@ function showModel() {
   const { a, b } = models.find((model) => model.name === element("model").value).domains;
   choices("directions", "direction", [["a2b", `${a} → ${b}`], ["b2a", `${b} → ${a}`]], document.querySelector('input[name="direction"]:checked')?.value ?? "a2b");
   element("title").textContent = `${a} ⇄ ${b}`;
+  element("title").setAttribute("aria-label", `Translate photos between ${a} and ${b}`);
   document.title = `${a} ⇄ ${b}: translate photos`;
   element("invitation").textContent = `Photos of ${a} become ${b}, or the other way round, each at its own size.`;
 }
