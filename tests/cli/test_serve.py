@@ -77,6 +77,22 @@ def test_requests_in_progress_are_answered_before_the_end(model: Path) -> None:
         assert process.wait(timeout=60) == 130
 
 
+@pytest.mark.slow
+def test_a_request_that_never_ends_does_not_keep_the_server(model: Path) -> None:
+    with served(model) as (process, url):
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+            client.sendall(
+                b"POST /translate?direction=a2b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nbody"
+            )
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            answer = client.recv(1000)
+        _, err = process.communicate(timeout=60)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
 def test_a_taken_port_is_one_line(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ def _serve(arguments: argparse.Namespace, paths: Mapping[str, Path], listener: s
 
     from unit.translation.server.admission import Limits
     from unit.translation.server.app import create_app
+    from unit.translation.server.batching import is_translating
     from unit.translation.translator import Translator
 
     models = {name: Translator.load(path, arguments.device, arguments.precision) for name, path in paths.items()}
@@ -59,7 +61,12 @@ def _serve(arguments: argparse.Namespace, paths: Mapping[str, Path], listener: s
     )
     print(_url(listener), flush=True)
     log.info("translating with %s; Ctrl-C stops", ", ".join(map(escape, models)))
-    uvicorn.Server(config).run([listener])
+    try:
+        uvicorn.Server(config).run([listener])
+    except KeyboardInterrupt:
+        if is_translating():  # Python would clean up under a thread that computes, and crash
+            os._exit(130)
+        raise
 
 
 def _named(paths: Sequence[Path]) -> dict[str, Path]:

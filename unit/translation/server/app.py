@@ -57,7 +57,8 @@ class Service:
         try:
             yield
         finally:
-            self._batcher.close()
+            # Requests have had their time, so what still runs is a large image that nobody waits for.
+            await asyncio.to_thread(self._batcher.close, timeout=1)
             self._threads.shutdown(cancel_futures=True)
 
     async def health(self, _: Request) -> Response:
@@ -89,8 +90,11 @@ class Service:
         if request.headers.get("content-encoding", "identity") != "identity":
             raise HTTPException(415, "the body is compressed; send the image file as it is")
         with self.admission.request():
-            body = await self.admission.body(request)
-            return await _while_connected(request, self._answer(body, translator, source, options))
+            try:
+                body = await self.admission.body(request)
+                return await _while_connected(request, self._answer(body, translator, source, options))
+            except asyncio.CancelledError:  # by uvicorn, when the time to finish has passed
+                raise HTTPException(503, "the server is stopping; try again later") from None
 
     def _choose(self, options: Options) -> tuple[Translator, Domain]:
         name = next(iter(self.models)) if options.model is None else options.model

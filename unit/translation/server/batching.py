@@ -19,6 +19,8 @@ from unit.images import to_tensor
 from unit.images.deep import Levels
 from unit.translation.translator import Translator
 
+_THREAD = "translation"
+
 
 class OutOfMemoryError(UserError):
     """Too little memory for this image now."""
@@ -60,7 +62,7 @@ class Batcher:
         self._tasks: deque[Task] = deque()
         self._changed = threading.Condition()
         self._open = True
-        self._thread = threading.Thread(target=self._run, name="translation", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=_THREAD, daemon=True)
         self._thread.start()
 
     def submit(self, task: Task) -> Future[Tensor]:
@@ -73,14 +75,14 @@ class Batcher:
                 task.result.cancel()
         return task.result
 
-    def close(self) -> None:
-        """Cancel what waits, and let the batch in progress end."""
+    def close(self, timeout: float | None = None) -> None:
+        """Cancel what waits, and wait, at most so many seconds, until the batch in progress has ended."""
         with self._changed:
             self._open = False
             self._changed.notify()
             while self._tasks:
                 self._tasks.popleft().result.cancel()
-        self._thread.join()
+        self._thread.join(timeout)
 
     def _run(self) -> None:
         while batch := self._take_batch():
@@ -100,6 +102,11 @@ class Batcher:
                     self._tasks.remove(task)
                 if started := [task for task in batch if task.result.set_running_or_notify_cancel()]:
                     return started
+
+
+def is_translating() -> bool:
+    """True while the thread of a batcher runs."""
+    return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
 def _translate(batch: Sequence[Task]) -> None:
