@@ -30,6 +30,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+UNFINISHED = b"POST /translate?direction=a2b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nbody"
+
+
+def address(url: str) -> tuple[str, int]:
+    return "127.0.0.1", int(url.rpartition(":")[2])
+
+
 @contextmanager
 def served(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server's process and address."""
@@ -52,7 +59,7 @@ def test_a_server_prints_its_address_answers_and_ends_cleanly(number: int, statu
                 model.parent.name,
                 f"{model.parent.name}-2",
             ]
-        idle = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))  # must not keep it from ending
+        idle = socket.create_connection(address(url))  # must not keep it from ending
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
         idle.close()
@@ -65,25 +72,34 @@ def test_a_server_prints_its_address_answers_and_ends_cleanly(number: int, statu
 @pytest.mark.slow
 def test_requests_in_progress_are_answered_before_the_end(model: Path) -> None:
     with served(model) as (process, url):
-        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
-            body = b"no image"
-            head = f"POST /translate?direction=a2b HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
-            client.sendall(head.encode() + body[:4])
+        with socket.create_connection(address(url)) as client:
+            client.sendall(UNFINISHED)
             time.sleep(0.5)
             process.send_signal(signal.SIGINT)
             time.sleep(0.5)
-            client.sendall(body[4:])
+            client.sendall(b" ends")
             assert client.recv(1000).startswith(b"HTTP/1.1 415 ")
         assert process.wait(timeout=60) == 130
 
 
 @pytest.mark.slow
+def test_a_second_ctrl_c_ends_it_at_once(model: Path) -> None:
+    with served(model) as (process, url), socket.create_connection(address(url)) as client:
+        client.sendall(UNFINISHED)
+        time.sleep(0.5)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
 def test_a_request_that_never_ends_does_not_keep_the_server(model: Path) -> None:
     with served(model) as (process, url):
-        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
-            client.sendall(
-                b"POST /translate?direction=a2b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nbody"
-            )
+        with socket.create_connection(address(url)) as client:
+            client.sendall(UNFINISHED)
             time.sleep(0.5)
             process.send_signal(signal.SIGINT)
             answer = client.recv(1000)

@@ -41,7 +41,7 @@ def _serve(arguments: argparse.Namespace, paths: Mapping[str, Path], listener: s
     import uvicorn
 
     from unit.translation.server.admission import Limits
-    from unit.translation.server.app import create_app
+    from unit.translation.server.app import running_app
     from unit.translation.server.batching import is_translating
     from unit.translation.translator import Translator
 
@@ -50,19 +50,21 @@ def _serve(arguments: argparse.Namespace, paths: Mapping[str, Path], listener: s
         size = translator.config.data.load_size
         translator.translate(torch.zeros(1, 3, size, size), Domain.A)
     limits = Limits(arguments.max_mb * 1_000_000, arguments.max_megapixels * 1_000_000, arguments.max_queue)
-    app = create_app(models, limits, arguments.batch_size, ["localhost", arguments.host, *arguments.allow_host])
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_PATIENCE,
-    )
-    print(_url(listener), flush=True)
-    log.info("translating with %s; Ctrl-C stops", ", ".join(map(escape, models)))
+    hosts = ["localhost", arguments.host, *arguments.allow_host]
     try:
-        uvicorn.Server(config).run([listener])
+        with running_app(models, limits, arguments.batch_size, hosts) as app:
+            config = uvicorn.Config(
+                app,
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_PATIENCE,
+            )
+            print(_url(listener), flush=True)
+            log.info("translating with %s; Ctrl-C stops", ", ".join(map(escape, models)))
+            uvicorn.Server(config).run([listener])
     except KeyboardInterrupt:
         if is_translating():  # Python would clean up under a thread that computes, and crash
             os._exit(130)

@@ -19,7 +19,7 @@ from PIL import Image
 from tests.tiny import TINY
 from unit.domains import PerDomain
 from unit.model.networks import build_autoencoders
-from unit.translation.server.app import create_app
+from unit.translation.server.app import running_app
 from unit.translation.translator import Translator
 
 
@@ -79,8 +79,9 @@ class Client:
 
 @contextmanager
 def serving(models: Mapping[str, Translator], **options: Any) -> Iterator[Client]:
-    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
-        config = uvicorn.Config(create_app(models, **options), log_config=None, log_level="warning", access_log=False)
+    listening = socket.create_server(("127.0.0.1", 0), backlog=256)
+    with running_app(models, **options) as app, listening as listener:
+        config = uvicorn.Config(app, lifespan="off", log_config=None, log_level="warning", access_log=False)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()

@@ -76,6 +76,13 @@ def test_an_answer_is_what_the_command_line_writes(
     assert difference(answer.image.convert("RGB"), make_image(23, 17)) > 10, "it is not the input"
 
 
+def test_detail_is_carried_to_a_large_image(client: Client, models: dict[str, Translator], tmp_path: Path) -> None:
+    body = encoded(make_image(64, 48))
+    (expected,) = by_command(tmp_path, models["first"], body, ".png", "--detail", "guided")
+    assert difference(client.translate(body, "direction=a2b&detail=guided").image, expected) <= 1
+    assert difference(client.translate(body, "direction=a2b&detail=native").image, expected) > 1
+
+
 def test_several_samples_come_as_an_archive(client: Client, models: dict[str, Translator], tmp_path: Path) -> None:
     body = encoded(make_image())
     expected = by_command(tmp_path, models["first"], body, ".png", "--samples", "3", "--seed", "4")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -81,6 +82,8 @@ def test_only_equal_ones_go_together_whatever_stands_between_them(batcher: Batch
     occupy(batcher, translator)
     other = Gated()
     other.gate.release(1000)
+    guided = copy.copy(translator)
+    guided.detail = "guided"
     differing: list[dict[str, Any]] = [
         {},
         {"image": image(1, 8, 12)},
@@ -88,6 +91,7 @@ def test_only_equal_ones_go_together_whatever_stands_between_them(batcher: Batch
         {"seed": 0},
         {"seed": 1},
         {"strength": 0.5},
+        {"translator": guided},
         {"translator": other},
     ]
     defaults = {"translator": translator, "source": Domain.A, "image": image(1)}

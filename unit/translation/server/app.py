@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+import copy
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -46,20 +47,17 @@ class Service:
     """
 
     def __init__(self, models: Mapping[str, Translator], limits: Limits, batch_size: int) -> None:
-        self.models, self.batch_size = models, batch_size
+        self.models = models
         self.admission = Admission(limits)
         self._marks: dict[tuple[int, Domain, bool], Provenance] = {}
+        self._batcher = Batcher(batch_size)
+        self._threads = ThreadPoolExecutor(min(4, core_count()))
+        """for decoding and encoding"""
 
-    @asynccontextmanager
-    async def running(self, _: Starlette) -> AsyncIterator[None]:
-        """Hold the threads: one translates, the others decode and encode."""
-        self._batcher, self._threads = Batcher(self.batch_size), ThreadPoolExecutor(min(4, core_count()))
-        try:
-            yield
-        finally:
-            # Requests have had their time, so what still runs is a large image that nobody waits for.
-            await asyncio.to_thread(self._batcher.close, timeout=1)
-            self._threads.shutdown(cancel_futures=True)
+    def close(self) -> None:
+        """End the threads; where requests had time to finish, what still runs is a large image nobody waits for."""
+        self._batcher.close(timeout=1)
+        self._threads.shutdown(cancel_futures=True)
 
     async def health(self, _: Request) -> Response:
         """Answer GET /health."""
@@ -108,7 +106,8 @@ class Service:
         pixels = await self._thread(images.count_pixels, body)
         async with self.admission.pixels(pixels):
             upload = await self._thread(images.decode, body, pixels)
-            translator = suited(translator, upload.deep)
+            translator = copy.copy(suited(translator, upload.deep))
+            translator.detail = options.detail
             mark = await self._mark(translator, source, options.samples is not None)
             seeds = [None] if options.samples is None else [options.seed + k for k in range(options.samples)]
             encoded = []
@@ -144,13 +143,14 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
 
 
-def create_app(
+@contextmanager
+def running_app(
     models: Mapping[str, Translator],
     limits: Limits | None = None,
     batch_size: int = 8,
     hosts: Collection[str] = ("localhost",),
-) -> Starlette:
-    """Make the ASGI application.
+) -> Iterator[Starlette]:
+    """Give the ASGI application, whose threads run inside of the ``with`` block.
 
     Args:
         models: by the name that requests choose them by; the first is the default.
@@ -171,7 +171,10 @@ def create_app(
     handlers |= {ConfigError: partial(_user_error, 400), ImageError: partial(_user_error, 400)}
     handlers[OutOfMemoryError] = partial(_user_error, 503)
     middleware = [Middleware(Guard, hosts=hosts)]
-    return Starlette(routes=routes, exception_handlers=handlers, middleware=middleware, lifespan=service.running)
+    try:
+        yield Starlette(routes=routes, exception_handlers=handlers, middleware=middleware)
+    finally:
+        service.close()
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

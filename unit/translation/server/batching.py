@@ -47,7 +47,7 @@ class Task:
         """Equal for images that can be translated together."""
         image = self.image
         size = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
-        translator = id(self.translator.networks), self.translator.precision
+        translator = id(self.translator.networks), self.translator.precision, self.translator.detail
         return *translator, self.source, *size, self.seed, self.strength
 
 

@@ -33,6 +33,11 @@ class Options(BaseModel):
         "Without it there is one translation, without noise",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of the first sample's noise; the next ones count up")
+    detail: Literal["auto", "native", "guided"] = Field(
+        "auto",
+        description="of images well over the size that the model was trained at. native: translated at their own size; "
+        "guided: at the trained size, and the change carried to theirs; auto: what was better for the model",
+    )
     model: str | None = Field(None, description="a name of /models; the first one by default")
     format: Literal["same", "png", "jpg", "webp", "tiff", "avif"] = Field(
         "same", description="format of the result; same: the image's own, PNG where that can't be written"

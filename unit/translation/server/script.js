@@ -62,7 +62,7 @@ async function run({ photo, output, signal }) {
 
 async function post(file, seed, signal) {
   if (file.size > limits.bytes) throw new Error(`The file is larger than ${limits.bytes / 1e6} MB; make the photo smaller`);
-  const query = new URLSearchParams({ direction: chosen("direction"), strength: element("strength").value / 100, model: element("model").value, format: element("format").value });
+  const query = new URLSearchParams({ direction: chosen("direction"), strength: element("strength").value / 100, model: element("model").value, format: element("format").value, detail: element("detail").value });
   if (seed !== null) { query.set("samples", 1); query.set("seed", seed); }
   for (;;) {
     const response = await fetch(`translate?${query}`, { method: "POST", body: file, signal });
@@ -216,7 +216,8 @@ function choices(id, group, options, selected) {
 }
 
 function showModel() {
-  const { a, b } = models.find((model) => model.name === element("model").value).domains;
+  const { domains: { a, b }, size } = models.find((model) => model.name === element("model").value);
+  element("detail-hint").textContent = `This model learned from photos of ${size} pixels.`;
   choices("directions", "direction", [["a2b", `${a} → ${b}`], ["b2a", `${b} → ${a}`]], document.querySelector('input[name="direction"]:checked')?.value ?? "a2b");
   element("title").textContent = `${a} ⇄ ${b}`;
   element("title").setAttribute("aria-label", `Translate photos between ${a} and ${b}`);
@@ -239,6 +240,7 @@ function listen() {
   element("directions").addEventListener("change", () => translate());
   element("counts").addEventListener("change", () => translate());
   element("format").addEventListener("change", () => translate());
+  element("detail").addEventListener("change", () => translate());
   element("strength").addEventListener("change", () => translate());
   element("strength").addEventListener("input", () => { element("strength-value").textContent = `${element("strength").value} %`; });
   element("reroll").addEventListener("click", () => { seed += Number(chosen("count")); translate(); });
