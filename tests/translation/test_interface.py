@@ -70,6 +70,8 @@ def test_each_method_takes_each_kind_and_returns_it(translator: Translator, kind
     samples = translator.sample(image, "a2b", 3, 5)
     assert len(samples) == 3
     assert all(same(sample, translator.translate(x, A, 5 + k)) for k, sample in enumerate(samples))
+    (weak,) = translator.sample(image, "a2b", 1, 5, strength=0.25)
+    assert same(weak, translator.translate(x, A, 5, strength=0.25))
     code = translator.encode(image, "sunny", 4)
     assert code.shape == ((2,) if kind == "batch" else ()) + (16, 4, 5)
     assert same_image(translator.decode(code, "rainy", (13, 18)), translator.translate(x, A, 4), kind)
