@@ -81,8 +81,8 @@ def _origin(verification: Verification) -> str | None:
     if kind is None:
         return f"was made with {by}" if by else None
     meaning = _MEANINGS.get(kind, f"is called {kind}")
-    if by and (ours := re.fullmatch(rf"{SOFTWARE}: (.+)", by)) and kind.startswith("composite"):
-        meaning, by = f"was translated by AI from {ours[1]}", SOFTWARE
+    if by and (ours := re.fullmatch(rf"{SOFTWARE}: (.+) \((a2b|b2a)\)", by)) and kind.startswith("composite"):
+        meaning, by = f"was translated by AI from {ours[1]}", f"{SOFTWARE}, {ours[2]}"
     detail = "; ".join(filter(None, (by, marks.version)))
     return f"{meaning} ({detail})" if detail else meaning
 
