@@ -8,7 +8,8 @@ see. The result equals that of `Autoencoders` up to the precision's rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from unit.model.normalizing import long_dim, normalization_by, row_moments
 _HALO = 3
 """Rows of the code that the layers around the blocks see on either side: the stem sees 3 pixels, each downsampling at
 most 2 of its input, 2s + 1 together; upsampling sees less."""
+_LONGER = 4
+"""times as many rows do the blocks take: a pixel of the image has far fewer features there than around them"""
 
 
 def encode_in_strips(networks: Autoencoders, image: Tensor, domain: Domain, strip: int) -> Tensor:
@@ -34,8 +37,7 @@ def encode_in_strips(networks: Autoencoders, image: Tensor, domain: Domain, stri
     *layers, blocks = networks.encoder.private[domain.value].children()
     strips = _Strips(image, networks.scale, strip)
     code = strips.map(nn.Sequential(*layers), image, _HALO)
-    for block in (*blocks.children(), *networks.encoder.shared.children()):
-        _apply_block(block, code, strips)
+    _apply_blocks((*blocks.children(), *networks.encoder.shared.children()), code, strips.strip)
     return code
 
 
@@ -43,8 +45,7 @@ def decode_in_strips(networks: Autoencoders, code: Tensor, domain: Domain, strip
     """Return G_j(z) of a code z (1, C, H/s, W/s), which is overwritten; the rest as in `encode_in_strips`."""
     blocks, *layers = networks.generator.private[domain.value].children()
     strips = _Strips(code, 1, strip // networks.scale)
-    for block in (*networks.generator.shared.children(), *blocks.children()):
-        _apply_block(block, code, strips)
+    _apply_blocks((*networks.generator.shared.children(), *blocks.children()), code, strips.strip)
     return strips.map(nn.Sequential(*layers), code, _HALO)
 
 
@@ -93,12 +94,18 @@ class _Strips:
         return normalization_by(norm, moments, x)
 
 
-def _apply_block(block: nn.Module, x: Tensor, strips: _Strips) -> None:
-    """Apply a `ResidualBlock` in place."""
-    convolution, norm, relu, second_convolution, second_norm = block.get_submodule("body").children()
-    h = strips.map(convolution, x, 1)
-    normalize = strips.normalization(norm, h)
-    strips.map(lambda h: second_convolution(relu(normalize(h))), h, 1, out=h)
-    normalize = strips.normalization(second_norm, h)
-    for strip in strips:
-        strips.cut(x, *strip).add_(normalize(strips.cut(h, *strip)))
+def _apply_blocks(blocks: Iterable[nn.Module], x: Tensor, rows: int) -> None:
+    """Apply each `ResidualBlock` in place, in strips of at least so many rows."""
+    strips = _Strips(x, 1, _LONGER * rows)
+    for block in blocks:
+        convolution, norm, relu, second_convolution, second_norm = block.get_submodule("body").children()
+        h = strips.map(convolution, x, 1)
+        normalize = strips.normalization(norm, h)
+        strips.map(_in_order(normalize, relu, second_convolution), h, 1, out=h)
+        normalize = strips.normalization(second_norm, h)
+        for strip in strips:
+            strips.cut(x, *strip).add_(normalize(strips.cut(h, *strip)))
+
+
+def _in_order(*functions: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda x: reduce(lambda y, function: function(y), functions, x)
