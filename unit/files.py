@@ -178,3 +178,11 @@ def wrap_os_errors(path: Path, size: int | None = None) -> Iterator[None]:
                 existing = next(folder for folder in (path, *path.parents) if folder.is_dir())
                 sizes += f"; {format_bytes(shutil.disk_usage(existing).free)} are free there"
         raise UserError(f"{escape(path)}: can't be written ({error.strerror or error}){sizes}") from error
+
+
+def cache_folder(name: str) -> Path | None:
+    """The folder of this user's caches of one kind, or None if the system names none."""
+    defaults = {"darwin": "~/Library/Caches", "win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local")}
+    folder = os.environ.get("XDG_CACHE_HOME") or defaults.get(sys.platform, "~/.cache")
+    path = Path(os.path.expanduser(folder))  # noqa: PTH111 - which raises where there is no home
+    return path / "unit-translation" / name if path.is_absolute() else None

@@ -11,9 +11,10 @@ from typing import Any
 
 from unit.config import DataConfig
 from unit.data.folders import ImageFolder, default_names, digest, split_root
-from unit.data.shards import Shards, base_path, cache_folder, is_shards, shard_files
+from unit.data.shards import Shards, base_path, is_shards, shard_files
 from unit.domains import Domain, PerDomain
 from unit.errors import DataError, escape
+from unit.files import cache_folder
 from unit.image_source import ImageSource
 from unit.images import MAX_PIXELS
 from unit.listing import require_images
@@ -133,7 +134,7 @@ def _open_folders(config: DataConfig) -> Datasets:
 
 def _open(path: Path, max_pixels: int) -> ImageSource:
     if is_shards(path):
-        return Shards.open(path, max_pixels, cache_folder())
+        return Shards.open(path, max_pixels, cache_folder("shards"))
     return ImageFolder.open(path, max_pixels)
 
 

@@ -6,7 +6,6 @@ import glob
 import io
 import os
 import re
-import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -150,14 +149,6 @@ class _OpenShard:
 
 # A shard is opened once in a process; forks may read it too, since `pread` has no file position.
 _open_shard = lru_cache(maxsize=64)(_OpenShard)  # two domains, and a window of shards in each, are about twenty
-
-
-def cache_folder() -> Path | None:
-    """The folder of this user's caches for shard indexes, or None if the system names none."""
-    defaults = {"darwin": "~/Library/Caches", "win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local")}
-    folder = os.environ.get("XDG_CACHE_HOME") or defaults.get(sys.platform, "~/.cache")
-    path = Path(os.path.expanduser(folder))  # noqa: PTH111 - which raises where there is no home
-    return path / "unit-translation" / "shards" if path.is_absolute() else None
 
 
 def is_shards(path: Path) -> bool:

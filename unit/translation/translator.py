@@ -203,15 +203,19 @@ class Translator(ImageTranslator):
     def _run(self, function: Callable[[Tensor, int | None], Tensor], images: Tensor) -> Tensor:
         """Apply a function of padded images and a strip to a batch, in fp32; to each image alone where it is large."""
         batch, _, height, width = images.shape
+        with self._computing(batch, height, width):
+            x = images.to(self.device).contiguous(memory_format=torch.channels_last)
+            x = functional.pad(x, self._padding(height, width), mode="replicate")
+            strip = self._strip(height, width)
+            return torch.cat([function(part, strip) for part in ([x] if strip is None else x.split(1))]).float()
+
+    def _padding(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Return the columns and rows to add to images: left, right, top, bottom."""
         scale = self.networks.scale
         right, bottom = -width % scale, -height % scale
         if max(height, width) <= scale:  # instance normalization would erase a code of one pixel
             right += scale
-        with self._computing(batch, height, width):
-            x = images.to(self.device).contiguous(memory_format=torch.channels_last)
-            x = functional.pad(x, (0, right, 0, bottom), mode="replicate")
-            strip = self._strip(height, width)
-            return torch.cat([function(part, strip) for part in ([x] if strip is None else x.split(1))]).float()
+        return 0, right, 0, bottom
 
     @contextmanager
     def _computing(self, batch: int, height: int, width: int) -> Iterator[None]:
