@@ -242,7 +242,7 @@ class GifFile:
         self._graph = graph = av.filter.Graph()
         buffer = graph.add_buffer(width=info.width, height=info.height, format="rgb24", time_base=_GIF_TIME)
         split, palette = graph.add("split"), graph.add("palettegen", "stats_mode=single")
-        use, sink = graph.add("paletteuse", "new=1:dither=sierra2_4a"), graph.add("buffersink")
+        use, sink = graph.add("paletteuse", "new=1:dither=none"), graph.add("buffersink")
         for a, i, b, j in ((buffer, 0, split, 0), (split, 0, use, 0), (split, 1, palette, 0), (palette, 0, use, 1)):
             a.link_to(b, i, j)
         use.link_to(sink)
