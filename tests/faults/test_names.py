@@ -329,6 +329,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "train, printing": ("--config", "/tiny.yaml", "--print_config"),
     "translate": ("/run", "--direction", "a2b", "/a", "--out", "/out"),
     "translate, one by one": ("/run", "--direction", "a2b", "/a/*", "--out", "/out"),
+    "interpolate": ("/run", f"/a/0{EVIL}.png", f"/b/1{EVIL}.png", "--domain", "a", "b", "--out", "/x.gif"),
     "evaluate": ("/run", "--sheet", "/sheet.png"),
     "evaluate, folders": ("/run", "--a", "/test_a", "--b", "/test_b", "--json"),
     "report": ("/run",),
@@ -339,7 +340,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "train, missing": ("--config", "/c.yaml"),
     "report, missing": ("/c",),
 }
-SILENT = {"train, helping", "train, printing", "translate, one by one", "streets", "earth"}
+SILENT = {"interpolate", "train, helping", "train, printing", "translate, one by one", "streets", "earth"}
 """They read no folders."""
 
 
