@@ -330,6 +330,22 @@ def test_other_programs_credentials_are_read_whatever_the_file_is_called(tmp_pat
     assert credentials.inputs == ()
 
 
+def test_credentials_elsewhere_are_named_and_not_fetched(tmp_path: Path) -> None:
+    path, credential, signed = photo(tmp_path / "x.jpg"), own_credential(), io.BytesIO()
+    info = c2pa.C2paSignerInfo(credential.algorithm.encode(), credential.chain, credential.key, None)
+    action = {"action": "c2pa.created", "digitalSourceType": GENERATED}
+    builder = c2pa.Builder({"assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [action]}}]})
+    builder.set_no_embed()
+    builder.set_remote_url("https://example.org/x.c2pa")
+    with path.open("rb") as content:
+        builder.sign(c2pa.Signer.from_info(info), "image/jpeg", content, signed)
+    path.write_bytes(signed.getvalue())
+    credentials = verify(path).credentials
+    assert credentials is not None
+    assert credentials.state == "elsewhere"
+    assert "https://example.org/x.c2pa" in credentials.problems[0]
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"x", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0" + b"\xff" * 99, b"GIF8"]
 )

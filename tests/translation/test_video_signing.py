@@ -47,6 +47,13 @@ def test_what_can_not_be_signed_is_said_at_once(tmp_path: Path, signer: Signer, 
     assert [file.name for file in tmp_path.iterdir()] == ["in.mkv"]
 
 
+def test_the_comment_of_an_mkv_is_read(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mkv")
+    assert verify(clip).marks.software is None
+    go(clip, tmp_path / "out.mkv", marker=Marker(PROVENANCE))
+    assert verify(tmp_path / "out.mkv").marks.software == PROVENANCE.software
+
+
 def test_unmarked_videos_say_nothing(tmp_path: Path) -> None:
     for name in ("out.mp4", "out.gif"):
         go(make_clip(tmp_path / "in.mkv"), tmp_path / name)

@@ -87,6 +87,7 @@ class Provenance:
         if not packet.get("xmp:CreatorTool"):
             packet.set("xmp:CreatorTool", self.software)
         packet.remove("xmpNote:HasExtendedXMP")  # the rest of a long packet, elsewhere in the input's file
+        packet.remove("dcterms:provenance")  # where the Content Credentials of the input's file are
         was = f"; before, the digital source type was {before}" if before and before != now else ""
         event = {"action": "edited", "softwareAgent": self.system, "parameters": f"{self.version}{was}"}
         packet.append("xmpMM:History", {f"stEvt:{field}": value for field, value in event.items()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from PIL import Image
 
 from unit.errors import DataError, ImageError
 from unit.files import require_regular_file
-from unit.images import image_errors, read_header
+from unit.images import SOFTWARE, image_errors, read_header
 from unit.translation.content_credentials import UNTRUSTED, import_c2pa, mime_type, offline_context
 from unit.translation.provenance import AI_SYSTEM, AI_VERSION, SOURCE_TYPE, SOURCE_TYPES
 from unit.translation.xmp import Packet
@@ -97,13 +98,23 @@ def _marks(path: Path) -> Marks:
     with suppress(ImageError):
         software = read_header(path).software or None
     if packet is None:
-        return Marks(software=software)
+        return Marks(software=software or _matroska_comment(path))
     return Marks(
         source_type=_last_part(packet.get(SOURCE_TYPE)),
         system=packet.get(AI_SYSTEM),
         version=packet.get(AI_VERSION),
         software=software or packet.get("xmp:CreatorTool"),
     )
+
+
+def _matroska_comment(path: Path) -> str | None:
+    """Return this program's comment in an MKV file, which has no place for XMP."""
+    with path.open("rb") as file:
+        if file.read(4) != b"\x1aE\xdf\xa3":
+            return None
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            found = re.search(SOFTWARE.encode() + rb"[^\0]{,3000}?, step \d+", content)
+            return found[0].decode(errors="replace") if found else None
 
 
 def _xmp(path: Path) -> bytes | None:
@@ -130,11 +141,11 @@ def _credentials(path: Path) -> Credentials | None:
         c2pa = import_c2pa()
         try:
             return _parse(json.loads(c2pa.Reader(mime, file, context=offline_context()).json()))
-        except c2pa.C2paError.RemoteManifest as error:
-            return Credentials("elsewhere", problems=(_one_line(error),))
         except c2pa.C2paError.ManifestNotFound:  # or not where it belongs, in a file whose structure is damaged
             return Credentials("changed", problems=("they can't be found",)) if _holds(path, b"c2pa.claim") else None
         except c2pa.C2paError as error:
+            if str(error).startswith("Remote"):  # of no class of its own
+                return Credentials("elsewhere", problems=(_one_line(error),))
             return Credentials("changed", problems=(_one_line(error),)) if _holds(path, b"c2pa.claim") else None
 
 
