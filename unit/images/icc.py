@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 
 _BLOCK = 2**16
 """pixels at a time, which bounds the memory of the intermediate results"""
-_KNOTS = np.linspace(0, 1, 4097)
+_KNOTS = np.linspace(0, 1, 65536)
+"""all levels of 16 bits"""
+_SRGB_CURVE = np.where(_KNOTS <= 0.04045, _KNOTS / 12.92, ((_KNOTS + 0.055) / 1.055) ** 2.4)
+"""linear light at `_KNOTS`"""
 _SRGB_TO_XYZ = np.array(
     [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
 )
 """The primaries of sRGB, adapted to D50 (Bradford)."""
 
+Levels = NDArray[np.uint16]
 Array = NDArray[np.float64]
 
 
@@ -34,24 +38,24 @@ class CurveProfile:
     """linear light at `_KNOTS`, by channel"""
     to_xyz: NDArray[np.float64] | None
 
-    def to_srgb(self, values: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    def to_srgb(self, values: Levels) -> Levels:
         """Convert (H, W, 3) or (H, W) of 65535ths to sRGB (H, W, 3), clipped to its gamut."""
         to_linear_srgb = None if self.to_xyz is None else np.linalg.inv(_SRGB_TO_XYZ) @ self.to_xyz
 
-        def convert(pixels: Array) -> Array:
-            linear = np.stack([np.interp(pixels[:, c], _KNOTS, curve) for c, curve in enumerate(self.curves)], 1)
+        def convert(pixels: Levels) -> Array:
+            linear = np.stack([curve[pixels[:, c]] for c, curve in enumerate(self.curves)], 1)
             return _srgb_encoded(linear if to_linear_srgb is None else linear @ to_linear_srgb.T)
 
         flat = values.reshape(-1, len(self.curves))
         converted = _in_blocks(flat, convert)
         return np.broadcast_to(converted, (len(flat), 3)).reshape(*values.shape[:2], 3)
 
-    def from_srgb(self, values: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    def from_srgb(self, values: Levels) -> Levels:
         """Convert sRGB (H, W, 3), or gray (H, W) for a gray profile, of 65535ths into the profile."""
         from_linear_srgb = None if self.to_xyz is None else np.linalg.inv(self.to_xyz) @ _SRGB_TO_XYZ
 
-        def convert(pixels: Array) -> Array:
-            linear = _srgb_decoded(pixels)
+        def convert(pixels: Levels) -> Array:
+            linear = _SRGB_CURVE[pixels]
             linear = linear if from_linear_srgb is None else linear @ from_linear_srgb.T
             return np.stack([np.interp(linear[:, c], curve, _KNOTS) for c, curve in enumerate(self.curves)], 1)
 
@@ -126,17 +130,13 @@ def _parametric(kind: int, values: list[float]) -> NDArray[np.float64]:
     return np.clip(np.where(d <= _KNOTS, np.maximum(a * _KNOTS + b, 0) ** g + e, c * _KNOTS + f), 0, 1)
 
 
-def _in_blocks(values: NDArray[np.uint16], convert: Callable[[Array], Array]) -> NDArray[np.uint16]:
-    """Apply a function of values in 0 … 1, shape (N, C), to 65535ths, a block of pixels at a time."""
+def _in_blocks(values: Levels, convert: Callable[[Levels], Array]) -> Levels:
+    """Apply a function of levels (N, C), with values in 0 … 1, a block of pixels at a time."""
     converted = np.empty_like(values)
     for start in range(0, len(values), _BLOCK):
         block = slice(start, start + _BLOCK)
-        converted[block] = np.rint(np.clip(convert(values[block] / 65535), 0, 1) * 65535)
+        converted[block] = np.rint(np.clip(convert(values[block]), 0, 1) * 65535)
     return converted
-
-
-def _srgb_decoded(values: Array) -> Array:
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
 def _srgb_encoded(linear: Array) -> Array:
