@@ -50,7 +50,8 @@ def test_pixels_in_progress_stay_below_the_limit_in_order_of_arrival() -> None:
                 await asyncio.sleep(0.01)
                 used -= number
 
-        await asyncio.gather(*(hold(number) for number in (60, 30, 100, 10, 11, 12, 90)))
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(hold(number) for number in (60, 30, 100, 10, 11, 12, 90)))
         assert 90 <= most <= 100
         assert used == 0
 

@@ -357,6 +357,15 @@ def test_failures_of_the_server(
     assert client.translate(PNG).status == 200
 
 
+def test_an_image_that_cannot_be_decoded_in_the_free_memory(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unit.translation.server.images.available_memory", lambda: 1000)
+    answer = client.translate(PNG)
+    assert answer.status == 503
+    assert answer.error.startswith("out of memory for 384 pixels")
+    monkeypatch.undo()
+    assert client.translate(PNG).status == 200
+
+
 def test_nan_is_an_error_that_says_what_to_do(slow: tuple[Slow, Client]) -> None:
     translator, client = slow
     translator.gate.set()
