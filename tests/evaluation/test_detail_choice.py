@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
+import numpy as np
 import pytest
 from PIL import Image
 
-from tests.tiny import TINY
+from tests.tiny import TINY, tiny
 from unit.data.datasets import HeldOut
 from unit.domains import Domain, PerDomain
 from unit.evaluation.detail_choice import choose_detail
@@ -13,6 +17,8 @@ from unit.evaluation.evaluate import Evaluator
 from unit.evaluation.metric_table import Metrics
 from unit.image_source import ImageSource
 from unit.model.networks import build_autoencoders
+from unit.training.loop import train
+from unit.translation.model_file import read_best_detail
 from unit.translation.translator import Translator
 
 
@@ -68,3 +74,20 @@ def test_images_of_the_trained_size_are_measured_once(monkeypatch: pytest.Monkey
     assert best == PerDomain("native", "native")
     assert calls == ["native"]
     assert choose(kids, PerDomain(20, 60), monkeypatch)[0] == PerDomain("guided", "guided")
+
+
+@pytest.mark.slow
+def test_training_ends_with_the_choice_in_the_model_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for name in ("a", "b", "test_a", "test_b"):
+        (tmp_path / name).mkdir()
+        for k in range(4):
+            pixels = np.random.default_rng(k).integers(0, 128 if name[-1] == "a" else 256, (10, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((48, 40)).save(tmp_path / name / f"{k}.png")
+    data = {name: str(tmp_path / name) for name in ("a", "b", "test_a", "test_b")}
+    train(tiny(data=data, train={"steps": 2}), tmp_path / "run")
+    said = [record.args for record in caplog.records if "KID of full-size" in record.msg]
+    assert [args[0] for args in said] == ["a2b", "b2a"]
+    for i, (_, native, guided, choice) in zip(Domain, said, strict=True):
+        assert native != guided
+        assert choice == read_best_detail(tmp_path / "run")[i] == ("guided" if guided < native else "native")

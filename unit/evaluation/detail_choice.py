@@ -33,10 +33,13 @@ def choose_detail(evaluator: Evaluator, translator: Translator) -> tuple[PerDoma
     if not any(large):
         return best, metrics
     other = evaluator.metrics(guided)
-    kids = PerDomain.of(lambda i: tuple(m[i.direction]["translated"]["kid"] for m in (metrics, other)))
-    best = PerDomain.of(lambda i: "guided" if None not in kids[i] and kids[i][1] < kids[i][0] else "native")  # type: ignore[operator]
+    kids = PerDomain.of(lambda i: [m[i.direction]["translated"]["kid"] for m in (metrics, other)])
+    if any(kid is None for pair in kids for kid in pair):
+        return best, metrics
+    best = PerDomain.of(lambda i: "guided" if float(kids[i][1] or 0) < float(kids[i][0] or 0) else "native")
     for i in Domain:
-        log.info("%s: KID at full size: native %s, guided %s; --detail auto is %s", i.direction, *kids[i], best[i])
+        text = "%s: KID of full-size translations: native %.1f, guided %.1f; --detail auto is %s"
+        log.info(text, i.direction, *kids[i], best[i])
     return best, {i.direction: (other if best[i] == "guided" else metrics)[i.direction] for i in Domain}
 
 
