@@ -43,7 +43,7 @@ def count_pixels(body: bytes) -> int:
         HTTPException: 415, not an image in a format that this server reads; 400, damaged.
     """
     try:
-        extent = measure_bytes(body, "the image")
+        extent = measure_bytes(body, "the file")
     except ConfigError as error:  # HEIC without its package
         raise HTTPException(415, str(error)) from error
     except ImageError as error:
@@ -61,7 +61,7 @@ def decode(body: bytes, pixels: int) -> DecodedImage:
     """
     if pixels * _BYTES_PER_PIXEL > available_memory():
         raise OutOfMemoryError(f"out of memory for {pixels} pixels; send a smaller image, or try again later")
-    return decode_bytes(body, "the image", pixels)
+    return decode_bytes(body, "the file", pixels)
 
 
 def encode_translation(upload: DecodedImage, tensors: Sequence[Tensor], format_option: str, mark: Mark) -> Encoded:

@@ -85,6 +85,7 @@ function add(files) {
   current = added[0];
   announce(added.length === 1 ? `${current.file.name}: translating` : `${added.length} photos: translating`);
   translate(added);
+  element("photos").scrollLeft = element("photos").scrollWidth;
 }
 
 function remove(photo) {
@@ -131,7 +132,7 @@ function showDetails() {
   const image = element(element("compare").classList.contains("alone") ? "after" : "before");
   const { naturalWidth: width, naturalHeight: height } = image;
   const busy = element("compare").classList.contains("busy");
-  element("details").textContent = busy ? "translating…" : width ? `${width} × ${height}` : "";
+  element("details").textContent = busy ? "translating…" : width && !current.error ? `${width} × ${height}` : "";
 }
 
 function setImage(image, url, alt) {
