@@ -141,7 +141,8 @@ class Hooks:
         try:
             if not (data.synthetic and data.load_size == data.crop_size):  # else it is the training size
                 count = affordable_count(test.images)
-                log.info("measuring up to %d held-out images of each domain as translate writes them", count)
+                images = min(count, max(test.images.map(len)))
+                log.info("measuring what translate writes for %d held-out images of each domain", images)
                 evaluator = Evaluator(test, data, features, count, native=True)
                 best_detail, metrics = choose_detail(evaluator, self.resolved.translator(self.trainer))
                 for file in (MODEL_FILE, BEST_FILE):
