@@ -122,6 +122,7 @@ def test_a_flipped_bit_of_the_image_or_its_metadata_is_noticed(tmp_path: Path, s
             assert place < 16, "only where a file says of what kind it is"
         else:
             assert credentials.state == "changed", place
+            assert credentials.problems, place
 
 
 def test_a_flipped_bit_of_the_manifest_never_changes_what_it_says(tmp_path: Path, signer: Signer) -> None:
