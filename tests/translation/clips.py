@@ -58,10 +58,11 @@ def make_clip(
     convert: Callable[[av.VideoFrame], av.VideoFrame] | None = None,
     setup: Callable[[Any, Any], None] = lambda container, stream: None,
     sound: str | None = None,
+    sound_start: int = 0,
     subtitle: Path | None = None,
     options: dict[str, str] | None = None,
 ) -> Path:
-    """Write a video; `color` are the codes of matrix, range, primaries and transfer."""
+    """Write a video; `color`: codes of matrix, range, primaries and transfer; `sound_start`: in seconds."""
     images = noise() if images is None else list(images)
     pts = [40 * k for k in range(len(images))] if pts is None else pts
     subtitles = av.open(str(subtitle)) if subtitle else None
@@ -89,7 +90,7 @@ def make_clip(
                 part = av.AudioFrame.from_ndarray(
                     np.stack([wave[k * 1024 : (k + 1) * 1024]] * 2), format="fltp", layout="stereo"
                 )
-                part.sample_rate, part.pts, part.time_base = 48000, k * 1024, Fraction(1, 48000)
+                part.sample_rate, part.pts, part.time_base = 48000, 48000 * sound_start + k * 1024, Fraction(1, 48000)
                 if audio.codec_context.name != "aac":
                     part = av.AudioResampler("s16", "stereo", 48000).resample(part)[0]
                 container.mux(audio.encode(part))

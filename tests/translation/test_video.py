@@ -72,11 +72,12 @@ def test_the_last_frame_is_shown_as_long(tmp_path: Path) -> None:
 def test_the_clock_of_a_recording_starts_at_zero(tmp_path: Path) -> None:
     clip = make_clip(
         tmp_path / "in.ts", noise(7), codec="libx264", pix_fmt="yuv420p", time_base=Fraction(1, 90000), sound="aac",
-        pts=[450_000 + 3600 * k for k in range(7)],
+        sound_start=5, pts=[450_000 + 3600 * k for k in range(7)],
     )  # fmt: skip
     assert times(clip)[0] > 1
     go(clip, tmp_path / "out.mp4")
     start = min(times(clip)[0], Fraction(packets(clip, "audio")[0][0]))
+    assert start > 4
     assert [float(time) for time in times(tmp_path / "out.mp4")] == pytest.approx(
         [float(time - start) for time in times(clip)], abs=2e-5
     )
