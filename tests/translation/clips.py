@@ -61,6 +61,7 @@ def make_clip(
     sound_start: int = 0,
     subtitle: Path | None = None,
     options: dict[str, str] | None = None,
+    last: int = 0,
 ) -> Path:
     """Write a video; `color`: codes of matrix, range, primaries and transfer; `sound_start`: in seconds."""
     images = noise() if images is None else list(images)
@@ -100,7 +101,9 @@ def make_clip(
                 if packet.dts is not None:
                     packet.stream = text
                     container.mux(packet)
-        container.mux(stream.encode())
+        for packet in stream.encode():
+            packet.duration = last if last and packet.pts == pts[-1] else packet.duration
+            container.mux(packet)
     if subtitles:
         subtitles.close()
     return path

@@ -63,10 +63,10 @@ def test_uneven_times_stay_exactly(tmp_path: Path, name: str, out: str, time_bas
 
 
 def test_the_last_frame_is_shown_as_long(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "in.mp4", noise(3), [0, 40, 80], codec="libx264", pix_fmt="yuv420p")
+    clip = make_clip(tmp_path / "in.mp4", noise(3), [0, 40, 80], codec="libx264", pix_fmt="yuv420p", last=500)
     go(clip, tmp_path / "out.mp4")
     with av.open(str(clip)) as before, av.open(str(tmp_path / "out.mp4")) as after:
-        assert before.duration == after.duration == 120_000
+        assert before.duration == after.duration == 580_000
 
 
 def test_the_clock_of_a_recording_starts_at_zero(tmp_path: Path) -> None:
@@ -525,6 +525,8 @@ def test_the_command_prints_the_flicker(command: Callable[..., tuple[int, str, s
     assert record["flicker"] > 0
     assert record["lost"] == ["audio 1 (aac)"]
     assert "not kept: audio 1 (aac)" in error
+    assert command(clip, "--out", tmp_path / "frames", "--format", "tiff")[0] == 0
+    assert (tmp_path / "frames/in/000005.tif").exists()
     with av.open(str(tmp_path / "gifs/in.gif")) as gif:
         assert gif.format.name == "gif"
 

@@ -22,7 +22,7 @@ from unit.errors import ConfigError
 from unit.translation.jobs import Job, Outcome, find_images, plan_jobs
 from unit.translation.model_file import read_header
 from unit.translation.shares import ALL, Share
-from unit.translation.video_jobs import VIDEO_FORMATS, plan_videos, split_videos
+from unit.translation.video_jobs import VIDEO_FORMATS, split_videos
 
 if TYPE_CHECKING:
     from unit.translation.image_files import Settings
@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
     images, missing = find_images(arguments.inputs, arguments.out)
     images, clips = split_videos(images, arguments.out)
     jobs = plan_jobs(images, arguments.out, _image_suffix(arguments), arguments.samples) if images or not clips else []
-    video_jobs = plan_videos(clips, arguments.out, arguments.format, arguments.samples) if clips else []
+    video_jobs = videos.plan(clips, arguments) if clips else []
     share = Share.of_process()
     outcomes = _translate(arguments, source, jobs, video_jobs, share) if jobs or video_jobs else iter(())
     total, quiet = len(range(share.rank, len(jobs), share.count)), share.rank > 0 or not sys.stderr.isatty()
@@ -67,7 +67,9 @@ def _translate(
 
     yield from translate_images(translator, jobs, settings, share)
     if video_jobs := video_jobs[share.rank :: share.count]:
-        yield from videos.translate(translator, video_jobs, settings, arguments)
+        yield from videos.translate(
+            translator, video_jobs, settings, arguments, SUFFIXES.get(arguments.format) or ".png"
+        )
 
 
 def _load(

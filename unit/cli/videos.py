@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from unit.errors import escape
 from unit.translation.jobs import Job
-from unit.translation.video_jobs import VideoOutcome
+from unit.translation.video_jobs import Images, VideoOutcome, plan_videos
+from unit.translation.video_reading import import_av
 
 if TYPE_CHECKING:
     from unit.translation.image_files import Settings
@@ -21,8 +22,22 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def plan(clips: Images, arguments: argparse.Namespace) -> list[Job]:
+    """Choose the outputs, or say what is missing, before the images of the same command are translated.
+
+    Raises:
+        ConfigError: as `plan_videos`, or PyAV is not installed.
+    """
+    import_av()
+    return plan_videos(clips, arguments.out, arguments.format, arguments.samples)
+
+
 def translate(
-    translator: Translator, jobs: Sequence[Job], settings: Settings, arguments: argparse.Namespace
+    translator: Translator,
+    jobs: Sequence[Job],
+    settings: Settings,
+    arguments: argparse.Namespace,
+    image_suffix: str,
 ) -> Iterator[VideoOutcome]:
     """Translate videos; Ctrl-C finishes the file that is being written.
 
@@ -32,12 +47,9 @@ def translate(
     from unit.training.signals import stop_on_signals
     from unit.translation.image_files import marker_of
     from unit.translation.video import VideoSettings, translate_videos
-    from unit.translation.video_reading import import_av
 
-    import_av()
-    suffix = {"jpg": ".jpg", "webp": ".webp"}.get(arguments.format, ".png")
     video_settings = VideoSettings(
-        settings, arguments.batch_size, suffix, arguments.deflicker, marker_of(translator, settings)
+        settings, arguments.batch_size, image_suffix, arguments.deflicker, marker_of(translator, settings)
     )
     with stop_on_signals() as request, tqdm(unit="frame", disable=not sys.stderr.isatty()) as bar:
 

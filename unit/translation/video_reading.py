@@ -30,7 +30,7 @@ _UNSPECIFIED = 2  # of a matrix, primaries and transfer in ISO 23091-2
 _BT709, _BT601, _BT2020_CL, _BT2020 = 1, 6, 10, 9  # matrices there
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 """swscale's name for each matrix."""
-_LIMITED, _FULL = 1, 2
+_LIMITED = 1
 _HD = 720  # lines from which players take an untagged video for BT.709
 
 
@@ -195,7 +195,6 @@ class VideoReader:
             *self._size,  # of the first frame, as the output can have one size only
             format="rgb48le" if self.info.deep else "rgb24",
             src_colorspace=None if frame.colorspace in _MATRICES else self.info.color.conversion,
-            dst_color_range=_FULL,
             interpolation=exact_scaling(),
         )
         return Frame(_upright(rgb.to_ndarray(), frame), self._pts(frame), frame.duration or 0)
