@@ -34,8 +34,9 @@ from unit.images.reading import (
 T = TypeVar("T", Image.Image | Levels, Image.Image | Levels | None)
 
 _ANIMATED_FORMATS = ("GIF", "WEBP", "PNG", "AVIF")
-_BYTES_PER_DEEP_PIXEL, _BYTES_PER_FRAME_PIXEL = 40, 8
-"""Peak memory of decoding 16 bits a channel (measured), and of each frame of an animation."""
+_BYTES_PER_DEEP_PIXEL, _BYTES_PER_FRAME_PIXEL = 40, 40
+"""Peak memory of decoding 16 bits a channel, and of each further frame of an animation until its translation is written
+(measured: 21 and 38)."""
 
 
 @dataclass(frozen=True)

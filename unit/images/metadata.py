@@ -11,8 +11,8 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 SOFTWARE = "UNIT image translation"
 """The beginning of the software tag of every output."""
-# Tags that say how a TIFF stores its pixels, or lie elsewhere in `Metadata` (resolution, XMP, ICC), or that no other
-# format takes as tags (IPTC, Photoshop's).
+# Tags that say how a TIFF stores its pixels (its orientation too), or lie elsewhere in `Metadata` (resolution, XMP,
+# ICC), or that no other format takes as tags (IPTC, Photoshop's).
 _STORAGE_TAGS = frozenset(
     tag
     for first, last in ((254, 266), (273, 284), (288, 293), (296, 297), (301, 301), (317, 347), (512, 521), (529, 532))
@@ -122,7 +122,7 @@ def _upright_exif(exif: Image.Exif, rotated: bool) -> bytes:
     for tag in exif:
         if tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
             kept[tag] = dict(exif.get_ifd(tag))
-        elif tag not in _STORAGE_TAGS and tag != ExifTags.Base.Orientation:
+        elif tag not in _STORAGE_TAGS:
             kept[tag] = exif[tag]
     photo = kept.get(ExifTags.IFD.Exif, {})
     if ExifTags.IFD.Interop in photo:
