@@ -11,23 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from unit.cli import VERBS
 from unit.errors import LineFormatter, UserError, escape
-
-VERBS = {
-    "check": "check two folders of images for problems before training",
-    "train": "train on two folders of images",
-    "translate": "translate images with a trained model",
-    "interpolate": "walk between two images through the code",
-    "export": "write one direction of a model as an ONNX file",
-    "verify": "say what images and videos tell about how they were made",
-    "evaluate": "measure a trained model on held-out images",
-    "card": "write a model card for the Hugging Face Hub",
-    "report": "write an HTML report of a run",
-    "serve": "translate images over HTTP, with a page for browsers",
-    "streets": "write the synthetic streets as folders of images",
-    "earth": "write satellite photographs and a relief map as folders of images",
-    "shards": "pack a folder of images into WebDataset shards",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -344,7 +344,7 @@ def test_a_leading_dash(here: Path, command: Command) -> None:
 
 
 def test_missing_arguments(refusal: Callable[..., str]) -> None:
-    assert "--direction, --out; see translate.py --help" in refusal()
+    assert "--direction, --out; see python -m unit translate --help" in refusal()
     assert "INPUT" in refusal("run", "--direction", "a2b", "--out", "out")
     assert "MODEL" in refusal("--direction", "a2b", "--out", "out")
 

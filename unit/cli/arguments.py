@@ -6,10 +6,11 @@ import argparse
 import os
 import re
 import reprlib
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from unit.config import DEVICE_NAMES
 from unit.errors import ConfigError, escape
@@ -18,8 +19,24 @@ _FILE_SUFFIXES = {".html", ".json", ".onnx", ".pt", ".pth", ".safetensors", ".ta
 """Besides those of images and videos."""
 
 
+def command(verb: str) -> str:
+    """Return how to call a verb, as this program was called: by a script, as installed, or as a module."""
+    name, scripts = Path(sys.argv[0]).name, ("train.py", "translate.py")
+    if name in scripts and f"{verb}.py" in scripts:
+        return f"python {verb}.py"
+    return f"unit {verb}" if name in ("unit", "unit.exe") else f"python -m unit {verb}"
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises ConfigError: one line, like every other error."""
+    """An argument parser that raises ConfigError: one line, like every other error.
+
+    Args:
+        verb: whose arguments it parses.
+        options: as of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, verb: str, **options: Any) -> None:
+        super().__init__(prog=command(verb), **options)
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError."""

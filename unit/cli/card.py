@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 def run(argv: Sequence[str]) -> int:
     """Write the card, and return the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     model = Path(arguments.model)
     read_header(model)
     folder = model if model.is_dir() else model.parent
@@ -67,14 +67,15 @@ def _measure(translator: Translator, test: HeldOut, size: int | None) -> tuple[M
     return metrics, features.name if features else None
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """Return the verb's parser."""
     parser = Parser(
-        prog="python -m unit card",
+        "card",
         description="Write README.md, the model card of the Hugging Face Hub, beside a model: its domains, the numbers "
         "of images and steps, metrics compared with the identity baseline, intended use, where the photos come from "
         "and whether people in them consented (data.licence and data.people of the configuration), and the licence. "
         "Measures on the held-out images as evaluate does.",
-        epilog="example: python -m unit card runs/sunny-rainy --licence CC-BY-4.0",
+        epilog="example: %(prog)s runs/sunny-rainy --licence CC-BY-4.0",
     )
     add_model_arguments(parser)
     parser.add_argument("--licence", metavar="TEXT", help="licence of the model (default: that of the images)")

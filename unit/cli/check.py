@@ -19,7 +19,7 @@ from unit.errors import ConfigError, DataError, escape
 
 def run(argv: Sequence[str]) -> int:
     """Check the images; return the exit status: 0, or that of `DataError` where training would stop."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     config = _data_config(arguments)
     datasets = open_datasets(config)
     if not all(source.folder for source in (*datasets.train, *datasets.test.images)):
@@ -29,16 +29,17 @@ def run(argv: Sequence[str]) -> int:
     return 0 if report.usable else DataError.exit_status
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """Return the verb's parser."""
     parser = Parser(
-        prog="python -m unit check",
+        "check",
         description="Find images that would stop or degrade training: unreadable, damaged, small, unusual or duplicate "
         "images, test images that are also training images, domains that differ in size or brightness. Nothing is "
         "changed. Exit status 0: training can start (warnings are listed); 3: it would stop at an image.",
         epilog='--json prints one object: "images" (number per folder), "short_side" (median, pixels), '
         '"brightness" (mean and deviation, 0 to 255), "findings" (a list of "file", "class", "level": error, warning '
         'or note, "detail", "advice"), "licence", "people" (both from --config) and '
-        '"usable". example: python -m unit check --a photos/sunny --b photos/rainy',
+        '"usable". example: %(prog)s --a photos/sunny --b photos/rainy',
     )
     parser.add_argument("--a", type=path, metavar="DIR", help="images of domain A")
     parser.add_argument("--b", type=path, metavar="DIR", help="images of domain B")

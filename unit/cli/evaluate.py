@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 def run(argv: Sequence[str]) -> int:
     """Evaluate as the arguments say, and return the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     test = held_out(arguments)
     if arguments.sheet:
         refuse_input(arguments.sheet, (file for i in Domain for file in test.images[i].files()))
@@ -53,13 +53,14 @@ def run(argv: Sequence[str]) -> int:
     return int(bool(evaluator.left_out))
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """Return the verb's parser."""
     parser = Parser(
-        prog="python -m unit evaluate",
+        "evaluate",
         description="Evaluate a model on images it was not trained on, compared with the identity baseline (the input "
         "itself) and real images. What is evaluated is what translate writes. Without folders: the test images of the "
         "model's own run.",
-        epilog="example: python -m unit evaluate runs/sunny-rainy --a photos/sunny-test --b photos/rainy-test",
+        epilog="example: %(prog)s runs/sunny-rainy --a photos/sunny-test --b photos/rainy-test",
     )
     add_model_arguments(parser)
     parser.add_argument("--a", type=path, metavar="DIR", help="test images of domain A")

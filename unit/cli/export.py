@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 def run(argv: Sequence[str]) -> int:
     """Export as the arguments say, and return the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     source = source_domain(arguments.direction, read_header(Path(arguments.model))[1])
     refuse_input(arguments.out, [arguments.model])
     # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
@@ -30,14 +30,15 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """Return the verb's parser."""
     parser = Parser(
-        prog="python -m unit export",
+        "export",
         description="Write one direction of a model as an ONNX file, which ONNX Runtime runs without this program: "
         "images (batch, height, width, 3) of uint8 to translations alike; height and width are multiples of the "
         "model's scale (4 with two downsamplings). The file is compared with the model before it is written. Needs "
         "pip install onnx onnxruntime onnxscript.",
-        epilog="example: python -m unit export runs/sunny-rainy --direction sunny2rainy --out rainy.onnx",
+        epilog="example: %(prog)s runs/sunny-rainy --direction sunny2rainy --out rainy.onnx",
     )
     parser.add_argument("model", metavar="MODEL", help="a run directory or a .safetensors file")
     parser.add_argument("--direction", required=True, help="a2b or b2a, or by the names: sunny2rainy")

@@ -24,7 +24,7 @@ _FILES = (".gif", ".webp", ".mp4", ".mkv")
 
 def run(argv: Sequence[str]) -> int:
     """Interpolate as the arguments say, and return the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     config, names = read_header(Path(arguments.model))
     if len(arguments.domain) > 2:
         raise ConfigError("--domain: there are two images; give one domain for both, or one for each")
@@ -66,12 +66,13 @@ def _outputs(out: Path, inputs: Sequence[Path], frames: int, overwrite: bool) ->
     return outputs
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """Return the verb's parser."""
     parser = Parser(
-        prog="python -m unit interpolate",
+        "interpolate",
         description="Walk between two images through the code z that both domains share, and show each code in both "
         "domains, side by side. The second image is scaled and cropped to the size of the first.",
-        epilog="example: python -m unit interpolate runs/sunny-rainy 1.jpg 2.jpg --domain sunny --out walk.gif",
+        epilog="example: %(prog)s runs/sunny-rainy 1.jpg 2.jpg --domain sunny --out walk.gif",
     )
     add_model_arguments(parser)
     parser.add_argument("first", type=path, metavar="IMAGE1", help="where the walk begins")

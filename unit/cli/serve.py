@@ -21,7 +21,7 @@ _PATIENCE = 10
 
 def run(argv: Sequence[str]) -> int:
     """Serve until Ctrl-C or SIGTERM, and return the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     try:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
@@ -99,14 +99,15 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """Return the verb's parser."""
     parser = Parser(
-        prog="python -m unit serve",
+        "serve",
         description="Serve models on this machine: a page to translate photos in a browser, and POST "
         "/translate?direction=a2b, which takes the bytes of an image file and gives those of its translation. "
         "/openapi.json describes it for programs. Prints the address. Ctrl-C stops. Needs pip install starlette "
         "uvicorn.",
-        epilog="example: python -m unit serve runs/sunny-rainy",
+        epilog="example: %(prog)s runs/sunny-rainy",
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="run directories or .safetensors files")
     host_help = "address to listen on; 0.0.0.0 lets other machines, such as a phone, use it (default: %(default)s)"

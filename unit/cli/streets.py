@@ -15,25 +15,7 @@ _RATE = 24
 
 def run(argv: Sequence[str]) -> int:
     """Write the folders; return the exit status."""
-    parser = Parser(
-        prog="python -m unit streets",
-        description="Render sunny (A) and rainy (B) streets: OUT/trainA and trainB share no scene, testA and testB are "
-        "aligned pairs of scenes that training never sees.",
-        epilog="example: python -m unit streets data/streets --size 128 --train 2000",
-    )
-    parser.add_argument("out", type=output_folder, metavar="OUT", help="folder to write to")
-    parser.add_argument("--size", type=integer(16, 8192), default=64, help="side in pixels (default: %(default)s)")
-    parser.add_argument(
-        "--train", type=integer(0, 10**6), default=1000, help="training scenes per weather (default: %(default)s)"
-    )
-    parser.add_argument("--test", type=integer(0, 10**6), default=100, help="test pairs (default: %(default)s)")
-    parser.add_argument("--seed", type=integer(0), default=0, help="seed of the scenes (default: %(default)s)")
-    drive_help = (
-        "write OUT/sunny.mkv and OUT/rainy.mkv instead: so many seconds of a drive along street SEED, the same in both "
-        "weathers, without loss (pip install av)"
-    )
-    parser.add_argument("--drive", type=integer(1, 3600), metavar="SECONDS", help=drive_help)
-    arguments = parser.parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     if arguments.drive:
         _write_drive(arguments.out, arguments.size, arguments.seed, arguments.drive)
     else:
@@ -53,3 +35,26 @@ def _write_drive(out: Path, size: int, scene: int, seconds: int) -> None:
     for weather, path in paths.items():
         frames = drive(scene, weather, size, seconds, _RATE)
         write_images_as_video(path, frames, _RATE, quality=100)
+
+
+def make_parser() -> Parser:
+    """Return the verb's parser."""
+    parser = Parser(
+        "streets",
+        description="Render sunny (A) and rainy (B) streets: OUT/trainA and trainB share no scene, testA and testB are "
+        "aligned pairs of scenes that training never sees.",
+        epilog="example: %(prog)s data/streets --size 128 --train 2000",
+    )
+    parser.add_argument("out", type=output_folder, metavar="OUT", help="folder to write to")
+    parser.add_argument("--size", type=integer(16, 8192), default=64, help="side in pixels (default: %(default)s)")
+    parser.add_argument(
+        "--train", type=integer(0, 10**6), default=1000, help="training scenes per weather (default: %(default)s)"
+    )
+    parser.add_argument("--test", type=integer(0, 10**6), default=100, help="test pairs (default: %(default)s)")
+    parser.add_argument("--seed", type=integer(0), default=0, help="seed of the scenes (default: %(default)s)")
+    drive_help = (
+        "write OUT/sunny.mkv and OUT/rainy.mkv instead: so many seconds of a drive along street SEED, the same in both "
+        "weathers, without loss (pip install av)"
+    )
+    parser.add_argument("--drive", type=integer(1, 3600), metavar="SECONDS", help=drive_help)
+    return parser

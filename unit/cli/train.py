@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unit.cli.arguments import command
 from unit.cli.train_arguments import parse_train_arguments
 from unit.config import Config
 from unit.config_file import PRESETS, to_yaml
@@ -99,7 +100,7 @@ def summary(result: TrainResult) -> str:
         lines.append(f"best model:  {folder}/{BEST_FILE}, from step {step} (mean KID {kid:.1f} at the training size)")
     if result.exit_status:
         lines.append("to resume, run the same command, without --restart")
-    lines.append(f"translate:   python translate.py {folder} --direction {shlex.quote(name)} IMAGES --out FOLDER")
+    lines.append(f"translate:   {command('translate')} {folder} --direction {shlex.quote(name)} IMAGES --out FOLDER")
     if (result.out / REPORT_FILE).is_file():
         lines.append(f"report:      {folder}/{REPORT_FILE}")
     lines.append(f"TensorBoard: tensorboard --logdir {folder}")

@@ -79,7 +79,7 @@ def parse_train_arguments(
         ConfigError: a flag or file that can't be used, in one line.
         SystemExit: status 0, after --help was printed.
     """
-    options, unknown = _parser().parse_known_args(argv)
+    options, unknown = make_parser().parse_known_args(argv)
     given = rename_old_keys(vars(options), "command line")
     if unknown and "help" not in given:
         _refuse_unknown(unknown[0])
@@ -95,7 +95,8 @@ def parse_train_arguments(
     file = files[0] if files else choose_preset(bare)
     config = read_config(file, flags)
     if "help" in given:
-        _print_help(config, file, KEY_TYPES if given["help"] == "all" else FIRST_KEYS)
+        keys = KEY_TYPES if given["help"] == "all" else FIRST_KEYS
+        print(make_documented_parser(config, str(file), keys).format_help(), end="")
         raise SystemExit(0)
     switches = {name: name in given for name in _SWITCHES}
     return TrainArguments(config, None if files else file, given.get("out"), **switches)
@@ -110,10 +111,10 @@ def _refuse_unknown(word: str) -> None:
     refuse(f"{flag}: no such flag; {hint(flag.removeprefix('--'), known, '--help all lists them')}")
 
 
-def _parser() -> Parser:
-    """Accept every key as a flag; `_print_help` replaces the ones it documents."""
+def make_parser() -> Parser:
+    """Accept every key as a flag; `make_documented_parser` replaces the ones it documents."""
     parser = Parser(
-        prog="train.py",
+        "train",
         usage=_USAGE,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -142,8 +143,9 @@ def _parser() -> Parser:
     return parser
 
 
-def _print_help(config: Config, file: Path, keys: Collection[str]) -> None:
-    parser, values = _parser(), config.to_flat_dict()
+def make_documented_parser(config: Config, file: str, keys: Collection[str] = KEY_TYPES) -> Parser:
+    """Return the parser whose help shows these keys, with their values in `config`, which come from `file`."""
+    parser, values = make_parser(), config.to_flat_dict()
     description = _DESCRIPTION % {"presets": ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))}
     parser.description = f"{description}\nEach value is the one that will hold, by {escape(file)} and the flags given."
     for section, section_class in SECTIONS.items():
@@ -156,7 +158,7 @@ def _print_help(config: Config, file: Path, keys: Collection[str]) -> None:
             example = f", e.g. --{key} {FIRST_KEYS[key]}" if key in FIRST_KEYS else ""
             text = f"{' '.join(meaning.split())} (value: {value}{example})".replace("%", "%%")
             group.add_argument(f"--{key}", metavar=_type_name(key), help=text)
-    print(parser.format_help(), end="")
+    return parser
 
 
 def _type_name(key: str) -> str:

@@ -33,7 +33,7 @@ SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "avif
 
 def run(argv: Sequence[str]) -> int:
     """Translate as the arguments say, and return the exit status: 1 if an image failed."""
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = make_parser().parse_intermixed_args(argv)
     if not arguments.inputs and arguments.watch is None:
         raise ConfigError("no INPUT; give files or folders, - for standard input, or --watch FOLDER")
     _, names = read_header(Path(arguments.model))
@@ -115,12 +115,13 @@ def _tile(text: str) -> int | Literal["auto"] | None:
     return None if text == "off" else integer(1)(text)
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """Return the verb's parser."""
     parser = Parser(
-        prog="translate.py",
+        "translate",
         description="Translate images of one domain into the other. An output has exactly the size and the name of its "
         "input; an unreadable image is reported by name, and the others are still translated.",
-        epilog="example: python translate.py runs/sunny-rainy --direction sunny2rainy photos '*.jpg' --out rainy",
+        epilog="example: %(prog)s runs/sunny-rainy --direction sunny2rainy photos '*.jpg' --out rainy",
     )
     add_model_arguments(parser)
     inputs_help = "files, folders (recursive) or quoted patterns; videos by name or pattern; -: standard input"

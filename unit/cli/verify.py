@@ -41,7 +41,7 @@ _MEANINGS = {
 
 def run(argv: Sequence[str]) -> int:
     """Print a sentence on each file; return the exit status: 1 if one was changed after signing, or can't be read."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     failed = False
     for file in arguments.files:
         try:
@@ -102,14 +102,15 @@ def _inputs(credentials: Credentials) -> str:
     return made_from + "".join(f"; {problem}" for problem in credentials.problems)
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """Return the verb's parser."""
     parser = Parser(
-        prog="python -m unit verify",
+        "verify",
         description="Say in a sentence what an image or video tells about how it was made: by the marks in its "
         "metadata (IPTC digital source type, AI system, software) and by signed Content Credentials (C2PA; pip install "
         "c2pa-python), of this or of any other program. Nothing is fetched. Exit status 1: a file was changed after it "
         "was signed, or can't be read.",
-        epilog="example: python -m unit verify rainy/*.png",
+        epilog="example: %(prog)s rainy/*.png",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="images or videos")
     parser.add_argument("--json", action="store_true", help="print one JSON object per file")
