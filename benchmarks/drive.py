@@ -13,12 +13,12 @@ from PIL import Image
 from unit.domains import Domain
 from unit.streets import Weather
 from unit.streets.drive import drive
-from unit.translation.image_files import Settings
-from unit.translation.jobs import Job
+from unit.translation.files.image_files import Settings
+from unit.translation.files.jobs import Job
 from unit.translation.translator import Translator
-from unit.translation.video import VideoSettings, translate_videos
-from unit.translation.video_reading import Frame, VideoReader
-from unit.translation.video_writing import write_images_as_video
+from unit.translation.video.reading import Frame, VideoReader
+from unit.translation.video.translate import VideoSettings, translate_videos
+from unit.translation.video.writing import write_images_as_video
 
 RATE, SCALE, GAP = 8, 2, 4
 

@@ -34,7 +34,7 @@ _CODE = """
 import sys, time, torch
 from unit.__main__ import main
 from unit.devices import peak_memory
-import unit.translation.image_files
+import unit.translation.files.image_files
 start = time.process_time()
 status = main(["translate", *sys.argv[1:]])
 print(peak_memory(torch.device("cpu")), time.process_time() - start)

@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 from tests.cli.test_verbs import model
-from tests.translation.test_content_credentials import home, issue, own_settings, photo
-from tests.translation.test_xmp import LIGHTROOM
+from tests.translation.provenance.test_content_credentials import home, issue, own_settings, photo
+from tests.translation.provenance.test_xmp import LIGHTROOM
 from unit.__main__ import main
 from unit.images import is_marked
-from unit.translation.certificates import config_folder
 from unit.translation.model_file import load_model
-from unit.translation.provenance import weights_sha256
-from unit.translation.verification import verify
+from unit.translation.provenance.certificates import config_folder
+from unit.translation.provenance.marks import weights_sha256
+from unit.translation.provenance.verification import verify
 
 __all__ = ["home", "model", "own_settings"]  # fixtures
 

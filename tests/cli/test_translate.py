@@ -543,7 +543,7 @@ def test_tiff_and_avif_are_written(here: Path, command: Command, suffix: str) ->
 def test_heic_needs_a_package(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     for k in range(3):
         (here / f"in/{k}.heic").write_bytes(b"\0\0\0\x18ftypheic")
-    monkeypatch.setattr("unit.translation.jobs.is_installed", lambda: False)
+    monkeypatch.setattr("unit.translation.files.jobs.is_installed", lambda: False)
     result = command(*A2B, "in/*.heic", "--out", "out")
     message = "error: in/0.heic: the package pillow-heif is not installed; pip install pillow-heif"
     assert (result.status, result.lines) == (2, [message])

@@ -10,14 +10,22 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.translation.test_content_credentials import foreign, home, output, own_settings, photo, sign, signer
-from tests.translation.test_provenance import PROVENANCE, SAMPLED
+from tests.translation.provenance.test_content_credentials import (
+    foreign,
+    home,
+    output,
+    own_settings,
+    photo,
+    sign,
+    signer,
+)
+from tests.translation.provenance.test_provenance import PROVENANCE, SAMPLED
 from unit.__main__ import main
 from unit.cli.verify import describe
-from unit.translation.content_credentials import Signer
-from unit.translation.provenance import COMPOSITE, GENERATED, SOURCE_TYPE
-from unit.translation.verification import Credentials, Verification
-from unit.translation.xmp import Packet
+from unit.translation.provenance.content_credentials import Signer
+from unit.translation.provenance.marks import COMPOSITE, GENERATED, SOURCE_TYPE
+from unit.translation.provenance.verification import Credentials, Verification
+from unit.translation.provenance.xmp import Packet
 
 __all__ = ["home", "own_settings", "signer"]  # fixtures
 

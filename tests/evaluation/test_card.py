@@ -17,7 +17,7 @@ from unit.domains import PerDomain
 from unit.evaluation.card import Card, model_card, open_questions
 from unit.evaluation.metric_table import GROUPS, NAMES, Metrics
 from unit.model.networks import build_autoencoders
-from unit.translation.provenance import weights_sha256
+from unit.translation.provenance.marks import weights_sha256
 from unit.translation.translator import Translator
 
 

@@ -20,8 +20,8 @@ from unit.evaluation.metric_table import NAMES, PAIRED, verdict
 from unit.image_source import ImageSource
 from unit.images import read_image, to_tensor
 from unit.model.networks import build_autoencoders
-from unit.translation.image_files import Settings, translate_images
-from unit.translation.jobs import find_images, plan_jobs
+from unit.translation.files.image_files import Settings, translate_images
+from unit.translation.files.jobs import find_images, plan_jobs
 from unit.translation.translator import Translator
 
 CONFIG = tiny(data={"streets_test": 19, "load_size": 16})

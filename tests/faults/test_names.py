@@ -35,7 +35,7 @@ from unit.model.networks import build_autoencoders
 from unit.training import checkpoint
 from unit.training.loop import train
 from unit.training.resolve import resolve
-from unit.translation.jobs import find_images
+from unit.translation.files.jobs import find_images
 from unit.translation.translator import Translator
 
 pytestmark = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="needs names of arbitrary bytes")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.translation.clips import images, times
+from tests.translation.video.clips import images, times
 from unit.__main__ import main
 from unit.streets import Weather
 from unit.streets.drive import SPEED, _drivable, _seen_after, drive

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from tests.tiny import TINY
-from tests.translation.clips import images, make_clip
 from tests.translation.server.serving import difference, encoded, serving
+from tests.translation.video.clips import images, make_clip
 from unit.__main__ import main
 from unit.domains import PerDomain
 from unit.model.networks import build_autoencoders

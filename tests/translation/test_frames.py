@@ -16,9 +16,9 @@ from tests.tiny import TINY
 from unit.domains import Domain, PerDomain
 from unit.images import DecodedImage, Frame, decode_bytes, encode, is_marked, read_image_file
 from unit.model.networks import build_autoencoders
+from unit.translation.files.image_files import Settings, translate_images
+from unit.translation.files.jobs import Job, Outcome
 from unit.translation.frames import finish, scale, suited, translate_image
-from unit.translation.image_files import Settings, translate_images
-from unit.translation.jobs import Job, Outcome
 from unit.translation.translator import Translator
 
 

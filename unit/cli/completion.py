@@ -38,7 +38,7 @@ def _make_command_parser(complete_file: object) -> argparse.ArgumentParser:
             parser = import_module(f"unit.cli.{verb}").make_parser()
         for action in parser._actions:
             if action.type in (path, output_folder) or action.dest in _FILES:
-                action.complete = complete_file  # type: ignore[attr-defined] - where shtab looks for it
+                action.complete = complete_file  # type: ignore[attr-defined]  # where shtab looks for it
         verbs.add_parser(verb, parents=[parser], help=meaning, add_help=False, conflict_handler="resolve")
     return command
 

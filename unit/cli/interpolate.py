@@ -15,7 +15,7 @@ from unit.cli.arguments import Parser, add_model_arguments, integer, path
 from unit.domains import domain_named
 from unit.errors import ConfigError, escape
 from unit.images import read_image, resize_short_side
-from unit.translation.jobs import is_folder
+from unit.translation.files.jobs import is_folder
 from unit.translation.model_file import read_header
 
 log = logging.getLogger(__name__)

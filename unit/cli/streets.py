@@ -26,7 +26,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _write_drive(out: Path, size: int, scene: int, seconds: int) -> None:
     from unit.streets.drive import drive
-    from unit.translation.video_writing import write_images_as_video
+    from unit.translation.video.writing import write_images_as_video
 
     paths = {weather: out / f"{weather}.mkv" for weather in Weather}
     for path in paths.values():

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Literal
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from unit.cli import streams, videos, watching
+from unit.cli import translate_streams, translate_videos, translate_watch
 from unit.cli.arguments import Parser, add_model_arguments, add_size_argument, fraction, integer, path
-from unit.cli.signing import add_provenance_arguments, signer_of
-from unit.cli.summary import Summary
+from unit.cli.translate_marks import add_provenance_arguments, signer_of
+from unit.cli.translate_summary import Summary
 from unit.domains import Domain, source_domain
 from unit.errors import ConfigError
-from unit.translation.jobs import Job, Outcome, find_images, plan_jobs
+from unit.translation.files.jobs import Job, Outcome, find_images, plan_jobs
+from unit.translation.files.shares import ALL, Share
 from unit.translation.model_file import read_header
-from unit.translation.shares import ALL, Share
-from unit.translation.video_jobs import VIDEO_FORMATS, split_videos
+from unit.translation.video.jobs import VIDEO_FORMATS, split_videos
 
 if TYPE_CHECKING:
-    from unit.translation.image_files import Settings
+    from unit.translation.files.image_files import Settings
     from unit.translation.translator import Translator
 
 SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "avif": ".avif", "same": None}
@@ -39,13 +39,13 @@ def run(argv: Sequence[str]) -> int:
     _, names = read_header(Path(arguments.model))
     source = source_domain(arguments.direction, names)
     if arguments.watch is not None:
-        return watching.run(arguments, _image_suffix(arguments), partial(_load, arguments, source))
+        return translate_watch.run(arguments, _image_suffix(arguments), partial(_load, arguments, source))
     if "-" in arguments.inputs or str(arguments.out) == "-":
-        return streams.run(arguments, _image_suffix(arguments), partial(_load, arguments, source))
+        return translate_streams.run(arguments, _image_suffix(arguments), partial(_load, arguments, source))
     images, missing = find_images(arguments.inputs, arguments.out)
     images, clips = split_videos(images, arguments.out)
     jobs = plan_jobs(images, arguments.out, _image_suffix(arguments), arguments.samples) if images or not clips else []
-    video_jobs = videos.plan(clips, arguments) if clips else []
+    video_jobs = translate_videos.plan(clips, arguments) if clips else []
     share = Share.of_process()
     outcomes = _translate(arguments, source, jobs, video_jobs, share) if jobs or video_jobs else iter(())
     total, quiet = len(range(share.rank, len(jobs), share.count)), share.rank > 0 or not sys.stderr.isatty()
@@ -63,11 +63,11 @@ def _translate(
     arguments: argparse.Namespace, source: Domain, jobs: Sequence[Job], video_jobs: Sequence[Job], share: Share
 ) -> Iterator[Outcome]:
     translator, settings = _load(arguments, source, share, len(jobs))
-    from unit.translation.image_files import translate_images
+    from unit.translation.files.image_files import translate_images
 
     yield from translate_images(translator, jobs, settings, share)
     if video_jobs := video_jobs[share.rank :: share.count]:
-        yield from videos.translate(
+        yield from translate_videos.translate(
             translator, video_jobs, settings, arguments, SUFFIXES.get(arguments.format) or ".png"
         )
 
@@ -77,7 +77,7 @@ def _load(
 ) -> tuple[Translator, Settings]:
     signer = signer_of(arguments)
     # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
-    from unit.translation.image_files import Settings
+    from unit.translation.files.image_files import Settings
     from unit.translation.onnx_backend import with_backend
     from unit.translation.translator import Translator
 

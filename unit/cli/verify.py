@@ -12,7 +12,7 @@ from pathlib import Path
 from unit.cli.arguments import Parser
 from unit.errors import DataError, escape
 from unit.images import SOFTWARE
-from unit.translation.verification import Credentials, Verification, verify
+from unit.translation.provenance.verification import Credentials, Verification, verify
 
 log = logging.getLogger(__name__)
 _MEANINGS = {

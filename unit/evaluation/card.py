@@ -18,7 +18,7 @@ from unit.domains import Domain
 from unit.errors import UserError
 from unit.evaluation.metric_table import Metrics, describe_counts, table_rows, verdict
 from unit.evaluation.run_images import read_environment
-from unit.translation.provenance import weights_sha256
+from unit.translation.provenance.marks import weights_sha256
 from unit.translation.translator import Translator
 
 _LICENCES = """

@@ -17,7 +17,7 @@ from unit.domains import Domain, PerDomain
 from unit.errors import ImageError, ModelError, UserError, escape
 from unit.image_source import ImageSource
 from unit.images import resize_short_side, to_image, to_tensor
-from unit.translation.image_files import SMALLER, to_file_size
+from unit.translation.files.image_files import SMALLER, to_file_size
 
 log = logging.getLogger(__name__)
 

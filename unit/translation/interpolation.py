@@ -14,7 +14,7 @@ from unit.domains import Domain
 from unit.images import DecodedImage, Frame, Mark, to_image, write_image, write_image_file
 from unit.translation.arrays import require_finite
 from unit.translation.translator import Translator
-from unit.translation.video_writing import write_images_as_video
+from unit.translation.video.writing import write_images_as_video
 
 Endpoint: TypeAlias = tuple[Image.Image, Domain]
 """An RGB image and its domain."""

@@ -21,7 +21,7 @@ from unit.domains import Domain
 from unit.errors import ConfigError, UserError
 from unit.files import atomic_write, cache_folder
 from unit.translation.onnx_export import OPSET, to_onnx
-from unit.translation.provenance import weights_sha256
+from unit.translation.provenance.marks import weights_sha256
 from unit.translation.translator import Translator
 
 _MANY = 1000

@@ -23,7 +23,7 @@ from unit.translation.detail import carry_change, scaled_to
 from unit.translation.hub import download_model
 from unit.translation.interface import ImageTranslator
 from unit.translation.model_file import MODEL_FILE, NATIVE, load_model, model_bytes, read_best_detail
-from unit.translation.provenance import Provenance, weights_sha256
+from unit.translation.provenance.marks import Provenance, weights_sha256
 from unit.translation.strips import decode_in_strips, encode_in_strips
 
 __all__ = ["MODEL_FILE", "Translator"]

@@ -23,7 +23,7 @@ from unit.domains import Domain
 from unit.errors import ConfigError, ImageError, escape
 from unit.machine import core_count
 from unit.translation.frames import suited
-from unit.translation.provenance import Provenance
+from unit.translation.provenance.marks import Provenance
 from unit.translation.server import images
 from unit.translation.server.admission import Admission, Limits
 from unit.translation.server.batching import Batcher, OutOfMemoryError, Task

@@ -9,14 +9,14 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from unit.cli.summary import Summary
+from unit.cli.translate_summary import Summary
 from unit.errors import ConfigError, escape
 from unit.images import SUFFIXES
 from unit.listing import require_folder
-from unit.translation.jobs import is_folder, plan_jobs
+from unit.translation.files.jobs import is_folder, plan_jobs
 
 if TYPE_CHECKING:
-    from unit.translation.image_files import Settings
+    from unit.translation.files.image_files import Settings
     from unit.translation.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -35,9 +35,9 @@ def run(
     plan_jobs([], arguments.out, suffix, None)  # refuses another --out that can't be a folder
     require_folder(arguments.watch)
 
+    from unit.translation.files.image_files import translate_images
+    from unit.translation.files.watch import watch
     from unit.translation.frames import SizeWarning
-    from unit.translation.image_files import translate_images
-    from unit.translation.watch import watch
 
     summary = Summary(arguments)
     with suppress(KeyboardInterrupt):

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.translation.clips import go, make_clip, read
-from tests.translation.test_content_credentials import home, own_settings, signer
-from tests.translation.test_provenance import PROVENANCE
-from unit.translation.content_credentials import Signer
-from unit.translation.marking import Marker
-from unit.translation.verification import verify
+from tests.translation.provenance.test_content_credentials import home, own_settings, signer
+from tests.translation.provenance.test_provenance import PROVENANCE
+from tests.translation.video.clips import go, make_clip, read
+from unit.translation.provenance.content_credentials import Signer
+from unit.translation.provenance.marking import Marker
+from unit.translation.provenance.verification import verify
 
 __all__ = ["home", "own_settings", "signer"]  # fixtures
 

@@ -22,9 +22,10 @@ from unit.domains import Domain, PerDomain
 from unit.errors import ConfigError, UserError
 from unit.images import DecodedImage, Frame, is_marked, read_image
 from unit.model.networks import build_autoencoders
-from unit.translation import frames, image_files
-from unit.translation.image_files import Settings, translate_images
-from unit.translation.jobs import Job, Outcome, find_images, plan_jobs
+from unit.translation import frames
+from unit.translation.files import image_files
+from unit.translation.files.image_files import Settings, translate_images
+from unit.translation.files.jobs import Job, Outcome, find_images, plan_jobs
 from unit.translation.translator import Translator
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unit.images import Mark
-from unit.translation.content_credentials import Signer
-from unit.translation.provenance import Provenance
+from unit.translation.provenance.content_credentials import Signer
+from unit.translation.provenance.marks import Provenance
 
 
 class Unmarked:

@@ -7,11 +7,11 @@ import json
 import logging
 from dataclasses import asdict
 
-from unit.cli import videos
+from unit.cli.translate_videos import describe
 from unit.errors import escape
-from unit.translation.jobs import Outcome
-from unit.translation.shares import ALL, Share
-from unit.translation.video_jobs import VideoOutcome
+from unit.translation.files.jobs import Outcome
+from unit.translation.files.shares import ALL, Share
+from unit.translation.video.jobs import VideoOutcome
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def _report(outcome: Outcome, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(outcome), default=str), flush=True)
     elif isinstance(outcome, VideoOutcome) and outcome.status == "done":
-        print(videos.describe(outcome), flush=True)
+        print(describe(outcome), flush=True)
     elif outcome.status == "failed":
         log.error("%s", outcome.reason)
     elif outcome.status == "skipped":

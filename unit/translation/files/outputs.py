@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unit.errors import escape
 from unit.images import can_mark
-from unit.translation.jobs import Job, is_folder
+from unit.translation.files.jobs import Job, is_folder
 
 
 def reason_not_to_write(

@@ -21,12 +21,12 @@ from unit.errors import UserError, escape, format_bytes
 from unit.images import DecodedImage, has_gray_colors, read_extent, read_image_file, write_image_file
 from unit.images.deep import Levels
 from unit.machine import available_memory, core_count
-from unit.translation.content_credentials import Signer
+from unit.translation.files.jobs import Job, Outcome
+from unit.translation.files.outputs import identity_of, reason_not_to_write
+from unit.translation.files.shares import ALL, Share
 from unit.translation.frames import SizeWarning, finish, scale, suited, to_file_size, translate_scaled
-from unit.translation.jobs import Job, Outcome
-from unit.translation.marking import Marker
-from unit.translation.outputs import identity_of, reason_not_to_write
-from unit.translation.shares import ALL, Share
+from unit.translation.provenance.content_credentials import Signer
+from unit.translation.provenance.marking import Marker
 from unit.translation.translator import Translator
 
 __all__ = ["NOT_FINITE", "SMALLER", "Settings", "to_file_size", "translate_images"]

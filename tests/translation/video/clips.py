@@ -15,12 +15,12 @@ from torch import Tensor
 from tests.tiny import TINY
 from unit.domains import Domain, PerDomain
 from unit.model.networks import build_autoencoders
-from unit.translation.image_files import Settings
-from unit.translation.jobs import Job
+from unit.translation.files.image_files import Settings
+from unit.translation.files.jobs import Job
 from unit.translation.translator import Translator
-from unit.translation.video import VideoSettings, translate_videos
-from unit.translation.video_jobs import VideoOutcome
-from unit.translation.video_reading import Frame, VideoReader
+from unit.translation.video.jobs import VideoOutcome
+from unit.translation.video.reading import Frame, VideoReader
+from unit.translation.video.translate import VideoSettings, translate_videos
 
 Array = npt.NDArray[Any]
 

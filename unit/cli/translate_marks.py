@@ -9,7 +9,7 @@ from unit.cli.arguments import path
 from unit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from unit.translation.content_credentials import Signer
+    from unit.translation.provenance.content_credentials import Signer
 
 
 def add_provenance_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +35,8 @@ def signer_of(arguments: argparse.Namespace) -> Signer | None:
         raise ConfigError("--sign and --no-provenance: one says what the other leaves out; give one of them")
     if len(arguments.sign) not in (0, 2):
         raise ConfigError("--sign: takes a certificate and its key, or neither; give all else before it")
-    from unit.translation.certificates import load_credential, own_credential
-    from unit.translation.content_credentials import Signer, import_c2pa
+    from unit.translation.provenance.certificates import load_credential, own_credential
+    from unit.translation.provenance.content_credentials import Signer, import_c2pa
 
     import_c2pa()  # before a certificate is made
     return Signer(load_credential(*arguments.sign) if arguments.sign else own_credential())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from unit.errors import ConfigError, escape
-from unit.translation.jobs import Job, Outcome, is_folder
+from unit.translation.files.jobs import Job, Outcome, is_folder
 
 CONTAINERS = {".mp4": "mp4", ".mkv": "matroska", ".gif": "gif"}
 """The video files that can be written, with FFmpeg's name of each format."""

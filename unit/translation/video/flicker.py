@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unit.translation.video_reading import Pixels, import_av
+from unit.translation.video.reading import Pixels, import_av
 
 _SHORT_SIDE = 128
 """Frames are reduced by whole numbers to a short side from here to twice as much, if they are larger."""

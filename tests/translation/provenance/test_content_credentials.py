@@ -20,15 +20,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
 
-from tests.translation.test_provenance import PROVENANCE, SAMPLED
-from tests.translation.test_xmp import LIGHTROOM
+from tests.translation.provenance.test_provenance import PROVENANCE, SAMPLED
+from tests.translation.provenance.test_xmp import LIGHTROOM
 from unit.errors import ConfigError, DataError, UserError
 from unit.images import write_image
-from unit.translation import certificates
-from unit.translation.certificates import config_folder, load_credential, own_credential
-from unit.translation.content_credentials import Signer
-from unit.translation.provenance import COMPOSITE, GENERATED, SOURCE_TYPES, Provenance
-from unit.translation.verification import verify
+from unit.translation.provenance import certificates
+from unit.translation.provenance.certificates import config_folder, load_credential, own_credential
+from unit.translation.provenance.content_credentials import Signer
+from unit.translation.provenance.marks import COMPOSITE, GENERATED, SOURCE_TYPES, Provenance
+from unit.translation.provenance.verification import verify
 
 SUFFIXES = [".png", ".jpg", ".webp", ".tif", ".avif", ".gif"]
 

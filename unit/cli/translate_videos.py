@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from unit.errors import escape
-from unit.translation.jobs import Job
-from unit.translation.video_jobs import Images, VideoOutcome, plan_videos
-from unit.translation.video_reading import import_av
+from unit.translation.files.jobs import Job
+from unit.translation.video.jobs import Images, VideoOutcome, plan_videos
+from unit.translation.video.reading import import_av
 
 if TYPE_CHECKING:
-    from unit.translation.image_files import Settings
+    from unit.translation.files.image_files import Settings
     from unit.translation.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ def translate(
         SystemExit: after a signal; all outcomes so far have been yielded.
     """
     from unit.training.signals import stop_on_signals
-    from unit.translation.image_files import marker_of
-    from unit.translation.video import VideoSettings, translate_videos
+    from unit.translation.files.image_files import marker_of
+    from unit.translation.video.translate import VideoSettings, translate_videos
 
     video_settings = VideoSettings(
         settings, arguments.batch_size, image_suffix, arguments.deflicker, marker_of(translator, settings)

@@ -8,8 +8,8 @@ from PIL import Image
 
 from unit.errors import ConfigError, UserError, escape
 from unit.images import decode_bytes, encode, has_gray_colors
+from unit.translation.files.image_files import NOT_FINITE, SMALLER, Settings, marker_of
 from unit.translation.frames import SizeWarning, translate_image
-from unit.translation.image_files import NOT_FINITE, SMALLER, Settings, marker_of
 from unit.translation.translator import Translator
 
 

@@ -7,13 +7,13 @@ import torch
 from PIL import Image
 
 from tests.tiny import TINY
-from tests.translation.test_xmp import LIGHTROOM, statements
+from tests.translation.provenance.test_xmp import LIGHTROOM, statements
 from unit.domains import Domain, PerDomain
 from unit.images import SOFTWARE, is_marked, write_image
 from unit.model.networks import build_autoencoders
-from unit.translation.provenance import AI_SYSTEM, AI_VERSION, COMPOSITE, GENERATED, SOURCE_TYPE, Provenance
+from unit.translation.provenance.marks import AI_SYSTEM, AI_VERSION, COMPOSITE, GENERATED, SOURCE_TYPE, Provenance
+from unit.translation.provenance.xmp import Packet
 from unit.translation.translator import Translator
-from unit.translation.xmp import Packet
 
 PROVENANCE = Provenance("sunny", "rainy", "a2b", "0123456789abcdef" * 4, 12000)
 SAMPLED = Provenance("sunny", "rainy", "a2b", "0123456789abcdef" * 4, 12000, sampled=True)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from unit.listing import files_below, require_folder, suffix_of
-from unit.translation.jobs import Job, Outcome, image_suffixes, plan_jobs, without_outputs
+from unit.translation.files.jobs import Job, Outcome, image_suffixes, plan_jobs, without_outputs
 
 if sys.platform == "win32":
     fcntl = None

@@ -19,20 +19,20 @@ from PIL import Image
 from torch import Tensor
 
 from tests.tiny import TINY
-from tests.translation.clips import Copier, go, images, make_clip, noise, packets, plain, read, times
+from tests.translation.video.clips import Copier, go, images, make_clip, noise, packets, plain, read, times
 from unit.__main__ import main
 from unit.domains import Domain, PerDomain
 from unit.errors import ConfigError
 from unit.images import is_marked, read_image_file
 from unit.model.networks import build_autoencoders
-from unit.translation.image_files import Settings, translate_images
-from unit.translation.jobs import Job
-from unit.translation.marking import Marker
-from unit.translation.provenance import Provenance
+from unit.translation.files.image_files import Settings, translate_images
+from unit.translation.files.jobs import Job
+from unit.translation.provenance.marking import Marker
+from unit.translation.provenance.marks import Provenance
 from unit.translation.translator import Translator
-from unit.translation.video_jobs import plan_videos, split_videos
-from unit.translation.video_marks import read_xmp
-from unit.translation.video_reading import VideoReader
+from unit.translation.video.jobs import plan_videos, split_videos
+from unit.translation.video.marks import read_xmp
+from unit.translation.video.reading import VideoReader
 
 UNEVEN = [0, 3, 4, 9, 20, 21, 40]
 MARK = Provenance("sunny", "rainy", "a2b", "0" * 64, 7)
@@ -473,7 +473,7 @@ import resource, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from tests.translation.clips import go
+from tests.translation.video.clips import go
 assert go(Path(sys.argv[1]), Path(sys.argv[2]), deflicker=True).frames == int(sys.argv[3])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

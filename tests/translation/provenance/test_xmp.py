@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from unit.translation.xmp import Packet
+from unit.translation.provenance.xmp import Packet
 
 LIGHTROOM = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="XMP Core 5.6">

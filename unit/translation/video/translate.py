@@ -13,15 +13,15 @@ from PIL import Image
 from unit.errors import UserError, escape
 from unit.images import Frame as ImageFrame
 from unit.machine import available_memory
-from unit.translation.flicker import Deflicker, FlickerMeter, MotionEstimator, apply, reduce
+from unit.translation.files.image_files import SMALLER, Settings
+from unit.translation.files.jobs import Job, is_folder
 from unit.translation.frames import finish, scale, suited, translate_scaled
-from unit.translation.image_files import SMALLER, Settings
-from unit.translation.jobs import Job, is_folder
-from unit.translation.marking import Marker
+from unit.translation.provenance.marking import Marker
 from unit.translation.translator import Translator
-from unit.translation.video_jobs import CONTAINERS, VideoOutcome
-from unit.translation.video_reading import Frame, Pixels, VideoReader
-from unit.translation.video_writing import Writer, write_video
+from unit.translation.video.flicker import Deflicker, FlickerMeter, MotionEstimator, apply, reduce
+from unit.translation.video.jobs import CONTAINERS, VideoOutcome
+from unit.translation.video.reading import Frame, Pixels, VideoReader
+from unit.translation.video.writing import Writer, write_video
 
 _BATCH = 8
 """Frames to translate together, if no batch size is set and the memory suffices."""

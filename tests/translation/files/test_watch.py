@@ -12,9 +12,9 @@ from PIL import Image
 
 from unit.errors import DataError
 from unit.images import write_image
-from unit.translation import watch as watch_module
-from unit.translation.jobs import Job, Outcome
-from unit.translation.watch import Watcher, watch
+from unit.translation.files import watch as watch_module
+from unit.translation.files.jobs import Job, Outcome
+from unit.translation.files.watch import Watcher, watch
 
 
 def image(seed: int = 0) -> Image.Image:

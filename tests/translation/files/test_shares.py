@@ -14,7 +14,7 @@ from tests.tiny import TINY
 from unit.__main__ import main
 from unit.domains import PerDomain
 from unit.model.networks import build_autoencoders
-from unit.translation.shares import ALL, Share
+from unit.translation.files.shares import ALL, Share
 from unit.translation.translator import MODEL_FILE, Translator
 
 COUNT = 5

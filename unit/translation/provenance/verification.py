@@ -16,9 +16,9 @@ from PIL import Image
 from unit.errors import DataError, ImageError
 from unit.files import require_regular_file
 from unit.images import SOFTWARE, image_errors, read_header
-from unit.translation.content_credentials import UNTRUSTED, import_c2pa, mime_type, offline_context
-from unit.translation.provenance import AI_SYSTEM, AI_VERSION, SOURCE_TYPE, SOURCE_TYPES
-from unit.translation.xmp import Packet
+from unit.translation.provenance.content_credentials import UNTRUSTED, import_c2pa, mime_type, offline_context
+from unit.translation.provenance.marks import AI_SYSTEM, AI_VERSION, SOURCE_TYPE, SOURCE_TYPES
+from unit.translation.provenance.xmp import Packet
 
 _MAX_BYTES = 2**40
 _XMP_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "AVIF")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.translation.clips import Array, Copier, go, images, make_clip
-from unit.translation.flicker import Deflicker, FlickerMeter, MotionEstimator, apply, follow, reduce
+from tests.translation.video.clips import Array, Copier, go, images, make_clip
+from unit.translation.video.flicker import Deflicker, FlickerMeter, MotionEstimator, apply, follow, reduce
 
 
 def pan(count: int = 12, step: int = 3, size: int = 96, seed: int = 0) -> list[Array]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unit.images import SOFTWARE
-from unit.translation.xmp import Packet
+from unit.translation.provenance.xmp import Packet
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 
 from unit.errors import ConfigError, UserError, escape
 from unit.images import SOFTWARE
-from unit.translation.certificates import Credential
-from unit.translation.provenance import Provenance
+from unit.translation.provenance.certificates import Credential
+from unit.translation.provenance.marks import Provenance
 
 _SIGNATURES = (
     (rb"\x89PNG", "image/png"),

@@ -17,9 +17,9 @@ from unit.files import atomic_write, replacing, wrap_os_errors
 from unit.images import DecodedImage, write_image_file
 from unit.images import Frame as ImageFrame
 from unit.images.metadata import Mark
-from unit.translation.video_jobs import CONTAINERS
-from unit.translation.video_marks import add_xmp, read_xmp, tags
-from unit.translation.video_reading import Frame, VideoInfo, VideoReader, exact_scaling, import_av
+from unit.translation.video.jobs import CONTAINERS
+from unit.translation.video.marks import add_xmp, read_xmp, tags
+from unit.translation.video.reading import Frame, VideoInfo, VideoReader, exact_scaling, import_av
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

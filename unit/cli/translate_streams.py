@@ -11,14 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unit.cli.summary import Summary
+from unit.cli.translate_summary import Summary
 from unit.errors import ConfigError, ImageError, escape
 from unit.files import atomic_write, read_file
 from unit.images import MAX_BYTES, format_of, image_errors
-from unit.translation.jobs import Outcome, is_folder
+from unit.translation.files.jobs import Outcome, is_folder
 
 if TYPE_CHECKING:
-    from unit.translation.image_files import Settings
+    from unit.translation.files.image_files import Settings
     from unit.translation.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def run(
     image_format = format_of(out) if to_file else format_of(Path(f"-{suffix}")) if suffix else None
     content, name = _read(source)
 
-    from unit.translation.streams import translate_bytes
+    from unit.translation.files.streams import translate_bytes
 
     translator, settings = load()
     output, lost = translate_bytes(translator, content, name, settings, image_format)
