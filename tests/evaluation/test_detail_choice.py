@@ -76,16 +76,33 @@ def test_images_of_the_trained_size_are_measured_once(monkeypatch: pytest.Monkey
     assert choose(kids, PerDomain(20, 60), monkeypatch)[0] == PerDomain("guided", "guided")
 
 
-@pytest.mark.slow
-def test_training_ends_with_the_choice_in_the_model_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+@pytest.fixture
+def photos(tmp_path: Path) -> dict[str, str]:
     for name in ("a", "b", "test_a", "test_b"):
         (tmp_path / name).mkdir()
         for k in range(4):
             pixels = np.random.default_rng(k).integers(0, 128 if name[-1] == "a" else 256, (10, 12, 3), dtype=np.uint8)
             Image.fromarray(pixels).resize((48, 40)).save(tmp_path / name / f"{k}.png")
-    data = {name: str(tmp_path / name) for name in ("a", "b", "test_a", "test_b")}
-    train(tiny(data=data, train={"steps": 2}), tmp_path / "run")
+    return {name: str(tmp_path / name) for name in ("a", "b", "test_a", "test_b")}
+
+
+@pytest.mark.slow
+def test_images_too_large_to_measure_in_time_are_left_to_evaluate(
+    photos: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unit.evaluation.evaluate._SECONDS", 0)
+    result = train(tiny(data=photos, train={"steps": 2}), tmp_path / "run")
+    assert "too large to measure within minutes" in caplog.text
+    assert result.metrics  # at the training size
+    assert read_best_detail(tmp_path / "run") == PerDomain("native", "native")
+
+
+@pytest.mark.slow
+def test_training_ends_with_the_choice_in_the_model_file(
+    photos: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    train(tiny(data=photos, train={"steps": 2}), tmp_path / "run")
     said = [record.args for record in caplog.records if "KID of full-size" in record.msg]
     assert [args[0] for args in said] == ["a2b", "b2a"]
     for i, (_, native, guided, choice) in zip(Domain, said, strict=True):

@@ -252,16 +252,28 @@ def test_evaluating_files_shows_progress_on_a_terminal(monkeypatch: pytest.Monke
     assert "/19 " in terminal.getvalue()
 
 
-def test_large_images_are_evaluated_in_part_where_nobody_asked_for_all() -> None:
+def test_images_that_take_long_are_evaluated_in_part_where_nobody_asked_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Large(Source):
         def image(self, index: int, short_side: int | None = None) -> Image.Image:
             return super().image(index).resize((1000, 500))
 
+    clock = [0.0]
+
+    def translate(images: Tensor, source: Domain) -> Tensor:
+        clock[0] += images.numel() / 3 / 1e6  # a second for a megapixel
+        return images
+
+    translator = make_translator()
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr(translator, "translate", translate)
     small: ImageSource = Source(STREETS.images.a, 19, bad={0})
-    assert affordable_count(PerDomain(small, small)) == 200
-    large = PerDomain(small, Large(STREETS.images.a, 19, bad={0}))
-    assert affordable_count(large) == 50
-    assert affordable_count(large, size=5000) == 16
+    assert affordable_count(PerDomain(small, small), translator) == 200
+    large: PerDomain[ImageSource] = PerDomain(*[Large(STREETS.images.a, 19, bad={0})] * 2)
+    assert affordable_count(large, translator) == 120 / (4 * 0.5 * 2)
+    assert affordable_count(large, translator, size=250) == 120 / (4 * 0.125 * 2)
+    assert affordable_count(large, translator, size=50_000) == 2
 
 
 def test_swapped_folders_are_noticed() -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 
-from unit.data.datasets import HeldOut
 from unit.domains import Domain, PerDomain
-from unit.errors import ImageError
-from unit.evaluation.evaluate import Evaluator
+from unit.evaluation.evaluate import Evaluator, first_size
 from unit.evaluation.metric_table import Metrics
 from unit.translation.translator import Translator
 
@@ -28,7 +26,7 @@ def choose_detail(evaluator: Evaluator, translator: Translator) -> tuple[PerDoma
     native, guided = copy.copy(translator), copy.copy(translator)
     native.detail, guided.detail = "native", "guided"
     metrics = evaluator.metrics(native)
-    large = PerDomain.of(lambda i: guided.is_guided(i, *_first_size(evaluator.test, i)))
+    large = PerDomain.of(lambda i: guided.is_guided(i, *first_size(evaluator.test.images[i])[::-1]))
     best = PerDomain("native", "native")
     if not any(large):
         return best, metrics
@@ -41,15 +39,3 @@ def choose_detail(evaluator: Evaluator, translator: Translator) -> tuple[PerDoma
         text = "%s: KID of full-size translations: native %.1f, guided %.1f; --detail auto is %s"
         log.info(text, i.direction, *kids[i], best[i])
     return best, {i.direction: (other if best[i] == "guided" else metrics)[i.direction] for i in Domain}
-
-
-def _first_size(test: HeldOut, domain: Domain) -> tuple[int, int]:
-    """Return height and width of the domain's first readable image."""
-    source = test.images[domain]
-    for index in range(len(source)):
-        try:
-            width, height = source.image(index).size
-        except ImageError:
-            continue
-        return height, width
-    return 1, 1

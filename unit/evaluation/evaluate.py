@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from itertools import islice
-from math import nan, prod
+from math import nan
 from typing import TypeAlias
 
 import torch
@@ -36,9 +37,11 @@ _BATCH_SIZE = 16
 _BYTES_PER_PIXEL = 100
 """Peak memory of drawing a synthetic street, and about that of an image's tensors and metrics (measured)."""
 
-_MAX_IMAGES, _MIN_IMAGES, _MAX_SWAPPED = 200, 16, 50
-_MAX_PIXELS = 25_000_000
-"""Minutes on a CPU with small networks."""
+_MAX_IMAGES, _MAX_SWAPPED = 200, 50
+_SECONDS = 120
+"""What measuring may take where nobody asked for all images."""
+_PASSES = 4
+"""Time of measuring an image, in translations of it: translation, cycle, reconstruction, features."""
 
 
 def evaluate(translator: Translator, test: HeldOut, features: Features | None = None) -> Metrics:
@@ -46,18 +49,33 @@ def evaluate(translator: Translator, test: HeldOut, features: Features | None = 
     return Evaluator(test, translator.config.data, features, native=True).metrics(translator)
 
 
-def affordable_count(sources: PerDomain[ImageSource], size: int | None = None) -> int:
-    """Return how many images of each domain to translate where nobody asked for all: fewer of large ones."""
-    pixels = max(size * size if size else _pixels(source) for source in sources)
-    return min(_MAX_IMAGES, max(_MIN_IMAGES, _MAX_PIXELS // pixels))
+def affordable_count(sources: PerDomain[ImageSource], translator: Translator, size: int | None = None) -> int:
+    """Return how many images of each domain are measured in two minutes, judged by the first; at least 2, at most 200.
+
+    Raises:
+        UserError: out of memory.
+    """
+    seconds = 0.0
+    for i in Domain:
+        width, height = first_size(sources[i])
+        scale = size / min(width, height) if size else 1
+        image = torch.zeros(1, 3, round(height * scale), round(width * scale))
+        for _ in range(2):  # the first call also sets things up
+            started = time.perf_counter()
+            translator.translate(image, i)
+            elapsed = time.perf_counter() - started
+            if elapsed > 1:
+                break
+        seconds += _PASSES * elapsed
+    return max(2, min(_MAX_IMAGES, int(_SECONDS / seconds)))
 
 
-def _pixels(source: ImageSource) -> int:
-    """Count the pixels of the first readable image."""
+def first_size(source: ImageSource) -> tuple[int, int]:
+    """Return the width and height of the first readable image."""
     for index in range(len(source)):
         with suppress(ImageError):
-            return prod(source.image(index).size)
-    return 1
+            return source.image(index).size
+    return 1, 1
 
 
 class Evaluator:
@@ -175,7 +193,7 @@ class Evaluator:
         if not kid > identity:
             return False
         swapped = HeldOut(self.test.images.swapped(), paired=False)
-        count = min(_MAX_SWAPPED, affordable_count(swapped.images, self.size))
+        count = min(_MAX_SWAPPED, affordable_count(swapped.images, translator, self.size))
         evaluator = Evaluator(swapped, self.data, self.features, count, self.native, self.size)
         return _total_kid(evaluator.metrics(translator), "translated") < min(kid, identity)
 

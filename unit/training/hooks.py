@@ -36,6 +36,8 @@ _MAX_VALIDATION_IMAGES = 200
 """per domain"""
 _WIDE_INTERVAL = 0.2
 """The part of a KID that its interval may be wide; of 100 streets after 8 minutes it is .16."""
+_MIN_MEASURED = 8
+"""Number of full-size translations below which metrics say little."""
 _MIN_INTERVAL = 100
 """Steps between two sample grids from which on there is an early one."""
 
@@ -133,25 +135,40 @@ class Hooks:
     def report(self) -> Metrics:
         """Return the metrics of what `translate` writes, and write report.html with them.
 
-        Which `--detail` is better for this model is measured here, and kept in its files.
         An error is a line in the log, since the run itself is done; the metrics are then those at the training size.
         """
         metrics, features = self.validate(), self.evaluator.features
-        data, test = self.resolved.config.data, self.resolved.datasets.test
         try:
-            if not (data.synthetic and data.load_size == data.crop_size):  # else it is the training size
-                count = affordable_count(test.images)
-                images = min(count, max(test.images.map(len)))
-                log.info("measuring what translate writes for %d held-out images of each domain", images)
-                evaluator = Evaluator(test, data, features, count, native=True)
-                best_detail, metrics = choose_detail(evaluator, self.resolved.translator(self.trainer))
-                for file in (MODEL_FILE, BEST_FILE):
-                    set_best_detail(self.run_dir.path / file, best_detail)
+            metrics = self._measure_full_size() or metrics
         except Exception as error:  # no error here is worth losing the training
             reason = escape(" ".join(str(error).split()))
             log.warning("%s; the metrics shown are those at the training size", reason)
         name = features.name if features else None
         write_report_or_warn(self.resolved.out, str(self.resolved.device), self.resolved.precision, metrics, name)
+        return metrics
+
+    def _measure_full_size(self) -> Metrics | None:
+        """Measure images at their own size, and keep which `--detail` is better in the model's files.
+
+        None: it is the training size, or so large that minutes would not do.
+        """
+        data, test = self.resolved.config.data, self.resolved.datasets.test
+        if data.synthetic and data.load_size == data.crop_size:
+            return None
+        translator = self.resolved.translator(self.trainer)
+        translator.detail = "native"  # which is the slower one
+        count, longest = affordable_count(test.images, translator), max(test.images.map(len))
+        if count < min(longest, _MIN_MEASURED):
+            log.warning(
+                "the held-out images are too large to measure within minutes what translate writes for them; "
+                "python -m unit evaluate does it; the metrics shown are those at the training size"
+            )
+            return None
+        log.info("measuring what translate writes for %d held-out images of each domain", min(count, longest))
+        evaluator = Evaluator(test, data, self.evaluator.features, count, native=True)
+        best_detail, metrics = choose_detail(evaluator, translator)
+        for file in (MODEL_FILE, BEST_FILE):
+            set_best_detail(self.run_dir.path / file, best_detail)
         return metrics
 
     def _require_no_nan(self, name: str, *values: Tensor) -> None:

@@ -123,7 +123,7 @@ def _direction(run: Run, i: Domain) -> str:
 def metrics(run: Run, measured: Metrics | None, features: str | None) -> dict[str, Any]:
     """The metrics beside the identity baseline's and real images'; evaluated here unless they are given."""
     extract, test = features_if_installed(run.translator.device), run.datasets.test
-    count = affordable_count(test.images, run.size)
+    count = affordable_count(test.images, run.translator, run.size)
     evaluator = Evaluator(test, run.data, extract, count, native=True, size=run.size)
     if measured is None:
         features, measured = extract.name if extract else None, evaluator.metrics(run.translator)
