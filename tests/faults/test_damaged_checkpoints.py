@@ -55,10 +55,10 @@ def test_undamaged_the_newest_is_taken(run: Path, newest: Path) -> None:
     assert newest.exists()
 
 
-def test_a_checkpoint_larger_than_the_memory_is_damaged(run: Path, newest: Path) -> None:
+def test_a_checkpoint_larger_than_the_memory_is_passed_over_unread(run: Path, newest: Path) -> None:
     os.truncate(newest, 2**40)  # sparse: it takes no disk
     assert step_resumed_from(run) == 2
-    assert newest.with_suffix(".damaged").exists()
+    assert newest.exists()  # on a machine with more memory it may be good
 
 
 @pytest.mark.parametrize("only", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from itertools import product
 from math import prod
@@ -16,6 +17,9 @@ from torch.nn import functional
 from unit.domains import Domain
 from unit.errors import ConfigError, UserError
 from unit.translation.translator import Translator
+
+for _library in ("onnx_ir", "onnxscript", "torch.onnx"):  # they log each step of their optimizer
+    logging.getLogger(_library).setLevel(logging.WARNING)
 
 OPSET = 20
 _CHECKED_SIZES = ((2, 2), (16, 16), (5, 33), (40, 24), (64, 64))
