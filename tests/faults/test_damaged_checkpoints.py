@@ -56,8 +56,14 @@ def test_undamaged_the_newest_is_taken(run: Path, newest: Path) -> None:
 
 
 def test_a_checkpoint_larger_than_the_memory_is_passed_over_unread(run: Path, newest: Path) -> None:
-    os.truncate(newest, 2**40)  # sparse: it takes no disk
+    size = 2**40
+    os.truncate(newest, size)  # a hole: it takes no disk
+    with newest.open("r+b") as file:  # that ends as a checkpoint does
+        file.seek(size - 71)
+        file.write(b"sha256:" + b"0" * 64)
+    started = time.monotonic()
     assert step_resumed_from(run) == 2
+    assert time.monotonic() - started < 60
     assert newest.exists()  # on a machine with more memory it may be good
 
 
@@ -150,17 +156,3 @@ def test_the_resumed_run_ends_like_the_undamaged_one(run: Path, newest: Path, tm
     newest.write_bytes(newest.read_bytes()[:-1000])
     train(TINY, run)
     assert_same_run(tmp_path / "uninterrupted", run)
-
-
-def test_a_hole_larger_than_the_memory_is_not_read(run: Path, newest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even if it ends as a checkpoint does."""
-    size = 10**11
-    os.truncate(newest, size)
-    with newest.open("r+b") as file:
-        file.seek(size - 71)
-        file.write(b"sha256:" + b"0" * 64)
-    monkeypatch.setattr("unit.training.run_dir.available_memory", lambda: 10**10)
-    started = time.monotonic()
-    assert step_resumed_from(run) == 2
-    assert time.monotonic() - started < 30
-    assert newest.exists()
