@@ -85,7 +85,7 @@ def _translation_diagnostics(
         return distance(_in_chunks(lambda x: translator.translate(x, i.other).cpu(), inputs))
 
     def reconstruction_distance(inputs: Tensor) -> float:
-        return distance(_in_chunks(lambda x: translator.reconstruct(x, i).cpu(), inputs))
+        return distance(_in_chunks(lambda x: translator.translate(x, i, strength=0.0).cpu(), inputs))
 
     reconstruction = reconstruction_distance(images)
     cycle_factor = (cycle_distance(_through_jpeg(translations)) + 1) / (cycle_distance(translations) + 1)

@@ -132,20 +132,24 @@ class Hooks:
         finally:
             self.logger.close()
 
-    def report(self) -> Metrics:
-        """Return the metrics of what `translate` writes, and write report.html with them.
+    def measure(self) -> Metrics:
+        """Return the metrics of what `translate` writes.
 
         An error is a line in the log, since the run itself is done; the metrics are then those at the training size.
         """
-        metrics, features = self.validate(), self.evaluator.features
+        metrics = self.validate()
         try:
             metrics = self._measure_full_size() or metrics
         except Exception as error:  # no error here is worth losing the training
             reason = escape(" ".join(str(error).split()))
             log.warning("%s; the metrics shown are those at the training size", reason)
+        return metrics
+
+    def report(self, metrics: Metrics | None) -> None:
+        """Write report.html with the metrics of `measure`."""
+        features = self.evaluator.features
         name = features.name if features else None
         write_report_or_warn(self.resolved.out, str(self.resolved.device), self.resolved.precision, metrics, name)
-        return metrics
 
     def _measure_full_size(self) -> Metrics | None:
         """Measure images at their own size, and keep which `--detail` is better in the model's files.

@@ -214,8 +214,9 @@ class _Run:
             return TrainResult(out, names, step, 128 + signal_number, None, self.hooks.best if self.hooks else None)
         self._on_main(Hooks.validate)
         self._on_main(Hooks.close)
+        metrics = self._on_main(Hooks.measure)
         self.run_log.end("finished" if complete else "finished (train.max_minutes)")
-        metrics = self._on_main(Hooks.report)
+        self._on_main(lambda hooks: hooks.report(metrics))
         return TrainResult(out, names, step, 0, metrics, self.hooks.best if self.hooks else None)
 
     def _roll_back(self, error: NonFiniteError) -> None:
