@@ -98,13 +98,18 @@ def _apply_blocks(blocks: Iterable[nn.Module], x: Tensor, rows: int) -> None:
     """Apply each `ResidualBlock` in place, in strips of at least so many rows."""
     strips = _Strips(x, 1, _LONGER * rows)
     for block in blocks:
-        convolution, norm, relu, second_convolution, second_norm = block.get_submodule("body").children()
-        h = strips.map(convolution, x, 1)
-        normalize = strips.normalization(norm, h)
-        strips.map(_in_order(normalize, relu, second_convolution), h, 1, out=h)
-        normalize = strips.normalization(second_norm, h)
-        for strip in strips:
-            strips.cut(x, *strip).add_(normalize(strips.cut(h, *strip)))
+        _apply_block(block, x, strips)
+
+
+def _apply_block(block: nn.Module, x: Tensor, strips: _Strips) -> None:
+    """Apply a `ResidualBlock` in place; a function of its own, so that `h` is free before the next one."""
+    convolution, norm, relu, second_convolution, second_norm = block.get_submodule("body").children()
+    h = strips.map(convolution, x, 1)
+    normalize = strips.normalization(norm, h)
+    strips.map(_in_order(normalize, relu, second_convolution), h, 1, out=h)
+    normalize = strips.normalization(second_norm, h)
+    for strip in strips:
+        strips.cut(x, *strip).add_(normalize(strips.cut(h, *strip)))
 
 
 def _in_order(*functions: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -67,7 +67,7 @@ def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
 def test_torchrun(tmp_path: Path, words: list[str]) -> None:
     """The process with the damaged image has less to do, and waits for the other."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     command = [*torchrun, str(root / "translate.py"), *words]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 1
