@@ -37,9 +37,11 @@ _UNSUPPORTED = """
 avci avif avifs heic heics heif heifs hif jxl jxr wdp hdp
 3fr arw cr2 cr3 crw dcr dng erf fff gpr iiq k25 kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f
 afphoto ai cdr clip djvu emf eps exr fits hdr kra pct pdn pic pict procreate ps psb svg svgz wmf xcf xwd
-3g2 3gp asf avi flv gifv m2ts m4v mkv mov mp4 mpe mpeg mpg mts ogv qt vob webm wmv
 """
-UNSUPPORTED_SUFFIXES = frozenset("." + suffix for suffix in _UNSUPPORTED.split()) - SUFFIXES  # Pillow may read AVIF
+_VIDEOS = "3g2 3gp asf avi flv gifv m2ts m4v mkv mov mp4 mpe mpeg mpg mts ogv qt vob webm wmv"
+VIDEO_SUFFIXES = frozenset("." + suffix for suffix in _VIDEOS.split())
+"""Suffixes of videos, in lower case; not .ts, which is mostly TypeScript."""
+UNSUPPORTED_SUFFIXES = frozenset("." + suffix for suffix in _UNSUPPORTED.split()) - SUFFIXES | VIDEO_SUFFIXES
 """Suffixes of images and videos that can't be read, in lower case."""
 # JPEG, PNG, GIF, TIFF; those of WebP, and of HEIC, AVIF and videos (ISO media), follow a size.
 _SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|II\*\0|MM\0\*|RIFF....WEBP|....ftyp", re.DOTALL)

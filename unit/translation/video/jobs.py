@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from unit.errors import ConfigError, escape
+from unit.images import formats
 from unit.translation.files.jobs import Job, Outcome, is_folder
 
 CONTAINERS = {".mp4": "mp4", ".mkv": "matroska", ".gif": "gif"}
 """The video files that can be written, with FFmpeg's name of each format."""
 VIDEO_FORMATS = tuple(suffix[1:] for suffix in CONTAINERS)
-_NAMES = "3g2 3gp asf avi flv gifv m2ts m4v mkv mov mp4 mpe mpeg mpg mts ogv qt ts vob webm wmv"
-VIDEO_SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
+VIDEO_SUFFIXES = formats.VIDEO_SUFFIXES | {".ts"}
 """Suffixes of videos, in lower case."""
 Image = tuple[Path, PurePosixPath]
 Images = Sequence[Image]
