@@ -68,7 +68,7 @@ class Visit:
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("filechooser", lambda _: None)  # from the start: a chooser that opens before this is in force is missed
+        self.page.on("filechooser", lambda _: None)  # a chooser that opens before this is in force is missed
         self.address = f"http://localhost:{client.port}/"
         self.page.goto(self.address)
         expect(self.page).to_have_title("sunny ⇄ rainy: translate photos")
