@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from unit.domains import Domain
-from unit.streets import Weather
+from unit.streets import DAY
 from unit.streets.drive import drive
 from unit.translation.files.image_files import Settings
 from unit.translation.files.jobs import Job
@@ -35,7 +35,7 @@ def main() -> None:
     size = translator.config.data.load_size
     with TemporaryDirectory() as folder:
         rows = []
-        for source, weather in zip(Domain, Weather, strict=True):
+        for source, weather in zip(Domain, DAY, strict=True):
             path, translated = Path(folder, f"{weather}.mkv"), Path(folder, f"translated-{weather}.mkv")
             frames = drive(arguments.scene, weather, size, arguments.seconds, RATE)
             write_images_as_video(path, frames, RATE, quality=100)

@@ -132,6 +132,9 @@ def _is_domain_name(name: str) -> bool:
 
 _SHORT = "a line of at most 200 printable characters"
 Folder = Annotated[str, _text(lambda name: name and "\0" not in name, "a folder's name, not empty, without zero bytes")]
+ModelPath = Annotated[
+    str, _text(lambda name: name and "\0" not in name, "a run directory or a model file, not empty, without zero bytes")
+]
 DomainName = Annotated[
     str, _text(_is_domain_name, f"a visible, printable name of at most {MAX_DOMAIN_NAME} characters without slashes")
 ]
@@ -301,6 +304,9 @@ class LossConfig(_Section):
     cycle_noise: Weight = 0.0
     """standard deviation of the noise added to a translation before the cycle encodes it, e.g. 0.05 for images in
     [-1, 1], so that nothing can be hidden in the translation"""
+    memory: Weight = 0.0
+    """weight of Memory Aware Synapses: keeps each weight near its value in the model of train.init_from, the more
+    strongly the more that model's importance.safetensors (python -m unit importance RUN) says it matters"""
 
     def __post_init__(self) -> None:
         weights = (self.lambda0, self.lambda1, self.lambda2, self.lambda3, self.lambda4)
@@ -362,6 +368,9 @@ class TrainConfig(_Section):
     """microbatches per update: the gradient of a large batch in the memory of a small one"""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     """seed of the initial weights, the data order, the augmentation and the noise"""
+    init_from: ModelPath | None = None
+    """start from the weights of this run directory (its discriminators and optimizers too) or model file, whose
+    networks must be the same; --init_from for short"""
     device: Device = "auto"
     """auto (CUDA if available, else the CPU), cpu, cuda, cuda:N or mps"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -407,6 +416,8 @@ class Config(_Section):
         factor, crop = 2**self.model.downsamples, self.data.crop_size
         message = f"must be a multiple of {factor} with model.downsamples: {self.model.downsamples}, is {crop}"
         _refuse_if(crop % factor, "data.crop_size", message)
+        message = "needs the model that is to be remembered; give --init_from RUN too"
+        _refuse_if(self.loss.memory and not self.train.init_from, "loss.memory", message)
 
     def global_batch(self, world_size: int) -> int:
         """Return the number of images of each domain per update of `world_size` processes."""
@@ -455,8 +466,8 @@ KEY_TYPES: dict[str, Any] = {
 """Dotted key to annotated type."""
 
 FOLDER_KEYS = ("a", "b", "root", "test_a", "test_b")
-_FOLDERS = tuple(f"data.{key}" for key in FOLDER_KEYS)
-MACHINE_SPECIFIC = frozenset({*_FOLDERS, "data.workers", "train.device"})
+_PATHS = (*(f"data.{key}" for key in FOLDER_KEYS), "train.init_from")
+MACHINE_SPECIFIC = frozenset({*_PATHS, "data.workers", "train.device"})
 """Keys that may differ between the machines of one run."""
 CHANGEABLE_ON_RESUME = frozenset(
     {"train.steps", "train.max_minutes", "train.device", "train.keep_last", "train.keep_every", "train.on_nonfinite"}
@@ -473,7 +484,7 @@ def differences(before: Config, now: Config) -> list[str]:
     old, new = before.to_flat_dict(), now.to_flat_dict()
 
     def same(key: str) -> bool:
-        if key in _FOLDERS and old[key] and new[key]:  # the same folder may be written in several ways
+        if key in _PATHS and old[key] and new[key]:  # the same folder may be written in several ways
             return len({os.path.realpath(os.path.expanduser(values[key])) for values in (old, new)}) == 1  # noqa: PTH111
         return bool(old[key] == new[key])
 
@@ -483,7 +494,10 @@ def differences(before: Config, now: Config) -> list[str]:
 
 
 def without_folders(config: Config, names: tuple[str, str]) -> Config:
-    """Replace the folders by the domains' names: paths tell who trained the model, and are of no use elsewhere."""
+    """Shorten paths to names, folders to the domains': they tell who trained the model, and are of no use elsewhere."""
+    if config.train.init_from:
+        name = os.path.basename(os.path.normpath(config.train.init_from)) or "model"  # noqa: PTH119 - any text
+        config = replace(config, train=replace(config.train, init_from=name))
     if config.data.synthetic:
         return config
     folders: dict[str, Any] = dict.fromkeys(FOLDER_KEYS) | dict(zip("ab", names, strict=True))
@@ -493,6 +507,11 @@ def without_folders(config: Config, names: tuple[str, str]) -> Config:
 def with_absolute_folders(data: DataConfig, locate: Callable[[str], str] = str) -> DataConfig:
     """Make the folders absolute, so that they stay the same in another working directory; then apply `locate`."""
     folders = {key: getattr(data, key) for key in FOLDER_KEYS}
-    paths = {key: os.path.abspath(os.path.expanduser(path)) for key, path in folders.items() if path}  # noqa: PTH100, PTH111
+    paths = {key: absolute_path(path) for key, path in folders.items() if path}
     located: dict[str, Any] = {key: locate(path) for key, path in paths.items()}
     return replace(data, **located)
+
+
+def absolute_path(path: str) -> str:
+    """Expand "~", and make the path absolute, links and all; any text is a path."""
+    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - pathlib raises for some

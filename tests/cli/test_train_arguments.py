@@ -20,6 +20,7 @@ OTHER: dict[str, Any] = {"data.a": "x", "data.b": "y", "data.root": "r", "data.t
 OTHER |= {"data.name_a": "sun", "data.name_b": "rain", "data.workers": 2, "data.crop_size": 128, "data.load_size": 512}
 OTHER |= {"model.upsampling": "nearest", "data.on_bad_image": "skip"}
 OTHER |= {"data.licence": "CC-BY-4.0", "data.people": "none"}
+OTHER |= {"train.init_from": "runs/x", "loss.memory": 1.0}
 OTHER |= {"train.keep_every": 10_000, "train.on_nonfinite": "rollback"}
 OTHER |= {"model.normalization": "group", "model.initialization": "kaiming", "model.discriminator_channels": 8}
 OTHER |= {"loss.adversarial": "least_squares", "optimizer.schedule": "linear", "optimizer.decay_end": 9}
@@ -31,6 +32,7 @@ NEEDS = {
     "data.paired_test": ["data.root"],
     "optimizer.schedule": ["optimizer.decay_end"],
 }
+NEEDS |= {"loss.memory": ["train.init_from"]}
 NEEDS |= {"data.test_a": ["data.test_b", "data.root"], "data.test_b": ["data.test_a", "data.root"]}
 
 

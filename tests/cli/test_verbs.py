@@ -21,6 +21,7 @@ from unit.errors import ConfigError
 from unit.evaluation.metric_table import NAMES, PAIRED
 from unit.images import read_image
 from unit.model.networks import build_autoencoders
+from unit.streets import NIGHT, Streets
 from unit.training.loop import TrainResult
 from unit.translation.translator import Translator
 
@@ -76,6 +77,8 @@ def test_help_and_mistakes_do_not_wait_for_torch(model: Path, tmp_path: Path) ->
         ["evaluate", str(model), "--a", "a"],
         ["evaluate", str(model), "--a", "a", "--b", "nowhere"],
         ["report", "nowhere"],
+        ["importance", "nowhere"],
+        ["importance", str(model)],
         ["serve", "nowhere"],
         ["serve", str(model), "--port", "70000"],
         ["shards", "nowhere", "x"],
@@ -136,6 +139,11 @@ def test_streets_are_written_as_a_root_that_trains(tmp_path: Path, capsys: pytes
     counts = {folder.name: len(list(folder.iterdir())) for folder in out.iterdir()}
     assert counts == {"trainA": 3, "trainB": 3, "testA": 2, "testB": 2}
     assert read_image(out / "testA" / "scene-00000.png").size == (16, 16)
+    night = tmp_path / "night"
+    assert run(capsys, "streets", night, "--size", 16, "--train", 1, "--test", 1, "--night")[0] == 0
+    for letter, weather in zip("AB", NIGHT, strict=True):
+        expected = Streets(weather, "test", 1, 16).image(0)
+        assert read_image(night / f"test{letter}" / "scene-00000.png").tobytes() == expected.tobytes()
 
 
 def test_evaluate_prints_a_table_and_json_and_a_sheet(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.translation.video.clips import images, times
 from unit.__main__ import main
-from unit.streets import Weather
+from unit.streets import DAY, NIGHT, Weather
 from unit.streets.drive import SPEED, _drivable, _seen_after, drive
 from unit.streets.layout import make_scene
 from unit.streets.scene import NEAR, Scene
@@ -59,8 +59,7 @@ def test_dashes_follow_each_other_without_a_jump() -> None:
 
 def test_both_weathers_show_the_same_world() -> None:
     sunny, rainy = (
-        np.stack([np.asarray(frame.convert("L"), float) for frame in drive(3, weather, 48, 2, 2)])
-        for weather in Weather
+        np.stack([np.asarray(frame.convert("L"), float) for frame in drive(3, weather, 48, 2, 2)]) for weather in DAY
     )
     assert sunny.shape == (4, 48, 48)
     same = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(sunny, rainy, strict=True)]
@@ -77,11 +76,14 @@ def test_the_rate_does_not_change_the_speed() -> None:
     assert SPEED > 0
 
 
-def test_the_verb_writes_both_weathers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["streets", str(tmp_path / "drive"), "--drive", "1", "--size", "16", "--seed", "3"]
+@pytest.mark.parametrize(("flags", "weathers"), [([], DAY), (["--night"], NIGHT)])
+def test_the_verb_writes_both_weathers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], weathers: tuple[Weather, Weather]
+) -> None:
+    command = ["streets", str(tmp_path / "drive"), "--drive", "1", "--size", "16", "--seed", "3", *flags]
     assert main(command) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'drive'}\n"
-    for weather in Weather:
+    for weather in weathers:
         path = tmp_path / "drive" / f"{weather}.mkv"
         expected = np.stack([np.asarray(frame) for frame in drive(3, weather, 16, 1, 24)])
         assert (images(path) == expected).all()

@@ -12,12 +12,12 @@ from PIL import Image
 
 from unit.errors import DataError, ImageError
 from unit.generated import write_images
-from unit.streets import Streets, Weather, render, write_streets
+from unit.streets import DAY, NIGHT, Streets, Weather, render, write_streets
 from unit.streets.layout import make_scene
 from unit.streets.painter import Painter
 from unit.streets.weather import tint
 
-SUNNY, RAINY = Weather.SUNNY, Weather.RAINY
+SUNNY, RAINY = DAY
 Floats = npt.NDArray[np.float64]
 
 
@@ -108,10 +108,11 @@ def test_unknown_weather_is_refused() -> None:
         render(0, "snowy", 64)  # type: ignore[arg-type]
 
 
-def test_both_weathers_show_the_same_street() -> None:
-    sunny = [edges(drawn(scene, SUNNY)) for scene in range(12)]
-    rainy = [edges(drawn(scene, RAINY)) for scene in range(12)]
-    likeness = np.array([[float((a * b).sum()) for b in rainy] for a in sunny])
+@pytest.mark.parametrize(("first", "second"), [DAY, NIGHT])
+def test_both_weathers_show_the_same_street(first: Weather, second: Weather) -> None:
+    dry = [edges(drawn(scene, first)) for scene in range(12)]
+    wet = [edges(drawn(scene, second)) for scene in range(12)]
+    likeness = np.array([[float((a * b).sum()) for b in wet] for a in dry])
     own = np.diag(likeness)
     others = likeness[~np.eye(12, dtype=bool)]
     assert own.mean() > others.mean() + 0.15
@@ -127,6 +128,16 @@ def test_sun_is_brighter_bluer_above_and_more_colourful_than_rain() -> None:
         assert color[0] > color[1] * 1.4
         blue.append([(image[:16, :, 2] - image[:16, :, 0]).mean() for image in (sunny, rainy)])
     assert np.mean(blue, axis=0)[0] > np.mean(blue, axis=0)[1] + 0.08
+
+
+def test_night_is_dark_and_blue_where_no_lamp_is() -> None:
+    for scene in range(20):
+        for day, night in zip(DAY, NIGHT, strict=True):
+            light, dark = drawn(scene, day), drawn(scene, night)
+            assert np.median(dark) < 0.6 * np.median(light)
+            ground = dark[52:]
+            assert np.median(ground[:, :, 2]) > np.median(ground[:, :, 0])
+            assert dark.max() > 0.75  # lamps, or the moon
 
 
 def test_streets_are_all_different() -> None:
@@ -150,16 +161,17 @@ def test_fog_swallows_what_is_far(color: tuple[int, int, int]) -> None:
 
 def test_wet_ground_mirrors_and_dry_ground_does_not() -> None:
     """Columns of road and pavement look like what stands above them, turned upside down, in the rain only."""
-    likeness: dict[Weather, list[float]] = {SUNNY: [], RAINY: []}
+    likeness: dict[Weather, list[float]] = {weather: [] for weather in Weather}
     for scene in range(24):
-        for weather in Weather:
+        for weather in likeness:
             image = drawn(scene, weather, 64)
             color = image - image.mean(axis=2, keepdims=True)  # hue only: free of shadows and streaks
             warm = color[:, :, 0] - color[:, :, 2]
             below = warm[48:].mean(axis=0)
             above = warm[12:32].mean(axis=0)
             likeness[weather].append(float(np.corrcoef(above, below)[0, 1]))
-    assert np.mean(likeness[RAINY]) > np.mean(likeness[SUNNY]) + 0.2
+    for dry, wet in (DAY, NIGHT):
+        assert np.mean(likeness[wet]) > np.mean(likeness[dry]) + 0.2
     assert np.mean(likeness[RAINY]) > 0.3
 
 

@@ -24,6 +24,7 @@ from torch import nn
 
 from tests.tiny import metrics, tiny
 from tests.training import ranks as work
+from unit.__main__ import main
 from unit.config import Config
 from unit.config_file import to_yaml
 from unit.domains import Domain
@@ -208,6 +209,25 @@ def test_two_machines_train_and_one_continues(tmp_path: Path) -> None:
     assert [line["step"] for line in both] == [line["step"] for line in alone]
     for ours, theirs in zip(both, alone, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-3)
+
+
+def test_all_ranks_start_from_a_run_that_only_the_first_machine_sees(tmp_path: Path) -> None:
+    """And remember it: with the metrics of one process up to rounding."""
+    train(tiny(train={"steps": 2}), tmp_path / "first")
+    assert main(["importance", str(tmp_path / "first"), "--images", "1", "--device", "cpu"]) == 0
+    slow = {"learning_rate_generator": 1e-5, "learning_rate_discriminator": 1e-5}
+    keys = {"steps": 4, "seed": 1, "init_from": str(tmp_path / "first")}
+    loss = {"memory": 1000.0}
+    arguments = train_arguments(tiny(train=keys | {"batch_size": 1}, optimizer=slow, loss=loss), tmp_path)
+    address = ["--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    node = [*TORCHRUN, *address, "--nproc-per-node", "1", "--node-rank"]
+    with started([*node, "1", *arguments, "--train.init_from=/nowhere"], tmp_path / "log1") as other:
+        process = run([*node, "0", *arguments])
+        assert process.returncode == 0, process.stderr
+        assert other.wait(60) == 0
+    train(tiny(train=keys | {"batch_size": 2}, optimizer=slow, loss=loss), tmp_path / "alone")
+    for ours, theirs in zip(metrics(tmp_path / "run"), metrics(tmp_path / "alone"), strict=True):
+        assert {name: ours[name] for name in theirs} == pytest.approx(theirs, rel=1e-3, abs=1e-3)
 
 
 def test_another_global_batch_is_another_run(tmp_path: Path) -> None:

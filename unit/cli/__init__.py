@@ -7,6 +7,7 @@ VERBS = {
     "interpolate": "walk between two images through the code",
     "export": "write one direction of a model as an ONNX file",
     "verify": "say what images and videos tell about how they were made",
+    "importance": "measure which weights matter, for fine-tuning that remembers",
     "evaluate": "measure a trained model on held-out images",
     "card": "write a model card for the Hugging Face Hub",
     "report": "write an HTML report of a run",

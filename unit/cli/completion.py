@@ -12,7 +12,7 @@ from unit.cli.train_arguments import make_documented_parser
 from unit.config import Config
 from unit.errors import ConfigError
 
-_FILES = {"model", "models", "run", "inputs", "files"}
+_FILES = {"model", "models", "run", "inputs", "files", "train.init_from"}
 """Arguments that are files, by their names; others are known by their type."""
 
 

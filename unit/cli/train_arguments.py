@@ -37,7 +37,10 @@ _SWITCHES = {
     "print_config": "print every key and the value that will hold, as YAML, and exit; with --dry_run: after its report",
     "restart": "start again at step 0; an existing run is kept as OUT.1",
 }
-_USAGE = "%(prog)s [--config FILE] [--out DIR] [--dry_run] [--print_config] [--restart] [--SECTION.KEY VALUE ...]"
+_USAGE = (
+    "%(prog)s [--config FILE] [--out DIR] [--init_from RUN] [--dry_run] [--print_config] [--restart] "
+    "[--SECTION.KEY VALUE ...]"
+)
 _DESCRIPTION = """\
 Train UNIT on two folders of images. Flags override the file, and the file overrides the defaults. --config takes a
 file or a preset: %(presets)s. Without it, the preset is streets (synthetic streets) if no folders are given,
@@ -45,7 +48,8 @@ else photos on a GPU and laptop on a CPU."""
 _EXAMPLES = """examples:
   %(prog)s                                              the synthetic streets
   %(prog)s --data.a photos/sunny --data.b photos/rainy  two folders, with settings that suit the machine
-  %(prog)s --config mine.yaml --train.steps 20000 --data.flip=false --out runs/mine"""
+  %(prog)s --config mine.yaml --train.steps 20000 --data.flip=false --out runs/mine
+  %(prog)s --init_from runs/sunny-rainy --data.a photos/night --data.b photos/rainy-night"""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def _refuse_unknown(word: str) -> None:
     if not flag.startswith("-"):
         refuse(f"{word}: unexpected argument; folders go after --data.a and --data.b")
     known = {last: f"--{key}" for last, key in LAST_PARTS.items()}
-    known |= {name: f"--{name}" for name in ("config", "out", *_SWITCHES)}
+    known |= {name: f"--{name}" for name in ("config", "out", "init_from", *_SWITCHES)}
     refuse(f"{flag}: no such flag; {hint(flag.removeprefix('--'), known, '--help all lists them')}")
 
 
@@ -134,6 +138,8 @@ def make_parser() -> Parser:
     )
     out_help = "the run directory (default: runs/NAME_A-NAME_B)"
     parser.add_argument("--out", metavar="DIR", type=output_folder, help=out_help)
+    init_help = "start from the weights of this run or model file; short for --train.init_from"
+    parser.add_argument("--init_from", metavar="RUN", dest="train.init_from", help=init_help)
     for name, meaning in _SWITCHES.items():
         parser.add_argument(f"--{name}", action="store_true", help=meaning)
     for key in KEY_TYPES:

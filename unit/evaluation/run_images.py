@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,11 @@ def locate(data: DataConfig, run: Path) -> DataConfig:
 
     So a run may be moved together with its images; the caller compares the digests.
     """
+    return with_absolute_folders(data, moved_with(run))
+
+
+def moved_with(run: Path) -> Callable[[str], str]:
+    """Return a function of absolute paths: where one is gone, the same place relative to the run, if that exists."""
     earlier = [part["run"] for part in parts(run) if isinstance(part.get("run"), str) and os.path.isabs(part["run"])]  # noqa: PTH117
     now = os.path.abspath(run)  # noqa: PTH100 - the paths that the user gave, links and all
 
@@ -63,7 +68,7 @@ def locate(data: DataConfig, run: Path) -> DataConfig:
         moved = (os.path.normpath(os.path.join(now, os.path.relpath(folder, before))) for before in earlier)  # noqa: PTH118
         return folder if _exists(folder) else next(filter(_exists, moved), folder)
 
-    return with_absolute_folders(data, moved)
+    return moved
 
 
 def _exists(folder: str) -> bool:

@@ -125,7 +125,7 @@ def _windows(painter: Painter, house: Building, light: float, rng: Rng | None) -
     x, step = house.side * house.wall, (house.z1 - house.z0) / house.bays
     fraction = 0.78 if house.panes is Panes.WIDE else 0.46
     low, high = (0.25, 0.82) if house.panes is Panes.WIDE else (0.22, 0.8)
-    rainy, glass = painter.weather is Weather.RAINY, _glass(painter, light)
+    glass = _glass(painter, light)
     if house.z0 > _BANDS:
         _bands(painter, house, light)
         return
@@ -147,7 +147,7 @@ def _windows(painter: Painter, house: Building, light: float, rng: Rng | None) -
             foot, head = house.base + house.storey * (floor + low), house.base + house.storey * (floor + high)
             home = house.curtains[floor * house.bays + bay]
             # nearby ones are never random
-            lit = (rng.bernoulli(0.88 if home else 0.05) if rng and z > 9.0 else home) and rainy
+            lit = (rng.bernoulli(0.88 if home else 0.05) if rng and z > 9.0 else home) and painter.weather.is_lit
             if a.foot < a.scale * foot and b.foot < b.scale * foot:
                 break  # above the image
             if fine and house.panes is Panes.SHUTTERS:
@@ -170,7 +170,7 @@ def _bands(painter: Painter, house: Building, light: float) -> None:
     for floor in range(house.floors):
         low = house.base + house.storey * (floor + 0.25)
         painter.panel(a, b, low, low + 1.6, color)
-        if house.curtains[floor] and painter.weather is Weather.RAINY:
+        if house.curtains[floor] and painter.weather.is_lit:
             c = painter.column(x, z + (house.z1 - z) * (0.3 + 0.1 * floor))
             d = painter.column(x, c.z + 2.0)
             painter.panel(c, d, low, low + 1.5, light_color(painter.weather, _WARM[floor % 3], z))
@@ -200,7 +200,6 @@ def _ground_floor(painter: Painter, house: Building, light: float) -> None:
     x, step = house.side * house.wall, (house.z1 - house.z0) / house.bays
     if house.z1 > 62.0:
         return
-    rainy = painter.weather is Weather.RAINY
     for bay in range(house.bays):
         z = house.z0 + step * (bay + 0.5)
         door = bay == house.bays // 2
@@ -214,7 +213,7 @@ def _ground_floor(painter: Painter, house: Building, light: float) -> None:
         lit = house.shop
         color = (
             light_color(painter.weather, _WARM[bay % 3], z)
-            if lit and rainy
+            if lit and painter.weather.is_lit
             else painter.tint(_glass(painter, light), z)
         )
         painter.panel(a, b, 0.6 if house.shop else 1.1, house.base - (0.9 if house.shop else 1.0), color)

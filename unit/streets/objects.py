@@ -4,7 +4,7 @@ import math
 
 from unit.streets.painter import Column, Painter
 from unit.streets.scene import Car, Color, Crown, Furniture, Lamp, Person, Tree
-from unit.streets.weather import SHADE, Weather, blend, light_color
+from unit.streets.weather import SHADE, blend, light_color
 
 _WHITE: Color = (255, 246, 222)
 _RED: Color = (255, 58, 44)
@@ -37,11 +37,11 @@ def draw_tree(painter: Painter, tree: Tree) -> None:
 
 
 def draw_lamp(painter: Painter, lamp: Lamp) -> None:
-    """Draw a pole with a head over the road or a lantern on top; lit in the rain."""
+    """Draw a pole with a head over the road or a lantern on top; lit in the rain and at night."""
     at, h = painter.column(lamp.x, lamp.z), lamp.height
     iron = painter.tint(_IRON, lamp.z, 0.9)
     on = light_color(painter.weather, (255, 238, 190), lamp.z)
-    head = on if painter.weather is Weather.RAINY else painter.tint((236, 238, 232), lamp.z)
+    head = on if painter.weather.is_lit else painter.tint((236, 238, 232), lamp.z)
     painter.box(at, -0.07, 0, 0.07, h, iron)
     painter.box(at, -0.14, 0, 0.14, 0.6, iron)
     if lamp.arm:
@@ -90,9 +90,8 @@ def draw_car(painter: Painter, car: Car) -> None:
 
 def _lights(painter: Painter, car: Car, near: Column, half: float, waist: float, belt: float) -> None:
     y = (waist + belt) * 0.5 + 0.06
-    rainy = painter.weather is Weather.RAINY
     for x in (-half * 0.76, half * 0.76):
-        if not rainy or car.parked:
+        if not painter.weather.is_lit or car.parked:
             color = painter.tint((176, 48, 44) if car.away else (226, 228, 222), car.z, 0.95)
         else:
             color = light_color(painter.weather, (255, 74, 56) if car.away else (255, 250, 230), car.z)

@@ -117,7 +117,7 @@ class Painter:
 
     def light(self, at: Column, dx: float, dy: float, radius: float, color: Color, strength: float) -> None:
         """Add a glow around a lamp; nothing in sunshine."""
-        if self.weather is Weather.RAINY:
+        if self.weather.is_lit:
             x, foot, scale, z = at
             edge, r = self.edge, radius * scale / self.edge
             if r < MIN_GLOW_RADIUS:  # too small to draw at its size: larger and fainter instead

@@ -13,12 +13,14 @@ from unit.streets.painter import Painter
 from unit.streets.rng import Rng
 from unit.streets.scene import FAR, NEAR, Building, Color, Scene
 from unit.streets.weather import (
+    MIRRORED_SKY,
     Weather,
     add_glows,
     add_rain,
     blend,
     draw_sky,
     ground_haze,
+    moon_glows,
     reflect,
     sun_glows,
     tint,
@@ -33,7 +35,7 @@ _ACROSS, _TOWARDS = 0.52, 0.3  # metres a shadow runs right and towards the came
 
 
 def render(scene: int, weather: Weather, size: int, variation: int = 0) -> Image.Image:
-    """Render a street as an RGB image; equal arguments give equal bytes, and both weathers align pixel by pixel.
+    """Render a street as an RGB image; equal arguments give equal bytes, and all weathers align pixel by pixel.
 
     Args:
         scene: the street's number, at least 0.
@@ -70,7 +72,9 @@ def render_scene(
     image = image.reduce(factor)
     if weather is Weather.SUNNY:
         return add_glows(image, sun_glows(street.camera), False)
-    return add_rain(add_glows(image, painter.visible_glows(), False), street.camera, rain, factor)
+    if weather is Weather.NIGHT:
+        return add_glows(image, [*moon_glows(street.camera), *painter.visible_glows()], False)
+    return add_rain(add_glows(image, painter.visible_glows(), False), weather, street.camera, rain, factor)
 
 
 def _add_objects(painter: Painter, street: Scene, rng: Rng | None) -> None:
@@ -124,7 +128,7 @@ def _band(painter: Painter, left: float, right: float, near: float = 0.0, far: f
 def _ground(image: Image.Image, painter: Painter, street: Scene, reduced: int) -> None:
     """Draw road, pavements and markings; then shadows, haze and reflections."""
     edge, weather, road = image.width, painter.weather, street.road
-    wet = 0.86 if weather is Weather.RAINY else 1.0
+    wet = 0.86 if weather.is_wet else 1.0
     layer = Image.new("RGB", (edge, edge), tint(weather, road.verge, 0.0))
     mask = Image.new("L", (edge, edge), 0)
     everywhere = _band(painter, -400.0, 400.0)
@@ -152,7 +156,7 @@ def _ground(image: Image.Image, painter: Painter, street: Scene, reduced: int) -
         layer.paste((38, 48, 96), mask=dark)
     air, color = ground_haze(weather, street.camera, edge)
     layer.paste(color, mask=air)
-    if weather is Weather.RAINY:
+    if weather.is_wet:
         _reflect(layer, painter, street, reduced)
     image.paste(layer, mask=mask)
 
@@ -235,7 +239,7 @@ def _footprint(house: Building) -> tuple[float, float]:
 def _reflect(layer: Image.Image, painter: Painter, street: Scene, reduced: int) -> None:
     """Mirror the street in the wet ground, most of all in worn patches of the road."""
     edge, road = layer.width, street.road
-    mirrored = Image.new("RGB", (edge // reduced, edge // reduced), (152, 166, 180))
+    mirrored = Image.new("RGB", (edge // reduced, edge // reduced), MIRRORED_SKY[painter.weather])
     painter.paint_mirrored(mirrored, reduced)
     wet = add_glows(reflect(mirrored, street.camera), painter.glows, True)
     wet = wet.resize((edge, edge), Image.Resampling.BILINEAR)

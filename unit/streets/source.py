@@ -11,7 +11,7 @@ from unit.image_source import ImageSource
 from unit.images.reading import require_memory
 from unit.seeds import seed_for
 from unit.streets.render import render
-from unit.streets.weather import Weather
+from unit.streets.weather import DAY, Weather
 
 SPLITS = ("trainA", "trainB", "test")
 
@@ -84,8 +84,10 @@ class Streets(ImageSource):
         return {**self.__dict__, "_rendered": {}}
 
 
-def write_streets(out: Path, size: int, train: int, test: int, seed: int) -> None:
-    """Write OUT/trainA, trainB, testA and testB as PNG files of `size` x `size` pixels; A is sunny, B is rainy.
+def write_streets(
+    out: Path, size: int, train: int, test: int, seed: int, weathers: tuple[Weather, Weather] = DAY
+) -> None:
+    """Write OUT/trainA, trainB, testA and testB as PNG files of `size` x `size` pixels; `weathers` are A's and B's.
 
     The `train` scenes of the train folders are different ones; the `test` scenes are aligned pairs of equal names.
 
@@ -93,7 +95,7 @@ def write_streets(out: Path, size: int, train: int, test: int, seed: int) -> Non
         DataError: OUT can't be written, or one of the folders is not empty.
     """
     folders: dict[Path, Streets] = {}
-    for letter, weather in (("A", Weather.SUNNY), ("B", Weather.RAINY)):
+    for letter, weather in zip("AB", weathers, strict=True):
         folders[out / f"train{letter}"] = Streets(weather, f"train{letter}", train, size, seed)
         folders[out / f"test{letter}"] = Streets(weather, "test", test, size, seed)
     require_empty(folders)

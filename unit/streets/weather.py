@@ -1,4 +1,4 @@
-"""Sun and rain: their colours, sky and overlays.
+"""Sun and rain, by day and at night: their colours, sky and overlays.
 
 Only functions of `rng` depend on the variation; all others follow from the scene.
 """
@@ -18,10 +18,32 @@ Floats = npt.NDArray[np.float32]
 
 
 class Weather(StrEnum):
-    """The two domains."""
+    """Sun and rain, the two domains, and the same two at night: dry under the moon, and rainy."""
 
     SUNNY = "sunny"
     RAINY = "rainy"
+    NIGHT = "night"
+    RAINY_NIGHT = "rainy-night"
+
+    @property
+    def is_wet(self) -> bool:
+        """True if it rains."""
+        return self in (Weather.RAINY, Weather.RAINY_NIGHT)
+
+    @property
+    def is_dark(self) -> bool:
+        """True at night."""
+        return self in (Weather.NIGHT, Weather.RAINY_NIGHT)
+
+    @property
+    def is_lit(self) -> bool:
+        """True if lamps and windows are lit."""
+        return self is not Weather.SUNNY
+
+
+DAY = (Weather.SUNNY, Weather.RAINY)
+NIGHT = (Weather.NIGHT, Weather.RAINY_NIGHT)
+"""Pairs of domains, A and B."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +59,33 @@ class Glow:
 
 MIN_GLOW_RADIUS = 0.012  # in image units: glows are drawn on a grid of 64 x 64
 SHADE = 0.76  # brightness of a wall in its own shadow; the sun stands ahead and to the left
-_HAZE: Color = (206, 226, 240)
-_FOG: Color = (167, 181, 195)
+_AIR: dict[Weather, Color] = {  # the colour of haze and fog
+    Weather.SUNNY: (206, 226, 240),
+    Weather.RAINY: (167, 181, 195),
+    Weather.NIGHT: (30, 38, 68),
+    Weather.RAINY_NIGHT: (52, 57, 70),
+}
 _VISIBILITY: dict[Weather, float] = {
     Weather.SUNNY: 170.0,
     Weather.RAINY: 44.0,
+    Weather.NIGHT: 130.0,
+    Weather.RAINY_NIGHT: 44.0,
 }  # metres, for 63 % of the colour
 _SKY: dict[Weather, tuple[Color, Color]] = {  # zenith, horizon
     Weather.SUNNY: ((62, 136, 216), (206, 232, 244)),
-    Weather.RAINY: ((100, 115, 136), _FOG),
+    Weather.RAINY: ((100, 115, 136), _AIR[Weather.RAINY]),
+    Weather.NIGHT: ((12, 18, 48), (48, 58, 100)),
+    Weather.RAINY_NIGHT: ((28, 31, 42), _AIR[Weather.RAINY_NIGHT]),
 }
+_CLOUDS: dict[Weather, Color] = {
+    Weather.SUNNY: (252, 252, 252),
+    Weather.RAINY: (96, 106, 120),
+    Weather.NIGHT: (46, 52, 78),
+    Weather.RAINY_NIGHT: (28, 30, 40),
+}
+_RAIN: dict[Weather, Color] = {Weather.RAINY: (214, 222, 230), Weather.RAINY_NIGHT: (126, 134, 150)}
+MIRRORED_SKY: dict[Weather, Color] = {Weather.RAINY: (152, 166, 180), Weather.RAINY_NIGHT: (34, 38, 50)}
+"""what wet ground mirrors where nothing stands"""
 
 
 def blend(a: Color, b: Color, fraction: float) -> Color:
@@ -69,16 +108,22 @@ def tint(weather: Weather, color: Color, z: float, light: float = 1.0) -> Color:
     if weather is Weather.SUNNY:
         cool = (1.0 - light) * 0.35  # shadows are lit by the blue sky
         r, g, b = int(r * light * 1.08), int(g * light * 1.04), int(b * (light + cool) * 0.97)
-        return blend((min(r, 255), min(g, 255), min(b, 255)), _HAZE, haze(weather, z))
+        return blend((min(r, 255), min(g, 255), min(b, 255)), _AIR[weather], haze(weather, z))
+    if weather is Weather.NIGHT:  # the moon stands where the sun does, and leaves little colour
+        gray = 0.3 * r + 0.55 * g + 0.15 * b
+        r, g, b = (int((0.6 * c + 0.4 * gray) * light * moonlight) for c, moonlight in ((r, 0.3), (g, 0.34), (b, 0.46)))
+        return blend((r + 6, g + 8, b + 20), _AIR[weather], haze(weather, z))
     gray = (0.3 * r + 0.55 * g + 0.15 * b) * 0.26
     light = 0.57 * (0.65 + 0.35 * light)
     wet = (int((r * 0.74 + gray) * light), int((g * 0.74 + gray) * light) + 4, int((b * 0.74 + gray) * light) + 12)
-    return blend(wet, _FOG, haze(weather, z))
+    if weather is Weather.RAINY_NIGHT:
+        wet = (int(wet[0] * 0.42), int(wet[1] * 0.43), int(wet[2] * 0.5))
+    return blend(wet, _AIR[weather], haze(weather, z))
 
 
 def light_color(weather: Weather, color: Color, z: float) -> Color:
     """Return the colour of a lamp or lit window, which fog dims half as much as surfaces."""
-    return blend(color, _FOG, haze(weather, z) * 0.5) if weather is Weather.RAINY else color
+    return blend(color, _AIR[weather], haze(weather, z) * 0.5) if weather.is_lit else color
 
 
 def sun_position(camera: Camera) -> tuple[float, float]:
@@ -87,19 +132,19 @@ def sun_position(camera: Camera) -> tuple[float, float]:
 
 
 def draw_sky(weather: Weather, camera: Camera, edge: int, rng: Rng) -> Image.Image:
-    """Draw the sky, `edge` pixels square, with clouds and (if sunny) the sun."""
+    """Draw the sky, `edge` pixels square, with clouds and, if it is dry, the sun or the moon."""
     top, low = (np.array(color, dtype=np.float32) for color in _SKY[weather])
     fraction = np.clip(np.linspace(0.0, 1.0, edge, dtype=np.float32) / camera.vanish_y, 0.0, 1.0)[:, None] ** 0.9
     column = np.rint(top + (low - top) * fraction).astype(np.uint8)
     image = Image.fromarray(column[:, None, :]).resize((edge, edge), Image.Resampling.NEAREST)
-    if weather is Weather.SUNNY:
+    if not weather.is_wet:
         x, y = sun_position(camera)
-        r = 0.05
+        r, color = (0.03, (226, 230, 236)) if weather.is_dark else (0.05, (255, 246, 200))
         draw = ImageDraw.Draw(image)
-        draw.ellipse([(x - r) * edge, (y - r) * edge, (x + r) * edge, (y + r) * edge], fill=(255, 246, 200))
+        draw.ellipse([(x - r) * edge, (y - r) * edge, (x + r) * edge, (y + r) * edge], fill=color)
     small = max(32, edge // 2)
     cover = _clouds(weather, camera, small, rng).resize((edge, edge), Image.Resampling.BILINEAR)
-    image.paste((252, 252, 252) if weather is Weather.SUNNY else (96, 106, 120), mask=cover)
+    image.paste(_CLOUDS[weather], mask=cover)
     return image
 
 
@@ -107,22 +152,22 @@ def _clouds(weather: Weather, camera: Camera, edge: int, rng: Rng) -> Image.Imag
     """Return the opacity of the clouds, mode L."""
     cover = Image.new("L", (edge, edge), 0)
     draw = ImageDraw.Draw(cover)
-    sunny = weather is Weather.SUNNY
-    for _ in range(rng.randint(4, 6) if sunny else 6):
+    dry = not weather.is_wet
+    for _ in range(rng.randint(4, 6) if dry else 6):
         x, y = rng.uniform(-0.05, 1.05), rng.uniform(0.03, 0.8) * camera.vanish_y
-        width = rng.uniform(0.1, 0.2) * (1.0 if sunny else 2.0)
+        width = rng.uniform(0.1, 0.2) * (1.0 if dry else 2.0)
         for _ in range(5):
             at = rng.uniform(-1.0, 1.0)
             r = width * rng.uniform(0.2, 0.42) * (1.15 - abs(at) * 0.7)
             left, low = x + at * width, y + r * 0.35  # the flat underside of a heap
             draw.pieslice(
                 [(left - r) * edge, (low - r) * edge, (left + r) * edge, (low + r) * edge],
-                180, 360, fill=205 if sunny else 60,
+                180, 360, fill=205 if dry else 60,
             )  # fmt: skip
         draw.rectangle(
-            [(x - width) * edge, y * edge, (x + width) * edge, (y + width * 0.08) * edge], fill=205 if sunny else 60
+            [(x - width) * edge, y * edge, (x + width) * edge, (y + width * 0.08) * edge], fill=205 if dry else 60
         )
-    return cover.filter(ImageFilter.GaussianBlur(edge * (0.006 if sunny else 0.03)))
+    return cover.filter(ImageFilter.GaussianBlur(edge * (0.006 if dry else 0.03)))
 
 
 def add_glows(image: Image.Image, glows: list[Glow], mirrored: bool) -> Image.Image:
@@ -147,7 +192,13 @@ def sun_glows(camera: Camera) -> list[Glow]:
     return [Glow(x, y, y, 0.1, (120, 104, 62)), Glow(x, y, y, 0.42, (62, 50, 24))]
 
 
-def add_rain(image: Image.Image, camera: Camera, rng: Rng, factor: int) -> Image.Image:
+def moon_glows(camera: Camera) -> list[Glow]:
+    """Return the moon's glows."""
+    x, y = sun_position(camera)
+    return [Glow(x, y, y, 0.07, (50, 54, 66)), Glow(x, y, y, 0.3, (14, 16, 24))]
+
+
+def add_rain(image: Image.Image, weather: Weather, camera: Camera, rng: Rng, factor: int) -> Image.Image:
     """Add streaks of rain and their splashes, drawn `factor` times finer than the image."""
     edge = image.width * factor
     streaks = Image.new("L", (edge, edge), 0)
@@ -165,7 +216,7 @@ def add_rain(image: Image.Image, camera: Camera, rng: Rng, factor: int) -> Image
         box = [(x - r) * edge, (y - r * 0.4) * edge, (x + r) * edge, (y + r * 0.4) * edge]
         draw.ellipse(box, outline=120, width=width)
     mask = streaks.reduce(factor) if factor > 1 else streaks
-    image.paste((214, 222, 230), mask=mask)
+    image.paste(_RAIN[weather], mask=mask)
     return image
 
 
@@ -193,4 +244,4 @@ def ground_haze(weather: Weather, camera: Camera, edge: int) -> tuple[Image.Imag
     fraction = 1.0 - np.exp(-z / _VISIBILITY[weather])
     column = np.rint(255 * fraction).astype(np.uint8)
     mask = Image.fromarray(column[:, None]).resize((edge, edge), Image.Resampling.NEAREST)
-    return mask, _HAZE if weather is Weather.SUNNY else _FOG
+    return mask, _AIR[weather]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import re
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +18,8 @@ from torch.utils._pytree import tree_map_only
 
 from unit.errors import UserError, escape
 from unit.files import atomic_write, wrap_os_errors
+
+log = logging.getLogger(__name__)
 
 _MARK = b"sha256:"
 _COMMENT = len(_MARK) + 2 * hashlib.sha256().digest_size
@@ -75,6 +78,25 @@ def load(path: Path) -> dict[str, Any]:
         raise BadCheckpointError(f"{escape(path)}: can't be read ({error.strerror})") from error
     except Exception as error:  # a foreign file may make torch raise anything
         raise BadCheckpointError(f"{escape(path)}: not a checkpoint of this program") from error
+
+
+def load_newest(folder: Path) -> dict[str, Any] | None:
+    """Return the state of the newest good checkpoint, on the CPU; None: there is none at all.
+
+    Raises:
+        UserError: there is no permission to read one.
+        BadCheckpointError: none is good; the message is about the newest.
+    """
+    first: BadCheckpointError | None = None
+    for _, path in available(folder):
+        try:
+            return load(path)
+        except BadCheckpointError as error:
+            log.warning("%s; trying the one before", error)
+            first = first or error
+    if first:
+        raise first
+    return None
 
 
 def _checksum_matches(file: BinaryIO) -> bool:

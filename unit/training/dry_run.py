@@ -19,7 +19,9 @@ from unit.errors import escape, format_bytes
 from unit.evaluation.grids import sample_grids, stack_vertically
 from unit.images import to_image
 from unit.model.networks import parameter_count
+from unit.training.checkpoint import available
 from unit.training.distributed import init_distributed
+from unit.training.initial_weights import initialize
 from unit.training.progress import format_duration
 from unit.training.resolve import ResolvedConfig, explain_errors, resolve
 from unit.training.trainer import Trainer
@@ -38,6 +40,8 @@ def describe_plan(config: Config, out: Path | None = None) -> str:
         resolved = resolve(config, out, ranks)
         with explain_errors(resolved.device):
             trainer = resolved.build_trainer()
+            if config.train.init_from and not available(resolved.out / "checkpoints"):
+                initialize(trainer)
             seconds = _seconds_per_step(resolved, trainer)
             disk = _disk_bytes(resolved, trainer)
     train, device = config.train, resolved.device

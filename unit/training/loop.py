@@ -26,6 +26,7 @@ from unit.training.distributed import init_distributed, restarted_by_torchrun
 from unit.training.finite import NonFiniteError
 from unit.training.heartbeat import PeerError
 from unit.training.hooks import Hooks, samples_due, step_scalars
+from unit.training.initial_weights import initialize
 from unit.training.progress import Progress
 from unit.training.resolve import ResolvedConfig, explain_errors, resolve
 from unit.training.run_dir import RunDir, archive_run, locked
@@ -132,9 +133,12 @@ class _Run:
             self.hooks.start(resumed)
 
     def _load_latest_checkpoint(self) -> bool:
-        """Load the newest good checkpoint on all ranks; return whether there was one."""
+        """Load the newest good checkpoint on all ranks; return whether there was one, else load `train.init_from`."""
         resumed = self.ranks.broadcast(self.run_dir.resume() if self.hooks else False)
-        if resumed and self.ranks.world_size > 1:  # the other machines may not see the run's directory
+        initialized = not resumed and self.config.train.init_from is not None
+        if initialized:
+            self._on_main(lambda _: initialize(self.trainer))
+        if (resumed or initialized) and self.ranks.world_size > 1:  # the other machines may not see these files
             state = self.ranks.broadcast((copy_to_cpu(self.trainer.state_dict()), self.bad_images.state_dict()))
             self.trainer.load_state_dict(state[0])
             self.bad_images.load_state_dict(state[1])

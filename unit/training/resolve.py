@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unit.config import MACHINE_SPECIFIC, Config, DataConfig, with_absolute_folders
+from unit.config import MACHINE_SPECIFIC, Config, DataConfig, absolute_path, with_absolute_folders
 from unit.data.bad_images import BadImages
 from unit.data.batches import TrainingImages, loader_failure, training_batches
 from unit.data.check import CHECKS, check_headers, describe_findings
@@ -83,6 +83,8 @@ def resolve(
     device = ranks.device(config.train.device)
     configure(device, config.train.deterministic)
     config = replace(config, data=locate(config.data, out) if out else with_absolute_folders(config.data))
+    if config.train.init_from:
+        config = replace(config, train=replace(config.train, init_from=absolute_path(config.train.init_from)))
     datasets = open_datasets(config.data, config.train.seed)
     if ranks.is_main:
         _check_headers(datasets, config.data)
@@ -91,6 +93,7 @@ def resolve(
     if len(os.fsencode(out.name)) > _MAX_NAME:
         raise ConfigError(f"--out {escape(shorten(str(out)))}: is too long a name; give another")
     _refuse_out_among_images(out, datasets, restart)
+    _refuse_out_at_source(out, config.train.init_from)
     precision = resolve_precision(config.train.precision, device)
     must_match = {key: value for key, value in config.to_flat_dict().items() if key not in MACHINE_SPECIFIC}
     must_match |= {"torch": torch.__version__, "the precision": precision, "the kind of device": device.type}
@@ -127,6 +130,13 @@ def _refuse_out_among_images(out: Path, datasets: Datasets, restart: bool) -> No
             is_own = bool(source.folder) and folder != os.path.realpath(source.folder or "")
             if Path(folder).is_relative_to(real) and (is_own or not resumes):  # older runs may contain their images
                 raise ConfigError(f"--out {escape(out)}: images are read from {escape(folder)} in it; give another")
+
+
+def _refuse_out_at_source(out: Path, init_from: str | None) -> None:
+    """A run can't start from itself; its directory's default name is that of the domains, which may be the same."""
+    source = Path(os.path.realpath(init_from or ""))
+    if init_from and Path(os.path.realpath(out)) == (source.parent if source.suffix == ".safetensors" else source):
+        raise ConfigError(f"--out {escape(out)}: is the run of --init_from; give another")
 
 
 def _check_headers(datasets: Datasets, config: DataConfig) -> None:

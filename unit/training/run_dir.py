@@ -27,7 +27,7 @@ from unit.data.datasets import image_changes
 from unit.devices import describe, out_of_memory, versions
 from unit.domains import Domain
 from unit.errors import ConfigError, DataError, ModelError, UserError, escape
-from unit.evaluation.run_images import EARLIER_PARTS, ENVIRONMENT_FILE, locate, parts
+from unit.evaluation.run_images import EARLIER_PARTS, ENVIRONMENT_FILE, locate, moved_with, parts
 from unit.evaluation.run_log import logged
 from unit.files import atomic_write, read_file, wrap_os_errors
 from unit.machine import available_memory
@@ -270,7 +270,6 @@ class RunDir:
         self._require_same(config, global_batch, images)
         try:
             self.trainer.load_state_dict(trainer_state)
-            self._require_fitting_optimizers()
             self.bad_images.load_state_dict(bad_state)
             if path != checkpoint.path_of(self.checkpoints, self.trainer.steps_done):
                 raise ValueError("the file's name says another step")
@@ -304,14 +303,6 @@ class RunDir:
         if costs:
             log.warning("since the last part: %s; %s", "; ".join(changes + listed), ", and ".join(costs))
 
-    def _require_fitting_optimizers(self) -> None:
-        """Compare shapes, which torch does not, although fused Adam reads and writes beyond a smaller tensor's end."""
-        for optimizer in (self.trainer.optimizer_generator, self.trainer.optimizer_discriminator):
-            for parameter, state in optimizer.state.items():
-                expected = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-                if {name: tensor.shape for name, tensor in state.items()} != expected:
-                    raise ValueError("the optimizer's state is that of other parameters")
-
     def _require_same(self, before: Config, batch_before: int, images: dict[str, Any]) -> None:
         """Refuse another configuration, other folders, and images whose contents are known to have changed.
 
@@ -336,7 +327,9 @@ class RunDir:
                     f"({'; '.join(changes) or 'it is of an earlier version'}); move them back, or give another --out"
                 )
             log.info("%s: was moved together with its images", self.path)
-        changed, batch = differences(replace(before, data=located), now), self._global_batch
+        source = before.train.init_from and moved_with(self.path)(before.train.init_from)
+        before = replace(before, data=located, train=replace(before.train, init_from=source))
+        changed, batch = differences(before, now), self._global_batch
         if batch != batch_before:
             changed.append(f"train.batch_size × train.grad_accum_steps × ranks: {batch_before} before, {batch} now")
         if changed:

@@ -71,6 +71,9 @@ class Trainer:
         rates = config.optimizer
         self.optimizer_generator = self._adam(self.generator_modules, rates.learning_rate_generator)
         self.optimizer_discriminator = self._adam(self.discriminators, rates.learning_rate_discriminator)
+        self.optimizer_generator.register_step_pre_hook(
+            lambda *_: self.extras.before_update(self.networks, rates.weight_decay)
+        )
         self.steps_done = 0
         self.rollbacks = 0
         """number of rollbacks after NaN or Inf; it seeds the noise"""
@@ -199,8 +202,9 @@ class Trainer:
         optimizer.step()
 
     def _update_ema(self) -> None:
-        """Update the EMA with decay min(d, (1 + n) / (10 + n)) after n steps (warm-up)."""
-        decay = min(self.config.model.ema_decay, (1 + self.steps_done) / (10 + self.steps_done))
+        """Update the EMA with decay min(d, (1 + n) / (10 + n)) after n steps: warm-up, for random initial weights."""
+        warm_up = 1.0 if self.config.train.init_from else (1 + self.steps_done) / (10 + self.steps_done)
+        decay = min(self.config.model.ema_decay, warm_up)
         update = get_ema_multi_avg_fn(decay)
         update(list(self.ema.parameters()), [p.detach() for p in self.networks.parameters()], None)
 
@@ -241,7 +245,11 @@ class Trainer:
         return counts | {name: part.state_dict() for name, part in self._stateful().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned, in this version or the one before."""
+        """Restore what `state_dict` returned, in this version or the one before.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: it is the state of another configuration.
+        """
         state = upgraded(state, [name for name, _ in self.generator_modules.named_parameters()])
         self.steps_done, self.rollbacks = int(state["steps_done"]), int(state["rollbacks"])
         self.mid_step = False
@@ -249,6 +257,7 @@ class Trainer:
             part.load_state_dict(state[name])
             if isinstance(part, torch.optim.Optimizer):  # the configuration's, whatever the file says
                 part.param_groups[0] |= part.defaults
+                _require_fitting(part)
 
     def _stateful(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         return {
@@ -264,6 +273,14 @@ class Trainer:
 def _means(terms: list[Terms]) -> Terms:
     """Average each term over the microbatches."""
     return {name: torch.stack([t[name].detach() for t in terms]).mean() for name in (terms[0] if terms else ())}
+
+
+def _require_fitting(optimizer: torch.optim.Optimizer) -> None:
+    """Compare shapes, which torch does not, although fused Adam reads and writes beyond a smaller tensor's end."""
+    for parameter, state in optimizer.state.items():
+        expected = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+        if {name: tensor.shape for name, tensor in state.items()} != expected:
+            raise ValueError("the optimizer's state is that of other parameters")
 
 
 def _norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

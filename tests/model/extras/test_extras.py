@@ -17,7 +17,7 @@ from unit.model.networks import Autoencoders, Discriminators, build_autoencoders
 from unit.model.noise import Seeds
 from unit.model.objective import Microbatch, Terms, forward_pass
 
-KEYS = ("r1", "augmentation", "feature_matching", "low_frequency", "patch_nce", "cycle_noise")
+KEYS = ("r1", "augmentation", "feature_matching", "low_frequency", "patch_nce", "cycle_noise", "memory")
 
 IMPORTED = """
 import sys

@@ -55,6 +55,9 @@ class LossExtra(nn.Module):
         """Return weighted terms of E and G for a batch whose pass is computed; D is frozen."""
         return {}
 
+    def before_update(self, networks: Autoencoders, weight_decay: float) -> None:
+        """Change the gradients of E and G before their optimizer's step, which adds `weight_decay` · θ to them."""
+
 
 class LossExtras(nn.ModuleDict):
     """The ingredients that are switched on, by key; each method passes through all of them."""
@@ -92,3 +95,8 @@ class LossExtras(nn.ModuleDict):
         for extra in self._all():
             terms |= extra.generator_terms(networks, discriminators, batch)
         return terms
+
+    def before_update(self, networks: Autoencoders, weight_decay: float) -> None:
+        """Change the gradients of E and G before their optimizer's step."""
+        for extra in self._all():
+            extra.before_update(networks, weight_decay)
