@@ -287,7 +287,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--old_steps", type=int, default=4000, help="steps of the old task (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=1500, help="steps of fine-tuning (default: %(default)s)")
     strengths_help = "of memory and of L2: λ times the mean importance (default: %(default)s)"
-    parser.add_argument("--strengths", type=float, nargs="+", default=[0.1, 1.0, 10.0], help=strengths_help)
+    parser.add_argument("--strengths", type=float, nargs="+", default=[0.03, 0.3, 3.0], help=strengths_help)
     parser.add_argument("--size", type=int, default=64, help="side of the images in pixels (default: %(default)s)")
     parser.add_argument("--old_images", type=int, default=1000, help="by day, per weather (default: %(default)s)")
     parser.add_argument("--new_images", type=int, default=200, help="at night, per weather (default: %(default)s)")

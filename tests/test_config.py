@@ -197,11 +197,13 @@ CHANGED |= {"model.normalization": "group", "model.initialization": "kaiming", "
 CHANGED |= {"loss.adversarial": "least_squares", "optimizer.decay_end": 10}
 CHANGED |= {"data.on_bad_image": "skip", "train.keep_every": 5000, "train.on_nonfinite": "rollback"}
 CHANGED |= {"train.max_minutes": 5, "train.device": "cpu", "train.precision": "fp32", "train.deterministic": True}
+CHANGED |= {"train.init_from": "runs/x"}
 CHANGED |= {"train.compile": "off", "data.licence": "CC-BY-4.0", "data.people": "consented"}
 CHANGED |= {f"loss.{key}": 0.5 for key in LATER_WEIGHTS}
 CHANGED |= {"loss.augmentation": "color,translation", "model.downsampling": "blurred"}
 CHANGED |= {"data.workers": 3, "data.load_size": 512, "train.seed": 1, "optimizer.decay_start": 1}
 ALONE_CONTRADICTORY = {"data.a", "data.b", "data.test_a", "data.test_b", "data.paired_test", "optimizer.schedule"}
+ALONE_CONTRADICTORY |= {"loss.memory"}
 
 
 @pytest.mark.parametrize("key", [key for key in Config().to_flat_dict() if key not in ALONE_CONTRADICTORY])
