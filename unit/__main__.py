@@ -17,6 +17,7 @@ from unit.errors import LineFormatter, UserError, escape
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb with its arguments (default: the command line's); return the exit status."""
+    _read_names_as_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Replace closed streams, and escape characters that the terminal's encoding lacks.
     sys.stdout, sys.stderr = (s or Path(os.devnull).open("w") for s in (sys.stdout, sys.stderr))  # noqa: SIM115
@@ -46,6 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_output()
         print(f"error: {escape(str(error))}", file=sys.stderr)
         return 1
+
+
+def _read_names_as_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale has another encoding, as cron's and ssh's may.
+
+    Which images are held out, their order and a run's default directory depend on names, not on that.
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def _run(arguments: Sequence[str]) -> int:

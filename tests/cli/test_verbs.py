@@ -100,6 +100,20 @@ for arguments in json.loads(sys.argv[1]):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are always Unicode there")
+@pytest.mark.parametrize("program", [["train.py"], ["-m", "unit", "train"]])
+def test_the_locale_does_not_change_what_folders_are_called(program: list[str], tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("日", "本")]
+    for folder in folders:
+        folder.mkdir()
+        Image.new("RGB", (8, 8)).save(folder / "1.png")
+    command = [sys.executable, *program, "--data.a", folders[0], "--data.b", folders[1], "--print_config"]
+    ascii_locale = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, check=False, capture_output=True, env=ascii_locale)
+    assert done.returncode == 0, done.stderr.decode()  # read as ASCII, neither folder has a name
+    assert f"a: {folders[0]}\n" in done.stdout.decode()
+
+
 def test_the_verbs_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "--help")
     assert status == 0

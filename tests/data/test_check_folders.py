@@ -342,6 +342,17 @@ def test_copies_leaks_and_images_in_both_domains_are_distinguished(root: Path) -
     assert leak.detail == f"same file as {root / 'trainA' / '0001.png'}"
 
 
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_links_to_images_of_another_folder_are_found_without_reading(
+    root: Path, link: Callable[[Path, Path], None]
+) -> None:
+    link(root / "trainA" / "0000.png", root / "trainB" / "in-both.png")
+    link(root / "trainB" / "1001.png", root / "testB" / "leak.png")
+    expected = {("in-both", "in-both.png"), ("leak", "leak.png")}
+    assert expected == set(found(root, decode=False))
+    assert expected <= {(f.check, Path(f.file).name) for f in check_headers(*opened(root), limit=1)}
+
+
 def test_files_of_one_size_are_no_copies_for_that(root: Path) -> None:
     for seed in (50, 51):
         photo(seed).save(root / "trainA" / f"{seed}.bmp")

@@ -279,7 +279,10 @@ def test_no_shard_may_serve_twice(photos: Path) -> None:
     patterns = written(photos)
     link = photos.parent / "link.tar"
     link.symlink_to(photos.parent / "shards" / "sunny-000003.tar")
-    for a, b in ((patterns.a, patterns.a), (patterns.a, str(link)), (patterns.a, patterns.a.replace("sunny", "*"))):
+    hard_link = photos.parent / "hard-link.tar"
+    hard_link.hardlink_to(photos.parent / "shards" / "sunny-000003.tar")
+    for b in (patterns.a, str(link), str(hard_link), patterns.a.replace("sunny", "*")):
+        a = patterns.a
         with pytest.raises(DataError, match="serve twice"):
             open_datasets(config(PerDomain(a, b), name_a="1", name_b="2"))
     shutil.move(photos.parent / "shards", photos / "rainy" / "shards")  # shards among images are none of them

@@ -173,9 +173,19 @@ def _refuse_overlap(train: PerDomain[Path], test: PerDomain[Path] | None) -> Non
 def _overlaps(inner: Path, outer: Path) -> bool:
     """True if the folder `inner` lies in `outer`, or both share a shard. Shards are not images of a folder."""
     if is_shards(inner) and is_shards(outer):
-        shards = [{os.path.realpath(file) for file in shard_files(pattern)} for pattern in (inner, outer)]
+        shards = [{_identity(Path(file)) for file in shard_files(pattern)} for pattern in (inner, outer)]
         return not shards[0].isdisjoint(shards[1])
-    return not is_shards(outer) and not is_shards(inner) and inner.resolve().is_relative_to(outer.resolve())
+    real = inner.resolve()
+    return not is_shards(outer) and not is_shards(inner) and _identity(outer) in map(_identity, (real, *real.parents))
+
+
+def _identity(path: Path) -> object:
+    """Identify a file or folder, which may have several paths, through links and mounts."""
+    try:
+        status = path.stat()
+    except OSError:  # which whoever reads it will explain
+        return os.path.realpath(path)
+    return status.st_dev, status.st_ino
 
 
 def _names(config: DataConfig, folders: PerDomain[Path]) -> PerDomain[str]:

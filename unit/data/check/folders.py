@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,12 +42,13 @@ _Folders = dict[str, _Folder]
 def check_headers(datasets: Datasets, config: DataConfig, limit: int | None = None) -> list[Finding]:
     """Check the files' headers, of each folder at most `limit`, evenly spaced; in this process, decoding nothing."""
     folders = _list_folders(datasets)
+    shared = _find_shared_files(folders)
     for name, folder in folders.items():
         count = folder.count
         if limit is not None and count > limit:
             folders[name] = replace(folder, files=[folder.files[k * count // limit] for k in range(limit)])
     _, _, findings = _check_headers(folders, config, processes=0)
-    return sort_findings(findings + _check_counts(datasets, config))
+    return sort_findings(findings + shared + _check_counts(datasets, config))
 
 
 def check_folders(datasets: Datasets, config: DataConfig, decode: bool = True) -> Report:
@@ -69,6 +71,8 @@ def check_folders(datasets: Datasets, config: DataConfig, decode: bool = True) -
             brightness = (float(np.mean(grays)), float(np.std(grays))) if grays else None
             summaries[name] = replace(summaries[name], brightness=brightness)
         findings += _compare_brightness(summaries)
+    else:
+        findings += _find_shared_files(folders)
     return Report(summaries, sort_findings(findings))
 
 
@@ -128,6 +132,23 @@ def _compare_brightness(summaries: Mapping[str, FolderSummary]) -> list[Finding]
     darker = min(means, key=lambda name: means[name])
     listed = " and ".join(f"{mean:.0f} in {name}" for name, mean in means.items())
     return [Finding(str(summaries[darker].path), "brightness", f"mean grey is {listed}, of 255")]
+
+
+def _find_shared_files(folders: _Folders) -> list[Finding]:
+    """Find files that serve twice through links, without reading them; `_find_copies` finds copies too."""
+    findings = []
+    first_files: dict[tuple[int, int], tuple[str, str]] = {}
+    for name, folder in folders.items():
+        for file in folder.files:
+            try:
+                status = os.stat(file)  # noqa: PTH116 - a million files
+            except OSError:  # whoever reads it will say why
+                continue
+            first_name, first = first_files.setdefault((status.st_dev, status.st_ino), (name, file))
+            if name != first_name and file != first:  # a single image is in training and test
+                check = "leak" if name[-1] == first_name[-1] else "in-both"
+                findings.append(Finding(file, check, f"same file as {escape(first)}"))
+    return findings
 
 
 def _find_copies(folders: _Folders, images: Mapping[str, ImageSummary]) -> list[Finding]:
