@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -394,6 +395,27 @@ def test_existing_outputs_are_left_alone(tmp_path: Path) -> None:
     (done,) = go([file], out, overwrite=True)
     assert done.status == "done"
     assert same(out / "x.png", make_image())
+
+
+@pytest.mark.parametrize("first", ["x.png", "x.jpg"])
+def test_an_image_that_came_after_the_output_of_its_name_is_not_passed_over(tmp_path: Path, first: str) -> None:
+    second = {"x.png": "x.jpg", "x.jpg": "x.png"}[first]
+    out = tmp_path / "out"
+    put(tmp_path / "in" / first)
+    assert statuses(go([tmp_path / "in"], out)) == {first: "done"}
+    before = (out / "x.png").read_bytes()
+    time.sleep(0.05)
+    put(tmp_path / "in" / second, make_image(seed=1))
+    outcomes = go([tmp_path / "in"], out)
+    assert statuses(outcomes) == {"x.jpg": "done", "x.png": "skipped" if first == "x.png" else "failed"}
+    if first == "x.jpg":
+        assert re.search(
+            r"x\.png: was written before .*x\.png was there, probably for .*x\.jpg", str(outcomes[1].reason)
+        )
+    assert (out / "x.png").read_bytes() == before
+    assert statuses(go([tmp_path / "in"], out, overwrite=True)) == {"x.jpg": "done", "x.png": "done"}
+    assert same(out / "x.png", Image.open(tmp_path / "in/x.png"))
+    assert set(statuses(go([tmp_path / "in"], out)).values()) == {"skipped"}
 
 
 def test_existing_samples_are_left_alone_and_the_missing_ones_made(tmp_path: Path) -> None:

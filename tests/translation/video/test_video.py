@@ -22,7 +22,7 @@ from tests.tiny import TINY
 from tests.translation.video.clips import Copier, go, images, make_clip, noise, packets, plain, read, times
 from unit.__main__ import main
 from unit.domains import Domain, PerDomain
-from unit.errors import ConfigError
+from unit.errors import ConfigError, UserError
 from unit.images import is_marked, read_image_file
 from unit.model.networks import build_autoencoders
 from unit.translation.files.image_files import Settings, translate_images
@@ -304,6 +304,25 @@ def test_a_folder_of_frames_has_their_times(tmp_path: Path) -> None:
     shorter = make_clip(tmp_path / "shorter.mkv", noise(2))
     go(shorter, tmp_path / "frames", image_suffix=".webp", overwrite=True)
     assert sorted(path.name for path in (tmp_path / "frames").iterdir()) == [*names[:2], "timestamps.txt"]
+
+
+def test_a_folder_of_frames_that_is_not_whole_is_not_taken_for_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, frames = make_clip(tmp_path / "in.mkv", noise(3)), tmp_path / "frames"
+    assert go(clip, frames).status == "done"
+    with monkeypatch.context() as patch:  # a disk that fills up while they are replaced
+
+        def fail(*_: object, **__: object) -> None:
+            raise UserError("full")
+
+        patch.setattr("unit.translation.video.writing.write_image_file", fail)
+        assert go(clip, frames, overwrite=True).status == "failed"
+    outcome = go(clip, frames)
+    assert outcome.status == "failed"
+    assert "frames: is not whole, as it has no timestamps.txt" in str(outcome.reason)
+    assert go(clip, frames, overwrite=True).status == "done"
+    assert go(clip, frames).status == "skipped"
 
 
 # marks

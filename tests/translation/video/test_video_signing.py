@@ -10,6 +10,7 @@ import pytest
 from tests.translation.provenance.test_content_credentials import home, own_settings, signer
 from tests.translation.provenance.test_provenance import PROVENANCE
 from tests.translation.video.clips import go, make_clip, read
+from unit.errors import UserError
 from unit.translation.provenance.content_credentials import Signer
 from unit.translation.provenance.marking import Marker
 from unit.translation.provenance.verification import verify
@@ -44,6 +45,19 @@ def test_what_can_not_be_signed_is_said_at_once(tmp_path: Path, signer: Signer, 
     outcome = go(make_clip(tmp_path / "in.mkv"), tmp_path / name, marker=Marker(PROVENANCE, signer))
     assert outcome.status == "failed"
     assert f"{name} can't be signed; .mp4 can" in str(outcome.reason)
+    assert [file.name for file in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def test_a_video_that_could_not_be_signed_is_not_left_unsigned(
+    tmp_path: Path, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = make_clip(tmp_path / "in.mkv")
+
+    def fail(*_: object) -> None:
+        raise UserError("signing failed")
+
+    monkeypatch.setattr(Signer, "_sign", fail)
+    assert go(clip, tmp_path / "out.mp4", marker=Marker(PROVENANCE, signer)).status == "failed"
     assert [file.name for file in tmp_path.iterdir()] == ["in.mkv"]
 
 

@@ -206,6 +206,11 @@ def _check(jobs: Sequence[Job], settings: Settings) -> Iterator[_Item]:
         if reason := reason_not_to_write(job, inputs, folders, taken, marked=settings.provenance):
             item.fail(f"{reason}; give another --out")
         elif not settings.overwrite and all(identity_of(output) for output in job.outputs):
+            if job.doubt:
+                reason = f"was written before {escape(job.input)} was there, probably for {escape(job.doubt)}"
+                item.fail(f"{escape(job.outputs[0])}: {reason}; --overwrite replaces it")
+                yield item
+                continue
             item.outcome = replace(item.outcome, status="skipped", reason="exists already; --overwrite replaces it")
         yield item
 

@@ -8,7 +8,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
@@ -32,6 +32,8 @@ class Job:
     outputs: tuple[Path, ...]
     folder: Path | None = None
     """where all outputs must lie, even through links; None: the user named the output itself"""
+    doubt: Path | None = None
+    """another image, whose translation the existing outputs seem to be: it had their names before this one came"""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,29 @@ def plan_jobs(
                 "that contains both, or translate one after the other with another --out"
             )
     names_of = _distinct_names(list(owners), suffix, samples)
-    return [Job(path, tuple(out / name for name in names_of[target]), out) for target, path in owners.items()]
+    outputs = {target: tuple(out / name for name in names_of[target]) for target in owners}
+    doubts = _doubts(owners, outputs, suffix)
+    return [Job(path, outputs[target], out, doubts.get(target)) for target, path in owners.items()]
+
+
+def _doubts(
+    owners: Mapping[PurePosixPath, Path], outputs: Mapping[PurePosixPath, Sequence[Path]], suffix: str | None
+) -> dict[PurePosixPath, Path]:
+    """Find existing outputs of an earlier command: x.png without x.jpg.png is that of x.jpg if x.png came later."""
+    plain = {target: _fold(target.with_suffix(suffix or target.suffix)) for target in owners}
+    claims = Counter(plain.values())
+    rivals = [target for target in owners if claims[plain[target]] > 1]
+    missing = {plain[target]: owners[target] for target in rivals if not all(map(os.path.lexists, outputs[target]))}
+    suspects = [target for target in rivals if plain[target] in missing and _is_newer(owners[target], outputs[target])]
+    return {target: missing[plain[target]] for target in suspects}
+
+
+def _is_newer(image: Path, outputs: Sequence[Path]) -> bool:
+    """True if the image came to its place after all outputs were written; False if they are not there."""
+    try:
+        return image.stat().st_ctime_ns > max(output.stat().st_mtime_ns for output in outputs)
+    except OSError:
+        return False
 
 
 def _distinct_names(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from unit.errors import ConfigError, UserError, escape
+from unit.files import replacing
 from unit.images import SOFTWARE
 from unit.translation.provenance.certificates import Credential
 from unit.translation.provenance.marks import Provenance
@@ -99,17 +100,18 @@ class Signer:
         Raises:
             UserError: as `sign`; the file is then unsigned, as it was.
         """
-        temporary = path.with_name(f".{path.name}.signed.partial")
         try:
-            with path.open("rb") as content, temporary.open("w+b") as signed, source.open("rb") as original:
+            with (
+                path.open("rb") as content,
+                source.open("rb") as original,
+                replacing(path) as file,
+                Path(file.name).open("r+b") as signed,
+            ):
                 self._sign(content, signed, provenance, original, source.name)
-            temporary.replace(path)
         except UserError as error:
             raise UserError(f"{escape(path)}: {error}") from None
         except OSError as error:
             raise UserError(f"{escape(path)}: can't be signed ({error.strerror or error})") from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _sign(self, content: BinaryIO, signed: BinaryIO, provenance: Provenance, source: BinaryIO, name: str) -> None:
         c2pa = import_c2pa()

@@ -21,7 +21,7 @@ from unit.translation.translator import Translator
 from unit.translation.video.flicker import Deflicker, FlickerMeter, MotionEstimator, apply, reduce
 from unit.translation.video.jobs import CONTAINERS, VideoOutcome
 from unit.translation.video.reading import Frame, Pixels, VideoReader
-from unit.translation.video.writing import Writer, write_video
+from unit.translation.video.writing import TIMESTAMPS, Writer, write_video
 
 _BATCH = 8
 """Frames to translate together, if no batch size is set and the memory suffices."""
@@ -80,6 +80,9 @@ def _translate_video(
     if reason := _reason_not_to_write(path, output, signed=settings.marker.signer is not None):
         return replace(outcome, status="failed", outputs=(), reason=f"{reason}; give another --out")
     if os.path.lexists(output) and not settings.images.overwrite:
+        if is_folder(output) and not os.path.lexists(output / TIMESTAMPS):
+            reason = f"{escape(output)}: is not whole, as it has no {TIMESTAMPS}; --overwrite starts again"
+            return replace(outcome, status="failed", outputs=(), reason=reason)
         return replace(outcome, status="skipped", reason="exists already; --overwrite replaces it")
     try:
         with VideoReader(path) as video:
@@ -92,7 +95,7 @@ def _translate_video(
                     progress(frames.count, video.frame_count)
                     if stopped := stop():
                         break
-            settings.marker.sign_file(output, path)
+            _sign(settings.marker, output, path)
             size = (video.info.width, video.info.height)
             seconds = float((frames.last - frames.first) * video.info.time_base)
             return replace(
@@ -167,6 +170,14 @@ class _Frames:
             small_output = reduce(output)
         self.meter.add(small, small_output, motion)
         return output
+
+
+def _sign(marker: Marker, output: Path, path: Path) -> None:
+    try:
+        marker.sign_file(output, path)
+    except UserError:
+        output.unlink()  # else the next command would take it for done
+        raise
 
 
 def _reason_not_to_write(path: Path, output: Path, signed: bool) -> str | None:

@@ -35,7 +35,8 @@ _GIF_TIME = Fraction(1, 100)
 _GIF_STEP = 2
 """Players slow down frames that are shown for 1/100 s."""
 _TECHNICAL = {"major_brand", "minor_version", "compatible_brands", "encoder", "handler_name", "vendor_id", "duration"}
-_TIMESTAMPS = "timestamps.txt"
+TIMESTAMPS = "timestamps.txt"
+"""Written last: a folder of frames that has it is whole."""
 
 
 class Writer(Protocol):
@@ -75,10 +76,8 @@ def write_video(
     """
     if path.suffix.lower() not in CONTAINERS:
         frames = FrameFolder(path, info, source, quality, mark, image_suffix)
-        try:
-            yield frames
-        finally:
-            frames.close()
+        yield frames
+        frames.close()
         return
     with wrap_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -294,6 +293,8 @@ class FrameFolder:
         self._folder, self._info, self._quality, self._mark, self._suffix = folder, info, quality, mark, suffix
         self.lost = [_name(stream) for stream in source.others] if source else []
         self._times: list[str] = []
+        with wrap_os_errors(folder):
+            (folder / TIMESTAMPS).unlink(missing_ok=True)
 
     def write(self, frame: Frame) -> None:
         """Write the next frame."""
@@ -312,7 +313,7 @@ class FrameFolder:
             if len(path.stem) == 6 and path.stem.isdecimal() and int(path.stem) > len(self._times):
                 path.unlink()
         lines = "\n".join(["# timestamp format v2", *self._times, ""])
-        atomic_write(self._folder / _TIMESTAMPS, lines.encode(), sync=False)
+        atomic_write(self._folder / TIMESTAMPS, lines.encode(), sync=False)
 
 
 def to_8_bits(frame: Frame) -> Any:
