@@ -328,3 +328,9 @@ def test_old_flags_are_taken_with_a_notice(empty: Path, caplog: pytest.LogCaptur
     (record,) = caplog.records
     assert record.getMessage().startswith("command line: ")
     assert "start_anew is now restart" in record.getMessage()
+
+
+def test_restarting_is_no_question_of_a_value(empty: Path) -> None:
+    for word in ("--start_anew=false", "--restart=false"):
+        with pytest.raises(ConfigError, match="restart"):
+            parse(word, "--config", str(empty))

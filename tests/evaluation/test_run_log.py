@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,6 +44,19 @@ def test_no_message_is_taken_for_an_ending(tmp_path: Path) -> None:
     (ending,) = read_run_endings(tmp_path)
     assert ending.step == 7
     assert all(line.isprintable() for line in last_lines(tmp_path))
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="needs time zones of the environment")
+@pytest.mark.parametrize("zone", ["LMT0:01:15", "UTC+25"])
+def test_any_time_zone_is_written_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        (tmp_path / "run.log").write_bytes(format_lines(START, "step 0: x") + format_lines(END, "step 3: finished"))
+    time.tzset()
+    (ending,) = read_run_endings(tmp_path)
+    assert ending.step == 3
+    assert abs((datetime.now(UTC) - ending.started).total_seconds()) < 60
 
 
 def test_garbage_is_passed_over(tmp_path: Path) -> None:

@@ -75,13 +75,20 @@ def test_newest_first_by_number_and_only_checkpoints(tmp_path: Path) -> None:
     for name in ("step-00000009.pt", "step-00000010.pt", "step-100000000.pt", "step-00000011.pt.partial", "other.pt"):
         (tmp_path / name).touch()
     assert [step for step, _ in checkpoint.available(tmp_path)] == [100_000_000, 10, 9]
-    checkpoint.remove_old(tmp_path, keep_last=2, keep_every=None)
+    checkpoint.remove_old(tmp_path, 100_000_000, keep_last=2, keep_every=None)
     assert [step for step, _ in checkpoint.available(tmp_path)] == [100_000_000, 10]
     assert (tmp_path / "other.pt").exists()
+
+
+def test_later_ones_that_were_passed_over_displace_none(tmp_path: Path) -> None:
+    for step in (10, 20, 99):
+        checkpoint.path_of(tmp_path, step).touch()
+    checkpoint.remove_old(tmp_path, 20, keep_last=1, keep_every=None)
+    assert [step for step, _ in checkpoint.available(tmp_path)] == [99, 20]
 
 
 def test_every_m_th_is_kept_besides_the_newest(tmp_path: Path) -> None:
     for step in range(0, 70, 10):
         checkpoint.path_of(tmp_path, step).touch()
-    checkpoint.remove_old(tmp_path, keep_last=2, keep_every=20)
+    checkpoint.remove_old(tmp_path, 60, keep_last=2, keep_every=20)
     assert [step for step, _ in checkpoint.available(tmp_path)] == [60, 50, 40, 20]

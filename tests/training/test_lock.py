@@ -87,6 +87,17 @@ def test_only_run_directories_are_archived(tmp_path: Path, monkeypatch: pytest.M
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "run"]
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "report.html", "model.safetensors"])
+def test_files_of_a_folder_that_is_no_run_are_not_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text("mine")
+    for restart in (False, True):
+        with pytest.raises(UserError, match="mine: not a run directory"):
+            train(TINY, tmp_path / "mine", restart=restart)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == [name]
+    assert (tmp_path / "mine" / name).read_text() == "mine"
+
+
 def test_archive_run_takes_the_first_free_name(tmp_path: Path) -> None:
     assert archive_run(tmp_path / "run") is None
     (tmp_path / "run.1").mkdir()
@@ -102,7 +113,7 @@ def test_a_run_behind_a_link_restarts_where_the_link_points(tmp_path: Path, dang
     link.symlink_to(disk)
     if not dangling:
         disk.mkdir(parents=True)
-        (disk / "config.yaml").touch()
+        (disk / "run.log").touch()
         assert archive_run(link) == tmp_path / "disk" / "run.1"
     with locked(link):
         assert (disk / ".lock").exists()

@@ -102,6 +102,8 @@ def parse_train_arguments(
         keys = KEY_TYPES if given["help"] == "all" else FIRST_KEYS
         print(make_documented_parser(config, str(file), keys).format_help(), end="")
         raise SystemExit(0)
+    if given.get("restart") not in (None, True, ""):  # its old name, as of keys, takes a value
+        refuse(f"--restart: takes no value, is {given['restart']!r}")
     switches = {name: name in given for name in _SWITCHES}
     return TrainArguments(config, None if files else file, given.get("out"), **switches)
 

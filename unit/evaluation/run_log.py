@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ _TAIL_BYTES = 16_000_000
 """How much of the end of run.log is read: at a line every 30 s, months."""
 _MAX_CHARACTERS = 1000
 """The length of a line from which it is cut off."""
-_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d) (START|END) (?:step (\d{1,18}): )?(.*)")
+_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d(?::\d\d)?) (START|END) (?:step (\d{1,18}): )?(.*)")
 
 
 def logged(path: Path) -> Iterator[tuple[int, str]]:
@@ -70,7 +70,11 @@ def format_lines(kind: str, text: str) -> bytes:
 
     `kind` is `START`, `END` or the name of a logging level.
     """
-    time = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    try:
+        now = datetime.now().astimezone()
+    except ValueError:  # TZ is a day or more from UTC
+        now = datetime.now(UTC)
+    time = now.isoformat(sep=" ", timespec="seconds")
     return "".join(f"{time} {kind} {escape(line)}\n" for line in text.splitlines() or [""]).encode()
 
 

@@ -115,9 +115,12 @@ def _checksum_matches(file: BinaryIO) -> bool:
     return comment == _MARK + state.hexdigest().encode()
 
 
-def remove_old(folder: Path, keep_last: int, keep_every: int | None) -> None:
-    """Delete all checkpoints but the newest `keep_last` and those of every `keep_every`-th step."""
-    for step, path in available(folder)[keep_last:]:
+def remove_old(folder: Path, newest: int, keep_last: int, keep_every: int | None) -> None:
+    """Delete all checkpoints but the last `keep_last` up to step `newest` and those of every `keep_every`-th step.
+
+    Later ones, which were passed over when the run was resumed, must not take the place of those just written.
+    """
+    for step, path in [entry for entry in available(folder) if entry[0] <= newest][keep_last:]:
         if not (keep_every and step and step % keep_every == 0):
             with wrap_os_errors(path):
                 path.unlink(missing_ok=True)

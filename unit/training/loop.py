@@ -29,7 +29,7 @@ from unit.training.hooks import Hooks, samples_due, step_scalars
 from unit.training.initial_weights import initialize
 from unit.training.progress import Progress
 from unit.training.resolve import ResolvedConfig, explain_errors, resolve
-from unit.training.run_dir import RunDir, archive_run, locked
+from unit.training.run_dir import RunDir, archive_run, locked, require_own_folder
 from unit.training.run_logger import RunLogHandler
 from unit.training.signals import StopRequest, stop_on_signals
 from unit.training.trainer import StepRecord
@@ -75,6 +75,8 @@ def train(config: Config, out: Path | None = None, *, restart: bool = False) -> 
         resolved = resolve(config, out, ranks, restart=restart)
         if restart and ranks.is_main and (archived := archive_run(resolved.out)):
             log.info("the run that was in %s is kept as %s", resolved.out, archived)
+        if ranks.is_main:
+            require_own_folder(resolved.out)
         lock = locked(resolved.out) if ranks.is_main else nullcontext()
         stopping = stop_on_signals(ignore_repeats=ranks.world_size > 1)
         with lock, stopping as stop, run_log.record_errors(), explain_errors(resolved.device):

@@ -28,7 +28,7 @@ from unit.devices import describe, out_of_memory, versions
 from unit.domains import Domain
 from unit.errors import ConfigError, DataError, ModelError, UserError, escape
 from unit.evaluation.run_images import EARLIER_PARTS, ENVIRONMENT_FILE, locate, moved_with, parts
-from unit.evaluation.run_log import logged
+from unit.evaluation.run_log import RUN_LOG_FILE, logged
 from unit.files import atomic_write, read_file, wrap_os_errors
 from unit.machine import available_memory
 from unit.training import checkpoint
@@ -72,6 +72,21 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def require_own_folder(folder: Path) -> None:
+    """Raise `ConfigError` if training would replace files of a folder that is not a run directory."""
+    written = ("config.yaml", ENVIRONMENT_FILE, "metrics.jsonl", MODEL_FILE, BEST_FILE, "report.html")
+    foreign = next((name for name in written if os.path.lexists(folder / name)), None)
+    if foreign and not _is_run(folder):
+        raise ConfigError(
+            f"--out {escape(folder)}: not a run directory, and its {foreign} would be replaced; give another"
+        )
+
+
+def _is_run(folder: Path) -> bool:
+    """True if training has started there: it writes run.log first."""
+    return any(os.path.lexists(folder / name) for name in (RUN_LOG_FILE, "checkpoints"))
+
+
 def archive_run(folder: Path) -> Path | None:
     """Rename a run's directory to NAME.1, or NAME.2 and so on if that exists; return the new path, None without a run.
 
@@ -81,7 +96,7 @@ def archive_run(folder: Path) -> Path | None:
     folder = Path(os.path.realpath(folder))
     if not folder.is_dir():
         return None
-    if not any((folder / name).exists() for name in ("config.yaml", "checkpoints", ".lock")):
+    if not _is_run(folder) and not (folder / ".lock").exists():
         raise UserError(f"{escape(folder)}: not a run directory, so --restart does not rename it; give another --out")
     if Path.cwd().is_relative_to(folder):
         raise UserError(f"{escape(folder)}: the current directory is in it, so --restart can't rename it; cd elsewhere")
@@ -178,7 +193,8 @@ class RunDir:
     def save(self) -> None:
         """Save the model, then a checkpoint, so that each checkpoint has its model, and drop old checkpoints."""
         config, model = self.resolved.config, self.resolved.translator(self.trainer).to_bytes()
-        path = checkpoint.path_of(self.checkpoints, self.trainer.steps_done)
+        step = self.trainer.steps_done
+        path = checkpoint.path_of(self.checkpoints, step)
         state = {
             "format_version": FORMAT_VERSION,
             "config": config.to_dict(),
@@ -193,7 +209,7 @@ class RunDir:
         def write() -> None:
             atomic_write(self.path / MODEL_FILE, model)
             checkpoint.save(state, path)
-            checkpoint.remove_old(self.checkpoints, config.train.keep_last, config.train.keep_every)
+            checkpoint.remove_old(self.checkpoints, step, config.train.keep_last, config.train.keep_every)
 
         self.writer.start(write)
 
