@@ -19,7 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb with its arguments (default: the command line's); return the exit status."""
     _read_names_as_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Replace closed streams, and escape characters that the terminal's encoding lacks.
+    # Replace closed streams, in the order of their numbers, as a file gets the lowest free one; and escape characters
+    # that the terminal's encoding lacks.
+    sys.stdin = sys.stdin or Path(os.devnull).open()  # noqa: SIM115
     sys.stdout, sys.stderr = (s or Path(os.devnull).open("w") for s in (sys.stdout, sys.stderr))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:  # too many open files, standard output on a full disk, a closed terminal
         _discard_output()
-        print(f"error: {escape(str(error))}", file=sys.stderr)
+        print(f"error: {escape(_explain(error))}", file=sys.stderr)
         return 1
 
 
@@ -54,7 +56,7 @@ def _read_names_as_utf8() -> None:
 
     Which images are held out, their order and a run's default directory depend on names, not on that.
     """
-    if sys.getfilesystemencoding() != "utf-8":
+    if sys.getfilesystemencoding() != "utf-8" and sys.executable:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
@@ -69,6 +71,15 @@ def _run(arguments: Sequence[str]) -> int:
         return 2
     status: int = importlib.import_module(f"unit.cli.{verb}").run(rest)
     return status
+
+
+def _explain(error: OSError) -> str:
+    try:
+        Path.cwd()
+    except OSError:
+        return "the current directory was deleted or can't be read; cd to another one"
+    where = f"{os.fspath(error.filename)}: " if isinstance(error.filename, str | os.PathLike) else ""
+    return f"{where}{error.strerror or error}"
 
 
 def _discard_output() -> None:

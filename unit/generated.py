@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -45,9 +46,10 @@ def write_images(folders: Mapping[Path, Iterable[tuple[str, Image.Image]]]) -> N
         for folder, images in folders.items():
             with _writing_errors(folder):
                 real = Path(os.path.realpath(folder))
-                hidden[folder] = real.with_name(f".{real.name}-{os.getpid()}.partial")
-                stack.callback(shutil.rmtree, hidden[folder], ignore_errors=True)
+                # No process number: two containers may have the same one.
+                hidden[folder] = real.with_name(f".{real.name}-{secrets.token_hex(4)}.partial")
                 hidden[folder].mkdir(parents=True)
+                stack.callback(shutil.rmtree, hidden[folder], ignore_errors=True)
                 for name, image in images:
                     image.save(hidden[folder] / name)
         for folder in folders:

@@ -176,3 +176,10 @@ def test_a_video_needs_its_package_and_the_line_says_so(
     assert status == 2
     assert "pip install av" in lines[-1]
     assert not (here / "x.mp4").exists()
+
+
+def test_frames_beyond_the_memory_are_refused_before_any_is_made(here: Path, command: Command) -> None:
+    status, lines = command("--domain", "a", "--out", "walk.webp", "--frames", "10000", "--size", "2000")
+    assert (status, len(lines)) == (1, 1)
+    assert lines[0].startswith("error: --frames: they take 1200 GB of memory in a GIF or WebP file, but ")
+    assert not (here / "walk.webp").exists()

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -456,6 +457,32 @@ def test_standard_input_is_translated_to_standard_output(here: Path, command: Co
     bad = piped(*A2B, "-", "--out", "-", content=content[:60], cwd=here)
     assert (bad.returncode, bad.stdout) == (3, b"")
     assert re.fullmatch(rb"error: standard input: damaged or cut short .*\n", bad.stderr)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+@pytest.mark.parametrize(("redirected", "reason"), [("<&-", "the file is empty"), ("0>/dev/null", "can't be read")])
+def test_a_standard_input_that_can_not_be_read_is_one_line(here: Path, redirected: str, reason: str) -> None:
+    command = shlex.join([sys.executable, "-m", "unit", "translate", *map(str, A2B), "-", "--out", "x.png"])
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    bash = ["bash", "-c", f"{command} {redirected}"]
+    done = subprocess.run(bash, check=False, cwd=here, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (3, "", 1), done.stderr
+    assert done.stderr.startswith(f"error: standard input: {reason}")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes are always waited for there")
+def test_a_standard_input_that_another_program_made_non_blocking_is_waited_for(here: Path) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    command = [sys.executable, "-m", "unit", "translate", *map(str, A2B), "-", "--out", "x.png"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=here, env=environment, stdin=reader, stderr=subprocess.PIPE, text=True
+    ) as process:
+        os.close(reader)
+        time.sleep(3)  # in which it comes to read
+        os.close(writer)
+        assert process.communicate()[1] == "error: standard input: the file is empty; replace or remove it\n"
 
 
 @pytest.mark.parametrize(

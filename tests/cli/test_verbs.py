@@ -283,7 +283,9 @@ def test_no_output_takes_the_place_of_an_input(
     before = [file.read_bytes() for file in (image, model)]
     evaluate = ("evaluate", model, "--a", tmp_path / "testA", "--b", tmp_path / "testB", "--sheet")
     export = ("export", model, "--direction", "a2b", "--out")
-    for arguments in ((*evaluate, image), (*evaluate, tmp_path / "x.mp4"), (*export, model), (*export, image)):
+    card = ("card", model, "--overwrite", "--out")
+    mistakes = [(*evaluate, image), (*evaluate, tmp_path / "x.mp4"), (*export, model), (*export, image)]
+    for arguments in (*mistakes, (*card, model), (*card, image)):
         status, _, err = run(capsys, *arguments)
         assert (status, len(err.splitlines())) == (2, 1)
     assert before == [file.read_bytes() for file in (image, model)]
@@ -296,6 +298,18 @@ def test_a_folder_that_would_look_like_a_file_is_refused(
     status, _, err = run(capsys, *words, tmp_path / "x.mp4")
     assert (status, list(tmp_path.iterdir())) == (2, [])
     assert "x.mp4' looks like a file; give a folder" in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the current directory can't be deleted there")
+def test_a_deleted_current_directory_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for words in (["check", "--a", "x", "--b", "y"], ["streets", "x"]):
+        status, _, err = run(capsys, *words)
+        assert (status, err) == (1, "error: the current directory was deleted or can't be read; cd to another one\n")
 
 
 def test_too_little_memory_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The drawn streets: the same everywhere and always, aligned across weathers, and really sunny or rainy."""
 
 import itertools
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -374,6 +375,14 @@ def test_images_that_another_process_wrote_meanwhile_are_kept(tmp_path: Path) ->
     with pytest.raises(DataError, match=r"a: can't be written \(Directory not empty\)"):
         write_images({tmp_path / "a": images()})
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "other.png"]
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path: Path) -> None:
+    left = tmp_path / f".a-{os.getpid()}.partial"
+    left.mkdir()
+    write_images({tmp_path / "a": [("1.png", Image.new("RGB", (4, 4)))]})
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["1.png"]
+    assert left.exists(), "it may be that of a process in another container"
 
 
 def test_written_folders_have_the_usual_permissions(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unit.cli.arguments import Parser, add_model_arguments, add_size_argument, path
+from unit.cli.arguments import Parser, add_model_arguments, add_size_argument, output_file, path
 from unit.cli.evaluate import held_out
 from unit.errors import ConfigError, DataError, escape
 from unit.files import atomic_write
@@ -83,6 +83,7 @@ def make_parser() -> Parser:
     parser.add_argument("--b", type=path, metavar="DIR", help="test images of domain B")
     parser.add_argument("--paired", action="store_true", help="these folders hold aligned pairs, in the order of names")
     add_size_argument(parser)
-    parser.add_argument("--out", type=path, metavar="FILE.md", help="the file to write (default: README.md beside it)")
+    out_help = "the file to write (default: README.md beside it)"
+    parser.add_argument("--out", type=output_file(".md"), metavar="FILE.md", help=out_help)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     return parser

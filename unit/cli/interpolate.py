@@ -13,13 +13,18 @@ from tqdm import tqdm
 
 from unit.cli.arguments import Parser, add_model_arguments, integer, path
 from unit.domains import domain_named
-from unit.errors import ConfigError, escape
+from unit.errors import ConfigError, UserError, escape, format_bytes
 from unit.images import read_image, resize_short_side
+from unit.machine import available_memory
 from unit.translation.files.jobs import is_folder
 from unit.translation.model_file import read_header
 
 log = logging.getLogger(__name__)
 _FILES = (".gif", ".webp", ".mp4", ".mkv")
+_HELD = (".gif", ".webp")
+"""All frames of these are in memory at once."""
+_BYTES_PER_PIXEL = 12
+"""of a frame there, and of its copies while the file is written"""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -34,6 +39,8 @@ def run(argv: Sequence[str]) -> int:
     first, second = (read_image(image, config.data.max_pixels) for image in inputs)
     if arguments.size:
         first = resize_short_side(first, arguments.size)
+    if arguments.out.suffix.lower() in _HELD:
+        _require_memory(arguments.frames * 2 * first.width * first.height * _BYTES_PER_PIXEL)
     if first.width * second.height != second.width * first.height:
         log.warning("%s: cropped around its centre to the shape of the first image", escape(arguments.second))
     # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
@@ -48,6 +55,12 @@ def run(argv: Sequence[str]) -> int:
     sides = f"{names.a} at the left, {names.b} at the right"
     log.info("%s: %d frames, %s", escape(arguments.out), arguments.frames, escape(sides))
     return 0
+
+
+def _require_memory(needed: int) -> None:
+    if needed > (free := available_memory()):
+        sizes = f"take {format_bytes(needed)} of memory in a GIF or WebP file, but {format_bytes(free)} are free"
+        raise UserError(f"--frames: they {sizes}; give fewer, a smaller --size or an .mp4 file")
 
 
 def _outputs(out: Path, inputs: Sequence[Path], frames: int, overwrite: bool) -> list[Path]:

@@ -86,7 +86,9 @@ def _read(source: str) -> tuple[bytes, str]:
     if source != "-":
         with image_errors(source):
             return read_file(Path(source), MAX_BYTES), source
-    content = sys.stdin.buffer.read(MAX_BYTES + 1)
+    with image_errors("standard input"):
+        os.set_blocking(sys.stdin.fileno(), True)  # a program that shares it may have changed that
+        content = sys.stdin.buffer.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ImageError(f"standard input: larger than {MAX_BYTES:,} bytes")
     return content, "standard input"

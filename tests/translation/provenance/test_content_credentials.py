@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,13 +23,14 @@ from PIL import Image
 
 from tests.translation.provenance.test_provenance import PROVENANCE, SAMPLED
 from tests.translation.provenance.test_xmp import LIGHTROOM
+from unit.cli.verify import describe
 from unit.errors import ConfigError, DataError, UserError
 from unit.images import write_image
-from unit.translation.provenance import certificates
+from unit.translation.provenance import certificates, verification
 from unit.translation.provenance.certificates import config_folder, load_credential, own_credential
 from unit.translation.provenance.content_credentials import Signer
 from unit.translation.provenance.marks import COMPOSITE, GENERATED, SOURCE_TYPES, Provenance
-from unit.translation.provenance.verification import verify
+from unit.translation.provenance.verification import Verification, verify
 
 SUFFIXES = [".png", ".jpg", ".webp", ".tif", ".avif", ".gif"]
 
@@ -220,6 +222,18 @@ def test_a_certificate_is_made_once_for_the_user_alone(tmp_path: Path, monkeypat
         own_credential()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="it is found in another way there")
+def test_the_certificate_is_never_looked_for_in_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", "config")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert config_folder() == tmp_path / ".config" / "unit-translation"
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # a user without a home
+    with pytest.raises(ConfigError, match="no home directory"):
+        config_folder()
+
+
 Change = Callable[[x509.CertificateBuilder], x509.CertificateBuilder]
 
 
@@ -331,6 +345,37 @@ def test_other_programs_credentials_are_read_whatever_the_file_is_called(tmp_pat
     assert credentials.inputs == ()
 
 
+@pytest.mark.parametrize(
+    "data", [[], "x", {"actions": "x"}, {"actions": [[]]}, {"actions": [{"action": 1, "digitalSourceType": 2}]}]
+)
+def test_assertions_of_other_types_are_not_relied_on(data: Any) -> None:
+    manifest = {"assertions": [{"label": "c2pa.actions", "data": data}]}
+    credentials = verification._parse_untrusted({"manifests": {"m": manifest}, "active_manifest": "m"})
+    assert (credentials.state, len(credentials.problems)) == ("changed", 1)
+
+
+def test_names_of_other_types_are_texts() -> None:
+    action = {"action": "c2pa.created", "digitalSourceType": GENERATED, "softwareAgent": ["x"]}
+    manifest = {
+        "claim_generator_info": [{"name": 7}],
+        "signature_info": {"issuer": [1]},
+        "assertions": [{"label": "c2pa.actions", "data": {"actions": [action]}}],
+    }
+    credentials = verification._parse_untrusted({"manifests": {"m": manifest}, "active_manifest": "m"})
+    assert (credentials.agent, credentials.generator, credentials.signer) == ("['x']", "7", "[1]")
+    assert "['x']" in describe(Verification("x", credentials=credentials))
+
+
+def test_a_file_is_signed_by_several_processes_at_once(tmp_path: Path, signer: Signer) -> None:
+    path, source = output(tmp_path, ".png"), photo(tmp_path / "in.jpg")
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: signer.sign_file(path, PROVENANCE, source), range(4)))
+    found = verify(path).credentials
+    assert found is not None
+    assert found.state == "intact"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in.jpg", "out.png"]
+
+
 def test_credentials_elsewhere_are_named_and_not_fetched(tmp_path: Path) -> None:
     path, credential, signed = photo(tmp_path / "x.jpg"), own_credential(), io.BytesIO()
     info = c2pa.C2paSignerInfo(credential.algorithm.encode(), credential.chain, credential.key, None)
@@ -355,6 +400,13 @@ def test_broken_files_have_no_marks(tmp_path: Path, content: bytes) -> None:
     verification = verify(tmp_path / "x.png")
     assert verification.source_type is None
     assert verification.credentials is None
+
+
+def test_a_file_of_nothing_but_a_hole_is_not_searched(tmp_path: Path) -> None:
+    with (tmp_path / "x.mp4").open("wb") as file:
+        file.truncate(2**31)
+    with pytest.raises(DataError, match="a hole"):
+        verify(tmp_path / "x.mp4")
 
 
 def test_what_is_no_file_is_said(tmp_path: Path) -> None:

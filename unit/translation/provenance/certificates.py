@@ -81,12 +81,19 @@ def own_credential() -> Credential:
 
 
 def config_folder() -> Path:
-    """Return the folder of this user's settings for this program."""
-    if sys.platform == "win32":
-        base = os.environ.get("APPDATA") or Path.home() / "AppData/Roaming"
-    else:
-        base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(base) / "unit-translation"
+    """Return the folder of this user's settings for this program.
+
+    Raises:
+        ConfigError: the system names none.
+    """
+    windows = sys.platform == "win32"
+    variable, default = ("APPDATA", "~/AppData/Roaming") if windows else ("XDG_CONFIG_HOME", "~/.config")
+    base = Path(os.environ.get(variable, ""))
+    if not base.is_absolute():  # as the XDG specification asks
+        base = Path(os.path.expanduser(default))  # noqa: PTH111 - which raises where there is no home
+    if not base.is_absolute():
+        raise ConfigError(f"--sign: no home directory to keep a certificate in; set {variable}, or give CERT KEY")
+    return base / "unit-translation"
 
 
 def _read(path: Path) -> bytes:

@@ -21,6 +21,7 @@ from unit.translation.provenance.marks import AI_SYSTEM, AI_VERSION, SOURCE_TYPE
 from unit.translation.provenance.xmp import Packet
 
 _MAX_BYTES = 2**40
+_MAX_HOLE = 2**30
 _XMP_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "AVIF")
 
 
@@ -83,7 +84,10 @@ def verify(path: Path) -> Verification:
         ConfigError: it seems to have Content Credentials, but c2pa-python is not installed.
     """
     try:
-        require_regular_file(path, _MAX_BYTES)
+        size = require_regular_file(path, _MAX_BYTES)
+        stored = 512 * getattr(path.stat(), "st_blocks", size)
+        if size > _MAX_HOLE and stored < size / 2:  # which would be searched for hours
+            raise DataError("can't be read (most of it is a hole); copy it again")
         return Verification(str(path), _marks(path), _credentials(path))
     except OSError as error:
         raise DataError(f"can't be read ({error.strerror or error})") from None
@@ -140,7 +144,7 @@ def _credentials(path: Path) -> Credentials | None:
             return None
         c2pa = import_c2pa()
         try:
-            return _parse(json.loads(c2pa.Reader(mime, file, context=offline_context()).json()))
+            return _parse_untrusted(json.loads(c2pa.Reader(mime, file, context=offline_context()).json()))
         except c2pa.C2paError.ManifestNotFound:  # or not where it belongs, in a file whose structure is damaged
             return Credentials("changed", problems=("they can't be found",)) if _holds(path, b"c2pa.claim") else None
         except c2pa.C2paError as error:
@@ -152,6 +156,14 @@ def _credentials(path: Path) -> Credentials | None:
 def _holds(path: Path, content: bytes) -> bool:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
         return whole.find(content) >= 0
+
+
+def _parse_untrusted(content: Mapping[str, Any]) -> Credentials:
+    """Read what may have other types than C2PA says: whoever signs decides what assertions hold."""
+    try:
+        return _parse(content)
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return Credentials("changed", problems=("they are not as C2PA wants them",))
 
 
 def _parse(content: Mapping[str, Any]) -> Credentials:
@@ -173,9 +185,9 @@ def _parse(content: Mapping[str, Any]) -> Credentials:
     generators = active.get("claim_generator_info") or [{}]
     return Credentials(
         state="changed" if problems or content.get("validation_state") == "Invalid" else "intact",
-        signer=active.get("signature_info", {}).get("issuer"),
+        signer=_text(active.get("signature_info", {}).get("issuer")),
         trusted=content.get("validation_state") == "Trusted",
-        generator=generators[0].get("name") or active.get("claim_generator"),
+        generator=_text(generators[0].get("name") or active.get("claim_generator")),
         source_type=_last_part(telling.get("digitalSourceType")),
         agent=_agent(telling),
         actions=tuple(map(_describe_action, actions)),
@@ -208,7 +220,11 @@ def _describe_action(action: Mapping[str, Any]) -> str:
 
 def _agent(action: Mapping[str, Any]) -> str | None:
     agent = action.get("softwareAgent")
-    return agent.get("name") if isinstance(agent, Mapping) else agent
+    return _text(agent.get("name") if isinstance(agent, Mapping) else agent)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def _reason(status: Mapping[str, Any]) -> str:
