@@ -48,6 +48,7 @@ from unit.evaluation.evaluate import Evaluator
 from unit.evaluation.features import features_if_installed
 from unit.evaluation.metric_table import Metrics
 from unit.evaluation.run_log import logged
+from unit.evaluation.st_lpips import st_lpips_if_installed
 from unit.model.extras.r1 import INTERVAL
 from unit.training.progress import format_duration
 from unit.training.signals import stop_on_signals
@@ -295,8 +296,9 @@ class Judge:
         town = run.seed if config.data.synthetic and scenes == "select" else None
         key = (scenes, town, config.data)
         if key not in self._evaluators:
-            features = features_if_installed(self._device)
-            self._evaluators[key] = Evaluator(held_out(scenes, config, self._out), config.data, features)
+            features, st_lpips = features_if_installed(self._device), st_lpips_if_installed(self._device)
+            test = held_out(scenes, config, self._out)
+            self._evaluators[key] = Evaluator(test, config.data, features, st_lpips=st_lpips)
         return self._evaluators[key]
 
 

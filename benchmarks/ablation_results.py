@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import operator
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -104,23 +105,30 @@ def _key(line: dict[str, Any]) -> Key:
 
 @dataclass(frozen=True)
 class _Column:
-    """A metric: its name in `Metrics`, how to print it, and the direction of improvement."""
+    """A metric: its name in `Metrics`, how to print it, and which value is best."""
 
     label: str
     name: str
     factor: float
     decimals: int
-    lower_is_better: bool = False
+    loss: Callable[[float], float] = operator.neg
+    """the value with the lowest is best"""
 
 
-_KID = _Column("KID x 1000", "kid", 1, 1, lower_is_better=True)
+_KID = _Column("KID x 1000", "kid", 1, 1, loss=float)
+_KID_VGG = _Column("KID-VGG x 1000", "kid_vgg", 1, 1, loss=float)
+_SHARPNESS = _Column("sharpness", "sharpness", 1, 2, loss=lambda ratio: abs(ratio - 1))
 _PIXELS = _Column("pixels within 16, %", "pixel_accuracy", 100, 1)
-_COLUMNS = (_KID, _Column("PSNR, dB", "psnr", 1, 2), _Column("SSIM", "ssim", 1, 3), _PIXELS)
+_COLUMNS = (
+    *(_KID, _KID_VGG, _Column("ST-LPIPS", "st_lpips", 1, 3, loss=float)),
+    *(_Column("PSNR, dB", "psnr", 1, 2), _Column("SSIM", "ssim", 1, 3), _SHARPNESS, _PIXELS),
+)
+"""Results of before a metric was added have no columns for it."""
 _MEAN = "mean"
 Cell: TypeAlias = tuple[_Column, str]
 """A metric and a direction, or `_MEAN` of both directions."""
 _CELLS: tuple[Cell, ...] = tuple(
-    (column, way) for column in _COLUMNS for way in ("a2b", "b2a", *([_MEAN] if column is _KID else []))
+    (column, way) for column in _COLUMNS for way in ("a2b", "b2a", *([_MEAN] if column in (_KID, _KID_VGG) else []))
 )
 
 
@@ -164,13 +172,15 @@ def _table(study: Study, runs: Sequence[Run], results: Results) -> str:
 def _value(metrics: Metrics, group: str, cell: Cell) -> float | None:
     column, way = cell
     ways = [i.direction for i in Domain] if way == _MEAN else [way]
-    values = [metrics[way][group][column.name] for way in ways]
+    values = [metrics[way][group].get(column.name) for way in ways]
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if len(known) == len(ways) else None
 
 
 def _share(metrics: Metrics, cell: Cell) -> float | None:
     """Return the share of the way from the identity baseline (0) to the ceiling (1) that the translation has come."""
+    if cell[0] is _SHARPNESS:  # identity is often as sharp as real images
+        return None
     translated, identity, ceiling = (_value(metrics, group, cell) for group in ("translated", "identity", "real"))
     if translated is None or identity is None or ceiling is None or ceiling == identity:
         return None
@@ -204,8 +214,7 @@ def _number(value: float | None, column: _Column) -> str:
 
 def _best(rows: list[tuple[list[str], float | None]], column: _Column) -> list[str] | None:
     known = [(value, row) for row, value in rows if value is not None]
-    choose = min if column.lower_is_better else max
-    return choose(known, key=lambda pair: pair[0])[1] if known else None
+    return min(known, key=lambda pair: column.loss(pair[0]))[1] if known else None
 
 
 def _notes(run: Run, record: dict[str, Any] | None) -> Iterator[str]:

@@ -300,6 +300,26 @@ def test_the_table_has_mean_deviation_share_and_the_best(tmp_path: Path) -> None
     assert "- hinge, seed 1: the alarm identity_collapse from step 40" in text
 
 
+def test_the_table_has_the_columns_that_results_have(tmp_path: Path) -> None:
+    bench = bench_of(study_file(tmp_path, settings={"soft": {}, "noisy": {}}))
+    bench.results.add(finished("soft", 0, 60, 20), finished("noisy", 0, 40, 22))
+    assert not any(word in tables(bench.study, bench.runs(), bench.results) for word in ("VGG", "LPIPS", "sharpness"))
+    for setting, value in (("soft", 0.7), ("noisy", 1.4)):
+        line = finished(setting, 0, 60, 20)
+        for groups in line["metrics"]["report"].values():
+            for group, number in (("translated", value), ("do_nothing", 2.0), ("real", 1.0)):
+                groups[group] |= {"kid_vgg": 100 * number, "st_lpips": number / 10, "sharpness": number}
+        bench.results.add(line)
+    text = tables(bench.study, bench.runs(), bench.results)
+    rows = {line.split(" | ")[0].removeprefix("| "): line.strip("| ").split(" | ") for line in text.splitlines()}
+    soft, noisy, identity = (
+        dict(zip(rows["setting"], rows[name], strict=True)) for name in ("soft", "noisy", "*identity*")
+    )
+    assert soft["KID-VGG x 1000 mean"] == "**70.0 (130%)**"
+    assert (soft["ST-LPIPS a2b"], noisy["ST-LPIPS a2b"]) == ("**0.070 (130%)**", "0.140 (60%)")
+    assert (soft["sharpness b2a"], noisy["sharpness b2a"], identity["sharpness b2a"]) == ("**0.70**", "1.40", "2.00")
+
+
 def test_alarms_are_found_with_their_first_step(tmp_path: Path) -> None:
     lines = [{"step": k, "alarm/dead": float(k >= 20), "alarm/other": 0.0} for k in (10, 20, 30)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -35,7 +35,7 @@ TINY = Config(
 )
 
 
-OF_THE_PROCESS = ("perf/", "val/kid", "val/feature_distance", "_overview/kid")
+OF_THE_PROCESS = ("perf/", "val/kid", "val/st_lpips", "val/feature_distance", "_overview/kid")
 """Tags of how fast it was, and of metrics by features, which conftest.py makes coarse in the tests' own process."""
 
 

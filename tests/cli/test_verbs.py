@@ -19,6 +19,7 @@ from unit.config_file import PRESETS, read_config, write_config
 from unit.domains import PerDomain
 from unit.errors import ConfigError
 from unit.evaluation.metric_table import NAMES, PAIRED
+from unit.evaluation.st_lpips import load_st_lpips
 from unit.images import read_image
 from unit.model.networks import build_autoencoders
 from unit.streets import NIGHT, Streets
@@ -216,6 +217,24 @@ def test_evaluate_skips_kid_without_features_unless_they_were_requested(
     status, out, err = run(capsys, "evaluate", model, "--features", "inception")
     assert (status, out) == (2, "")
     assert "inception needs a package" in err
+
+
+def test_evaluate_without_the_second_judge_says_so_in_one_line(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ("KID-VGG", "ST-LPIPS")
+    _, complete, _ = run(capsys, "evaluate", model)
+    assert all(word in complete for word in words)
+    load_st_lpips.cache_clear()
+    monkeypatch.setattr("unit.evaluation.st_lpips.find_spec", lambda name: None)
+    caplog.set_level("INFO")
+    status, out, _ = run(capsys, "evaluate", model)
+    assert status == 0
+    assert [message for message in caplog.messages if "pip install stlpips-pytorch" in message] == caplog.messages[-1:]
+    lines = complete.splitlines()
+    dropped = {k for k, line in enumerate(lines) if any(word in line for word in words)}
+    dropped |= {k + 1 for k in dropped if "KID-VGG" in lines[k]}  # its interval
+    assert out.splitlines() == [line for k, line in enumerate(lines) if k not in dropped]
 
 
 def test_print_config_prints_what_reads_back_equal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ from unit.translation.translator import Translator
 
 CONFIG = tiny(data={"streets_test": 19, "load_size": 16})
 STREETS = open_datasets(CONFIG.data).test
-KID = ("kid", "kid_low", "kid_high")
+KID, KID_VGG = (tuple(f"{name}{end}" for end in ("", "_low", "_high")) for name in ("kid", "kid_vgg"))
 
 
 @dataclass
@@ -40,6 +40,18 @@ class Corners:
     def __call__(self, images: Tensor) -> Tensor:
         self.asked.append(len(images))
         return images[:, :, :2, :2].flatten(1).cpu() + 1
+
+
+@dataclass
+class Patch:
+    """Vectors and distances that need no network, in place of ST-LPIPS's."""
+
+    asked: list[int] = field(default_factory=list)
+
+    def __call__(self, images: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        self.asked.append(len(images))
+        distances = None if targets is None else (images.cpu() - targets).abs().amax(dim=(1, 2, 3))
+        return images[:, :, 3:6, 3:6].flatten(1).cpu() - 1, distances
 
 
 @dataclass
@@ -85,6 +97,7 @@ def paired_metrics(images: Tensor, target: Tensor) -> dict[str, float]:
         "psnr": metrics.psnr(images, target),
         "ssim": metrics.ssim(images, target),
         "pixel_accuracy": metrics.pixel_accuracy(images, target),
+        "st_lpips": (metrics.quantize(images) - target).abs().amax(dim=(1, 2, 3)),
         "feature_distance": metrics.feature_distance(features(metrics.quantize(images)), features(target)),
     }
     return {name: float(value.mean()) for name, value in values.items()}
@@ -95,7 +108,7 @@ def select(values: dict[str, float | None], names: tuple[str, ...]) -> dict[str,
 
 
 def test_paired_metrics_in_batches_are_those_of_all_at_once(translator: Translator) -> None:
-    results = evaluate(translator, STREETS, Corners())
+    results = evaluate(translator, STREETS, Corners(), Patch())
     images = load_held_out(STREETS.images, range(19), CONFIG.data)
     assert STREETS.rerendered is not None
     redrawn = load_held_out(STREETS.rerendered, range(19), CONFIG.data)
@@ -132,25 +145,29 @@ def test_metrics_against_the_input_are_those_of_all_at_once(translator: Translat
 
 
 @pytest.mark.parametrize("test", [STREETS, unpaired(18, 5), unpaired(3, 19)], ids=["pairs", "18-5", "3-19"])
-def test_kid_compares_with_the_held_out_images_of_the_other_domain(translator: Translator, test: HeldOut) -> None:
-    features = Corners()
-    results = evaluate(translator, test, features)
+def test_sets_are_compared_with_the_held_out_images_of_the_other_domain(translator: Translator, test: HeldOut) -> None:
+    """Both KIDs and sharpness; a third of 3 images leaves one for the odd half, of which there is no KID."""
+    results = evaluate(translator, test, Corners(), Patch())
     images = load_held_out(test.images, range(19), CONFIG.data)
     for i in Domain:
-        real = features(images[i.other])
+        real = images[i.other]
         sets = {
-            "translated": (features(metrics.quantize(translator.translate(images[i], i))), real),
-            "identity": (features(images[i]), real),
+            "translated": (metrics.quantize(translator.translate(images[i], i)), real),
+            "identity": (images[i], real),
             "real": (real[::2], real[1::2]),
         }
         for group, (candidate, reference) in sets.items():
             values = results[i.direction][group]
             assert (values["images"], values["reference_images"]) == (len(candidate), len(reference))
-            if min(len(candidate), len(reference)) < 2:
-                assert select(values, KID) == dict.fromkeys(KID)
-            else:
-                expected = (metrics.kid(candidate, reference), *metrics.kid_interval(candidate, reference))
-                assert tuple(select(values, KID).values()) == pytest.approx(expected, rel=1e-4)
+            for names, extract in ((KID, Corners()), (KID_VGG, lambda x: Patch()(x)[0])):
+                one, other = extract(candidate), extract(reference)
+                if min(len(one), len(other)) < 2:
+                    assert select(values, names) == dict.fromkeys(names)
+                else:
+                    expected = (metrics.kid(one, other), *metrics.kid_interval(one, other))
+                    assert tuple(select(values, names).values()) == pytest.approx(expected, rel=1e-4)
+            energies = (metrics.laplacian_energy(x).mean() for x in (candidate, reference))
+            assert values["sharpness"] == pytest.approx(float(next(energies) / next(energies)), rel=1e-4)
 
 
 @pytest.mark.parametrize("size", [None, 20])
@@ -275,6 +292,11 @@ def test_images_that_take_long_are_evaluated_in_part_where_nobody_asked_for_all(
     assert affordable_count(large, translator, size=250) == 120 / (4 * 0.125 * 2)
     assert affordable_count(large, translator, size=50_000) == 2
 
+    def judge(images: Tensor) -> None:
+        clock[0] += 0.25
+
+    assert affordable_count(large, translator, st_lpips=judge) == 120 / ((4 * 0.5 + 4 * 0.25) * 2)
+
 
 def test_swapped_folders_are_noticed() -> None:
     """A translator that brightens the dark images of A and darkens those of B, just enough."""
@@ -327,12 +349,15 @@ def test_pairs_in_folders_have_true_counterparts_but_no_upper_bound(translator: 
         }
 
 
-def test_without_features_the_other_metrics_remain(translator: Translator) -> None:
-    results, complete = evaluate(translator, STREETS), evaluate(translator, STREETS, Corners())
-    gone = (*KID, "fid", "feature_distance")
-    for direction, groups in results.items():
-        for group, values in groups.items():
-            assert values == complete[direction][group] | dict.fromkeys(gone)
+def test_without_either_network_the_other_metrics_remain(translator: Translator) -> None:
+    complete = evaluate(translator, STREETS, Corners(), Patch())
+    for networks, gone in (
+        ((None, Patch()), (*KID, "fid", "feature_distance")),
+        ((Corners(), None), (*KID_VGG, "st_lpips")),
+    ):
+        for direction, groups in evaluate(translator, STREETS, *networks).items():
+            for group, values in groups.items():
+                assert values == complete[direction][group] | dict.fromkeys(gone)
 
 
 @pytest.mark.parametrize(("dimension", "known"), [(9, True), (10, False)])
@@ -349,14 +374,14 @@ def test_fid_needs_twice_as_many_images_as_features(translator: Translator, dime
 
 
 def test_a_second_translator_extracts_features_of_its_translations_alone() -> None:
-    features, test = Corners(), unpaired(18, 5)
-    evaluator = Evaluator(test, CONFIG.data, features)
+    features, st_lpips, test = Corners(), Patch(), unpaired(18, 5)
+    evaluator = Evaluator(test, CONFIG.data, features, st_lpips=st_lpips)
     first = evaluator.metrics(make_translator(1))
-    assert sum(features.asked) == 2 * (18 + 5)
+    assert sum(features.asked) == sum(st_lpips.asked) == 2 * (18 + 5)
     second = evaluator.metrics(make_translator(2))
-    assert sum(features.asked) == 3 * (18 + 5)
-    assert second == Evaluator(test, CONFIG.data, Corners()).metrics(make_translator(2))
-    assert first == Evaluator(test, CONFIG.data, Corners()).metrics(make_translator(1))
+    assert sum(features.asked) == sum(st_lpips.asked) == 3 * (18 + 5)
+    assert second == Evaluator(test, CONFIG.data, Corners(), st_lpips=Patch()).metrics(make_translator(2))
+    assert first == Evaluator(test, CONFIG.data, Corners(), st_lpips=Patch()).metrics(make_translator(1))
     assert first["a2b"]["translated"] != second["a2b"]["translated"]
     assert evaluator.metrics(make_translator(1)) == first
 
@@ -414,5 +439,7 @@ def test_images_smaller_than_its_window_have_no_ssim(size: int) -> None:
 
 
 def test_one_image_each_is_enough_for_metrics_that_do_not_compare_images(translator: Translator) -> None:
-    values = evaluate(translator, unpaired(1, 1), Corners())["a2b"]["translated"]
-    assert {name for name, value in values.items() if value is None} == {*KID, "fid", "spread", *PAIRED}
+    groups = evaluate(translator, unpaired(1, 1), Corners(), Patch())["a2b"]
+    missing = {name for name, value in groups["translated"].items() if value is None}
+    assert missing == {*KID, *KID_VGG, "fid", "spread", *PAIRED}
+    assert groups["real"]["sharpness"] is None  # it has no other half

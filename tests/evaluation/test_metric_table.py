@@ -22,13 +22,15 @@ def test_the_table_has_every_metric_in_its_cell() -> None:
     assert list(blocks) == [f"{way}, 1,200 images vs. 34 real" for way in ("sunny to rainy", "rainy to sunny")]
     for groups, start in zip(given.values(), blocks.values(), strict=True):
         assert lines[start + 1].split() == ["better", "translated", "identity", "real"]
-        cells = [line[45:].replace(" to ", "-").split() for line in lines[start + 2 : start + 14]]
-        numbers = [[float(cell) for cell in row] for k, row in enumerate(cells) if k != 1]
-        shown = [name for name in NAMES if not name.startswith(("kid_", "images", "reference"))]
+        cells = [line[45:].replace(" to ", "-").split() for line in lines[start + 2 : start + 18]]
+        numbers = [[float(cell) for cell in row] for k, row in enumerate(cells) if k not in (1, 3)]
+        shown = [name for name in NAMES if not name.endswith(("_low", "_high", "images"))]
         for name, row in zip(shown, numbers, strict=True):
             factor = 100 if name == "pixel_accuracy" else 1
             assert row == pytest.approx([factor * (group[name] or 0) for group in groups.values()], abs=0.06)
-        assert cells[1] == [f"{group['kid_low']:.0f}-{group['kid_high']:.0f}" for group in groups.values()]
+        for row, name in ((1, "kid"), (3, "kid_vgg")):
+            ends = [(group[f"{name}_low"] or 0, group[f"{name}_high"] or 0) for group in groups.values()]
+            assert cells[row] == [f"{low:.0f}-{high:.0f}" for low, high in ends]
     assert max(map(len, lines)) <= 90
     assert not any(line.endswith(" ") for line in lines)
 
@@ -39,7 +41,12 @@ def test_the_table_names_the_features() -> None:
 
 @pytest.mark.parametrize(
     ("gone", "words"),
-    [(PAIRED, ("PSNR", "SSIM", "pixels")), (("kid", "kid_low", "kid_high", "fid"), ("KID", "FID", "95 %"))],
+    [
+        (PAIRED, ("PSNR", "SSIM", "ST-LPIPS", "pixels")),
+        (("kid", "kid_low", "kid_high", "fid"), ("KID x", "FID")),
+        (("kid_vgg", "kid_vgg_low", "kid_vgg_high"), ("KID-VGG",)),
+        (tuple(name for name in NAMES if name.startswith("kid")), ("KID", "95 %")),
+    ],
 )
 def test_metrics_without_values_have_no_rows(gone: tuple[str, ...], words: tuple[str, ...]) -> None:
     def starts(text: str, word: str) -> int:

@@ -119,6 +119,39 @@ def test_feature_distance_is_the_cosine_distance() -> None:
     assert metrics.feature_distance(features, targets).tolist() == pytest.approx([1, 1 - math.sqrt(0.5), 0])
 
 
+def test_laplacian_energy_by_hand() -> None:
+    """A pixel 10 levels brighter: -40 there and 10 in its four neighbours, of 256 pixels."""
+    image = plain(100, 2)
+    image[1, :, 5, 9] = 110 / 127.5 - 1
+    assert metrics.laplacian_energy(image).tolist() == pytest.approx([0, (40**2 + 4 * 10**2) / 256], rel=1e-5)
+    ramp = (torch.arange(16) * 5 / 127.5 - 1).expand(1, 3, 16, 16)
+    assert metrics.laplacian_energy(ramp).tolist() == pytest.approx([2 * 5**2 / 16], rel=1e-4)  # its two ends
+    assert metrics.laplacian_energy(noise(1)[..., :1, :1]).tolist() == [0]
+
+
+def test_real_images_are_as_sharp_as_real_ones_blurred_ones_less_and_noisy_ones_more() -> None:
+    smooth = nn.functional.interpolate(noise(60)[..., :6, :6] / 2, 32, mode="bicubic")
+    one, other = smooth[::2], smooth[1::2]
+
+    def sharpness(images: Tensor) -> float:
+        return metrics.sharpness(*(metrics.laplacian_energy(x) for x in (images, other))) or 0.0
+
+    assert sharpness(other) == 1
+    assert sharpness(one) == pytest.approx(1, abs=0.2)
+    assert sharpness(nn.functional.avg_pool2d(one, 5, stride=1)) < 0.8 * sharpness(one)
+    assert sharpness(one + 0.02 * torch.randn_like(one)) > 1.2 * sharpness(one)
+    assert sharpness(one.flip(2, 3)) == pytest.approx(sharpness(one), rel=1e-5)
+    assert sharpness(one / 2) == pytest.approx(sharpness(one) / 4, rel=0.2)
+
+
+def test_sharpness_is_the_ratio_of_the_means_not_the_mean_of_ratios() -> None:
+    energies, reference = torch.tensor([1.0, 3]), torch.tensor([8.0, 0, 0, 8])
+    assert metrics.sharpness(energies, reference) == 0.5
+    assert metrics.sharpness(energies[:0], reference) is None
+    assert metrics.sharpness(energies, reference[:0]) is None
+    assert metrics.sharpness(energies, reference[1:3]) is None
+
+
 def test_kid_is_the_mean_over_pairs_of_different_images() -> None:
     x, y = normal(5), normal(7, 0.4)
 

@@ -446,6 +446,7 @@ def test_smoothing_keeps_a_line_and_reduces_noise() -> None:
 def test_related_losses_share_axes_and_alarms_are_not_curves() -> None:
     tags = [f"loss/{term}_{i}" for i in Domain for term in ("cycle", "reconstruction", "kl", "cycle_kl", "brand_new")]
     tags += ["alarm/collapse", "optimizer/learning_rate_generator", "val/psnr_a2b", "perf/gpu_memory_gb"]
+    tags += ["val/kid_vgg_low_b2a", "val/kid_vgg_b2a", "val/st_lpips_a2b", "val/sharpness_a2b"]
     drawn = charts({tag: {1: 2.0} for tag in tags} | {"val/empty": {}}, PerDomain("sun", "rain"))
     labels = {title: [curve.label for curve in curves] for title, curves in drawn.items()}
     assert labels == {
@@ -453,7 +454,10 @@ def test_related_losses_share_axes_and_alarms_are_not_curves() -> None:
         "KL losses": ["KL, sun", "KL, rain", "cycle KL, sun", "cycle KL, rain"],
         "Learning rates": ["learning rate generator"],
         "Loss: brand new": ["brand new, sun", "brand new, rain"],
+        "Held out: KID-VGG": ["KID VGG, rain → sun", "KID VGG low, rain → sun"],
+        "Held out: ST-LPIPS": ["ST LPIPS, sun → rain"],
         "Held out: PSNR": ["PSNR, sun → rain"],
+        "Held out: sharpness": ["sharpness, sun → rain"],
         "GPU memory GB": ["GPU memory GB"],
     }
 

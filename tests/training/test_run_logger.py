@@ -26,7 +26,8 @@ from unit.training.run_logger import RunLogger
 
 METRICS = {
     *("kid", "kid_low", "kid_high", "psnr", "ssim", "feature_distance", "pixel_accuracy", "colour_correlation"),
-    *("identity_distance", "spread", "cycle_psnr", "reconstruction_psnr"),
+    *("identity_distance", "spread", "cycle_psnr", "reconstruction_psnr", "kid_vgg", "kid_vgg_low", "kid_vgg_high"),
+    *("sharpness", "st_lpips"),
 }
 DIAGNOSTICS = ("identity_distance", "reconstruction_distance", "colour_correlation", "hidden_code", "spread")
 DOMAIN_DIAGNOSTICS = ("active_units", "discriminator_accuracy", "logit_deviation", "overfitting")

@@ -61,10 +61,11 @@ def _test_images(arguments: argparse.Namespace) -> HeldOut | None:
 def _measure(translator: Translator, test: HeldOut, size: int | None) -> tuple[Metrics, str | None]:
     from unit.evaluation.evaluate import Evaluator
     from unit.evaluation.features import features_if_installed
+    from unit.evaluation.st_lpips import st_lpips_if_installed
 
-    features = features_if_installed(translator.device)
-    metrics = Evaluator(test, translator.config.data, features, native=True, size=size).metrics(translator)
-    return metrics, features.name if features else None
+    features, st_lpips = features_if_installed(translator.device), st_lpips_if_installed(translator.device)
+    evaluator = Evaluator(test, translator.config.data, features, native=True, size=size, st_lpips=st_lpips)
+    return evaluator.metrics(translator), features.name if features else None
 
 
 def make_parser() -> Parser:

@@ -31,6 +31,7 @@ def run(argv: Sequence[str]) -> int:
     from unit.evaluation.evaluate import Evaluator
     from unit.evaluation.features import features_if_installed, load_features
     from unit.evaluation.grids import contact_sheet
+    from unit.evaluation.st_lpips import st_lpips_if_installed
     from unit.translation.translator import Translator
 
     translator, kind = Translator.load(arguments.model, arguments.device, arguments.precision), arguments.features
@@ -38,7 +39,8 @@ def run(argv: Sequence[str]) -> int:
     # As translate does, go on without what can't be read.
     data = replace(translator.config.data, on_bad_image="skip")
     translator.config = replace(translator.config, data=data)
-    evaluator = Evaluator(test, data, features, native=True, size=arguments.size)
+    st_lpips = st_lpips_if_installed(translator.device)
+    evaluator = Evaluator(test, data, features, native=True, size=arguments.size, st_lpips=st_lpips)
     metrics = evaluator.metrics(translator)
     name = features.name if features else None
     if arguments.json:

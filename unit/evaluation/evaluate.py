@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from itertools import islice
 from math import nan
 from typing import TypeAlias
@@ -23,6 +24,7 @@ from unit.evaluation import metrics
 from unit.evaluation.features import Features
 from unit.evaluation.held_out import naming, readable, run_as_translate, stack
 from unit.evaluation.metric_table import COUNTS, NAMES, Metrics
+from unit.evaluation.st_lpips import StLpips
 from unit.image_source import ImageSource
 from unit.machine import available_memory
 from unit.translation.translator import Translator
@@ -30,8 +32,8 @@ from unit.translation.translator import Translator
 log = logging.getLogger(__name__)
 
 Columns: TypeAlias = dict[str, Tensor]
-"""The name of a metric, or one of the two below → one row per image."""
-_FEATURES, _THUMBNAILS = "features", "thumbnails"
+"""The name of a metric, or one of the four below → one row per image."""
+_FEATURES, _VGG, _THUMBNAILS, _ENERGY = "features", "vgg", "thumbnails", "energy"
 
 _BATCH_SIZE = 16
 _BYTES_PER_PIXEL = 100
@@ -42,14 +44,23 @@ _SECONDS = 120
 """What measuring may take where nobody asked for all images."""
 _PASSES = 4
 """Time of measuring an image, in translations of it: translation, cycle, reconstruction, features."""
+_JUDGED = 4
+"""Images that the second judge sees for each: translation and input, and their true counterpart beside either."""
 
 
-def evaluate(translator: Translator, test: HeldOut, features: Features | None = None) -> Metrics:
+def evaluate(
+    translator: Translator, test: HeldOut, features: Features | None = None, st_lpips: StLpips | None = None
+) -> Metrics:
     """Compute the metrics of what the verb `translate` writes, in both directions; see `Evaluator`."""
-    return Evaluator(test, translator.config.data, features, native=True).metrics(translator)
+    return Evaluator(test, translator.config.data, features, native=True, st_lpips=st_lpips).metrics(translator)
 
 
-def affordable_count(sources: PerDomain[ImageSource], translator: Translator, size: int | None = None) -> int:
+def affordable_count(
+    sources: PerDomain[ImageSource],
+    translator: Translator,
+    size: int | None = None,
+    st_lpips: StLpips | None = None,
+) -> int:
     """Return how many images of each domain are measured in two minutes, judged by the first; at least 2, at most 200.
 
     Raises:
@@ -60,14 +71,21 @@ def affordable_count(sources: PerDomain[ImageSource], translator: Translator, si
         width, height = first_size(sources[i])
         scale = size / min(width, height) if size else 1
         image = torch.zeros(()).expand(1, 3, round(height * scale), round(width * scale))  # takes no memory
-        for _ in range(2):  # the first call also sets things up
-            started = time.perf_counter()
-            translator.translate(image, i)
-            elapsed = time.perf_counter() - started
-            if elapsed > 1:
-                break
-        seconds += _PASSES * elapsed
+        seconds += _PASSES * _seconds(partial(translator.translate, image, i))
+        if st_lpips:
+            seconds += _JUDGED * _seconds(partial(st_lpips, image))
     return max(2, min(_MAX_IMAGES, int(_SECONDS / seconds)))
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    """Return the duration of the second call, since the first also sets things up, or of a first that takes long."""
+    for _ in range(2):
+        started = time.perf_counter()
+        run()
+        elapsed = time.perf_counter() - started
+        if elapsed > 1:
+            break
+    return elapsed
 
 
 def first_size(source: ImageSource) -> tuple[int, int]:
@@ -82,9 +100,9 @@ class Evaluator:
     """Evaluates translators on the same test images; features and metrics of the images themselves are computed once.
 
     The group "identity" uses the input as its translation. "real" is what real images of the target domain reach:
-    KID and FID of even- against odd-numbered images; diversity of all; for pairs, the colour correlation and
-    distance of the input's true counterpart; for the synthetic streets, paired metrics of the same scenes redrawn with
-    other clouds and rain, an upper bound for any translator. Metrics without meaning are None, and so is FID below
+    KIDs, FID and sharpness of even- against odd-numbered images; diversity of all; for pairs, the colour correlation
+    and distance of the input's true counterpart; for the synthetic streets, paired metrics of the same scenes redrawn
+    with other clouds and rain, an upper bound for any translator. Metrics without meaning are None, and so is FID below
     twice as many images as features.
 
     Args:
@@ -95,6 +113,7 @@ class Evaluator:
         at_most: images per domain, taken evenly from longer lists; KID needs a square matrix of this size.
         native: evaluate what the verb `translate` writes: all images at their own size, one at a time.
         size: the short side at which the network works then, like `translate --size`; None: the image's own.
+        st_lpips: the second judge, for KID-VGG and, of pairs, ST-LPIPS; None: without these.
     """
 
     def __init__(
@@ -105,8 +124,10 @@ class Evaluator:
         at_most: int = 5000,
         native: bool = False,
         size: int | None = None,
+        st_lpips: StLpips | None = None,
     ) -> None:
         self.test, self.data, self.features, self.native, self.size = test, data, features, native, size
+        self.st_lpips = st_lpips
         self._indices = test.images.map(lambda source: _evenly_spaced(len(source), at_most))
         self.left_out = 0
         """images, or pairs, that `metrics` could not read, or that were too large for the memory"""
@@ -165,7 +186,7 @@ class Evaluator:
             translated = self._translate(translator, i, x, truth)
         if self._inputs is not None:
             return translated, {}, {}
-        inputs = self._describe(x) | _compare(x, x, truth)
+        inputs = self._describe(x, truth) | _compare(x, x, truth)
         return translated, inputs, {} if truth is None else self._describe_real(i, x, truth, ks)
 
     def _batch_size(self, translator: Translator) -> int:
@@ -197,10 +218,16 @@ class Evaluator:
         evaluator = Evaluator(swapped, self.data, self.features, count, self.native, self.size)
         return _total_kid(evaluator.metrics(translator), "translated") < min(kid, identity)
 
-    def _describe(self, images: Tensor) -> Columns:
-        """Return the rows of images that metrics of sets need."""
+    def _describe(self, images: Tensor, truth: Tensor | None) -> Columns:
+        """Return the rows of images that metrics of sets need, and what networks make of them and their true images."""
         features = self.features(images) if self.features else torch.empty(len(images), 0)
-        return {_FEATURES: features, _THUMBNAILS: metrics.thumbnails(images).cpu()}
+        columns = {_FEATURES: features, _THUMBNAILS: metrics.thumbnails(images).cpu()}
+        columns[_ENERGY] = metrics.laplacian_energy(images).cpu()
+        if self.st_lpips:
+            columns[_VGG], distances = self.st_lpips(images, truth)
+            if distances is not None:
+                columns["st_lpips"] = distances
+        return columns
 
     def _translate(self, translator: Translator, i: Domain, inputs: Tensor, truth: Tensor | None) -> Columns:
         def run(network: Callable[[Tensor, Domain], Tensor], images: Tensor, domain: Domain) -> Tensor:
@@ -210,7 +237,7 @@ class Evaluator:
         cycle = run(translator.translate, translation, i.other)
         reconstruction = run(translator.reconstruct, inputs, i)
         translation = metrics.quantize(translation)
-        columns = self._describe(translation) | _compare(translation.cpu(), inputs, truth)
+        columns = self._describe(translation, truth) | _compare(translation.cpu(), inputs, truth)
         columns["cycle_psnr"] = metrics.psnr(cycle.cpu(), inputs)
         columns["reconstruction_psnr"] = metrics.psnr(reconstruction.cpu(), inputs)
         return columns
@@ -222,24 +249,30 @@ class Evaluator:
             source, indices = self.test.rerendered[i.other], self._indices[i.other]
             redrawn = stack([held_out_image(source, indices[k], self.data, self.native) for k in ks], self.data)
             redrawn = resize_like(redrawn, inputs)
-            columns = self._describe(redrawn) | _compare(redrawn, inputs, truth) | columns
+            columns = self._describe(redrawn, truth) | _compare(redrawn, inputs, truth) | columns
         return columns
 
     def _summarize(self, images: Columns, i: Domain, real: bool = False) -> dict[str, float | None]:
         """Reduce the columns of images made from the inputs of domain i, or of real ones in their place."""
         assert self._inputs
         target, inputs = self._inputs[i.other], self._inputs[i]
-        features = target[_FEATURES]
-        compared = (features[::2], features[1::2]) if real else (images[_FEATURES], features)
+
+        def compared(name: str) -> tuple[Tensor, Tensor]:
+            return (target[name][::2], target[name][1::2]) if real else (images[name], target[name])
+
         values = dict.fromkeys(NAMES) | {name: float(images[name].double().mean()) for name in NAMES if name in images}
-        values |= dict(zip(COUNTS, map(len, compared), strict=True))
+        values |= dict(zip(COUNTS, map(len, compared(_FEATURES)), strict=True))
+        values["sharpness"] = metrics.sharpness(*compared(_ENERGY))
         thumbnails = (target if real else images)[_THUMBNAILS], inputs[_THUMBNAILS]
         if min(map(len, thumbnails)) > 1:
             values["spread"] = metrics.diversity(*thumbnails)
         if self.features:
-            values |= _distances(*compared)
+            values |= _kid("kid", *compared(_FEATURES)) | {"fid": _fid(*compared(_FEATURES))}
             if self.test.paired and _FEATURES in images:
-                values["feature_distance"] = float(metrics.feature_distance(images[_FEATURES], features).mean())
+                distances = metrics.feature_distance(images[_FEATURES], target[_FEATURES])
+                values["feature_distance"] = float(distances.mean())
+        if self.st_lpips:
+            values |= _kid("kid_vgg", *compared(_VGG))
         return values
 
 
@@ -275,15 +308,18 @@ def _compare(images: Tensor, inputs: Tensor, truth: Tensor | None) -> Columns:
     return columns
 
 
-def _distances(features: Tensor, reference: Tensor) -> dict[str, float | None]:
-    """KID, which needs two images on either side, and FID, which needs many."""
-    count, dimension = min(len(features), len(reference)), features.shape[1]
-    if count < 2:
+def _kid(name: str, features: Tensor, reference: Tensor) -> dict[str, float | None]:
+    """KID and its interval; needs two images on either side."""
+    if min(len(features), len(reference)) < 2:
         return {}
     low, high = metrics.kid_interval(features, reference)
-    # With fewer than two images per feature, the estimated covariances are mostly noise.
-    fid = metrics.fid(features, reference) if count >= 2 * dimension else None
-    return {"kid": metrics.kid(features, reference), "kid_low": low, "kid_high": high, "fid": fid}
+    return {name: metrics.kid(features, reference), f"{name}_low": low, f"{name}_high": high}
+
+
+def _fid(features: Tensor, reference: Tensor) -> float | None:
+    """FID; with fewer than two images per feature, the estimated covariances are mostly noise."""
+    enough = min(len(features), len(reference)) >= max(2, 2 * features.shape[1])
+    return metrics.fid(features, reference) if enough else None
 
 
 def _evenly_spaced(count: int, at_most: int) -> Sequence[int]:

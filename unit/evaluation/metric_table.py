@@ -13,16 +13,16 @@ Metrics: TypeAlias = dict[str, dict[str, dict[str, float | None]]]
 "do_nothing" is the old name of "identity", and stays beside it for one version.
 """
 
-PAIRED = ("psnr", "ssim", "feature_distance", "pixel_accuracy")
+PAIRED = ("psnr", "ssim", "st_lpips", "feature_distance", "pixel_accuracy")
 """Metrics that need aligned pairs."""
 
 COUNTS = ("images", "reference_images")
-"""How many images KID and FID compare."""
+"""How many images the KIDs and FID compare."""
 
 NAMES = (
-    *("kid", "kid_low", "kid_high", "fid"),
+    *("kid", "kid_low", "kid_high", "kid_vgg", "kid_vgg_low", "kid_vgg_high", "fid"),
     *PAIRED,
-    *("colour_correlation", "identity_distance", "spread", "cycle_psnr", "reconstruction_psnr"),
+    *("sharpness", "colour_correlation", "identity_distance", "spread", "cycle_psnr", "reconstruction_psnr"),
     *COUNTS,
 )
 """Every metric's stored name; `spread` is `unit.evaluation.metrics.diversity`."""
@@ -41,11 +41,14 @@ class Row(NamedTuple):
 
 ROWS = {
     "kid": Row("KID x 1000, {features}", "lower"),
+    "kid_vgg": Row("KID-VGG x 1000, of ST-LPIPS", "lower"),
     "fid": Row("FID, {features}", "lower", decimals=2),
     "psnr": Row("PSNR, dB", "higher", decimals=2),
     "ssim": Row("SSIM", "higher", decimals=3),
+    "st_lpips": Row("ST-LPIPS", "lower", decimals=3),
     "feature_distance": Row("feature distance, {features}", "lower", decimals=3),
     "pixel_accuracy": Row("pixels within 16 of 255, %", "higher", factor=100),
+    "sharpness": Row("sharpness, real images' = 1", "as real", decimals=3),
     "colour_correlation": Row("colour correlation with the input", "as real", decimals=3),
     "identity_distance": Row("distance from the input, of 255", "as real"),
     "spread": Row("diversity, the inputs' = 1", "as real", decimals=3),
@@ -120,14 +123,14 @@ def table_rows(groups: dict[str, dict[str, float | None]], features: str | None)
         if any(value is not None for value in values):
             cells = ["" if value is None else f"{value * row.factor:.{row.decimals}f}" for value in values]
             rows.append([row.label.format(features=features), row.better, *cells])
-        intervals = [_interval(groups[group]) for group in GROUPS]
-        if name == "kid" and any(intervals):
+        intervals = [_interval(groups[group], name) for group in GROUPS]
+        if any(intervals):
             rows.append(["  95 % bootstrap interval", "", *intervals])
     return rows
 
 
-def _interval(group: dict[str, float | None]) -> str:
-    low, high = group["kid_low"], group["kid_high"]
+def _interval(group: dict[str, float | None], name: str) -> str:
+    low, high = group.get(f"{name}_low"), group.get(f"{name}_high")
     return "" if low is None or high is None else f"{low:.0f} to {high:.0f}"
 
 
@@ -136,8 +139,9 @@ def _legend(metrics: Metrics) -> list[str]:
     groups = metrics[Domain.A.direction]
     real = groups["real"]
     lines = ["identity: the input, unchanged. real: what real images reach;"]
-    if real["kid"] is not None:
-        lines.append(f"  KID: real vs. real, half of the images ({real['images']}) vs. the other half")
+    if real["sharpness"] is not None:
+        sets = "sharpness" if real["kid"] is None else "KID, sharpness"
+        lines.append(f"  {sets}: real vs. real, half of the images ({real['images']}) vs. the other half")
     if real["psnr"] is not None:
         lines.append("  PSNR to pixels: the same scenes redrawn, an upper bound")
     if groups["translated"]["psnr"] is not None:

@@ -20,6 +20,7 @@ from unit.evaluation.grids import sample_grids
 from unit.evaluation.metric_table import COUNTS, Metrics
 from unit.evaluation.report.write import write_report_or_warn
 from unit.evaluation.run_log import logged_values
+from unit.evaluation.st_lpips import st_lpips_if_installed
 from unit.model.objective import total
 from unit.training.alarms import Alarms
 from unit.training.diagnostics import diagnostics, probe_batch
@@ -48,7 +49,8 @@ class Hooks:
     def __init__(self, resolved: ResolvedConfig, trainer: Trainer, run_dir: RunDir) -> None:
         self.resolved, self.trainer, self.run_dir = resolved, trainer, run_dir
         test, data, features = resolved.datasets.test, resolved.config.data, features_if_installed(resolved.device)
-        self.evaluator = Evaluator(test, data, features, at_most=_MAX_VALIDATION_IMAGES)
+        st_lpips = st_lpips_if_installed(resolved.device)
+        self.evaluator = Evaluator(test, data, features, at_most=_MAX_VALIDATION_IMAGES, st_lpips=st_lpips)
 
     def start(self, resumed: bool) -> None:
         """Describe a new part of the run in its directory, and open the logs."""
@@ -161,7 +163,8 @@ class Hooks:
             return None
         translator = self.resolved.translator(self.trainer)
         translator.detail = "native"  # which is the slower one
-        count, longest = affordable_count(test.images, translator), max(test.images.map(len))
+        st_lpips, longest = self.evaluator.st_lpips, max(test.images.map(len))
+        count = affordable_count(test.images, translator, st_lpips=st_lpips)
         if count < min(longest, _MIN_MEASURED):
             log.warning(
                 "the held-out images are too large to measure within minutes what translate writes for them; "
@@ -169,7 +172,7 @@ class Hooks:
             )
             return None
         log.info("measuring what translate writes for %d held-out images of each domain", min(count, longest))
-        evaluator = Evaluator(test, data, self.evaluator.features, count, native=True)
+        evaluator = Evaluator(test, data, self.evaluator.features, count, native=True, st_lpips=st_lpips)
         best_detail, metrics = choose_detail(evaluator, translator)
         for file in (MODEL_FILE, BEST_FILE):
             set_best_detail(self.run_dir.path / file, best_detail)

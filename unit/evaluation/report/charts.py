@@ -24,6 +24,8 @@ _GROUPS = {
     "Sums of the losses": ("loss/generator_total", "loss/discriminator_total"),
     "Discriminators' mean logits": ("discriminator/real_logit", "discriminator/fake_logit"),
     "Held out: KID": ("val/kid", "val/kid_low", "val/kid_high"),
+    "Held out: KID-VGG": ("val/kid_vgg", "val/kid_vgg_low", "val/kid_vgg_high"),
+    "Held out: ST-LPIPS": ("val/st_lpips",),
     "Gradient norms": ("optimizer/gradient_norm_generator", "optimizer/gradient_norm_discriminator"),
     "Learning rates": ("optimizer/learning_rate_generator", "optimizer/learning_rate_discriminator"),
 }
@@ -31,7 +33,7 @@ _GROUPS = {
 _TITLES = {stem: title for title, stems in _GROUPS.items() for stem in stems}
 _PREFIXES = {"loss": "Loss: ", "discriminator": "Discriminators: ", "val": "Held out: "}
 """First part of a tag → how the title of its chart begins; in the order of the charts, before all others."""
-_ACRONYMS = ("fid", "gb", "gpu", "kid", "kl", "psnr", "ssim")
+_ACRONYMS = ("fid", "gb", "gpu", "kid", "kl", "lpips", "psnr", "ssim", "st", "vgg")
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from unit.evaluation.report.images import (
 from unit.evaluation.report.run import Run
 from unit.evaluation.run_images import EARLIER_PARTS, parts
 from unit.evaluation.run_log import RunEnding, last_lines, read_run_endings
+from unit.evaluation.st_lpips import st_lpips_if_installed
 from unit.image_source import ImageSource
 from unit.images import read_header
 
@@ -122,9 +123,10 @@ def _direction(run: Run, i: Domain) -> str:
 
 def metrics(run: Run, measured: Metrics | None, features: str | None) -> dict[str, Any]:
     """The metrics beside the identity baseline's and real images'; evaluated here unless they are given."""
-    extract, test = features_if_installed(run.translator.device), run.datasets.test
-    count = affordable_count(test.images, run.translator, run.size)
-    evaluator = Evaluator(test, run.data, extract, count, native=True, size=run.size)
+    device, test = run.translator.device, run.datasets.test
+    extract, st_lpips = features_if_installed(device), None if measured else st_lpips_if_installed(device)
+    count = affordable_count(test.images, run.translator, run.size, st_lpips)
+    evaluator = Evaluator(test, run.data, extract, count, native=True, size=run.size, st_lpips=st_lpips)
     if measured is None:
         features, measured = extract.name if extract else None, evaluator.metrics(run.translator)
     swapped = evaluator.fits_swapped(run.translator, measured)
