@@ -44,7 +44,8 @@ def coarse_st_lpips(
 @pytest.fixture(autouse=True, scope="session")
 def _quick_features() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unit.training.hooks.features_if_installed", lambda _: Coarse())
-        patch.setattr("unit.training.hooks.st_lpips_if_installed", lambda _: coarse_st_lpips)
+        for module in ("hooks", "speed"):
+            patch.setattr(f"unit.training.{module}.features_if_installed", lambda _: Coarse())
+            patch.setattr(f"unit.training.{module}.st_lpips_if_installed", lambda _: coarse_st_lpips)
         patch.setattr("unit.training.hooks.write_report_or_warn", lambda *_: None)  # it takes a second
         yield

@@ -103,8 +103,8 @@ def test_json_is_one_object_with_every_finding(folders: Path, capsys: pytest.Cap
 def test_the_settings_are_those_of_training(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = folders / "sunny", folders / "rainy"
     _, out, _ = run(capsys, "--a", a, "--b", b)
-    preset = choose_preset(Config(data=DataConfig(a="x", b="y")))
-    assert f"in crops of {read_config(preset).data.crop_size} px" in out
+    choice = choose_preset(Config(data=DataConfig(a=str(a), b=str(b))))
+    assert f"in crops of {read_config(choice.path, choice.keys).data.crop_size} px" in out
     assert "smaller than the crop (8 files)" in out
     mine = folders / "mine.yaml"
     mine.write_text(f"data:\n  a: {a}\n  b: {b}\n  load_size: 48\n  crop_size: 48\n  max_pixels: 3000\n")

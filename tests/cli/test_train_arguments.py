@@ -4,6 +4,7 @@ import ast
 import inspect
 import itertools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from unit.cli.train_arguments import FIRST_KEYS, TrainArguments, parse_train_arg
 from unit.config import Config, LossConfig
 from unit.config_file import read_config
 from unit.errors import ConfigError
+from unit.training.preset_choice import Choice
 
 DEFAULTS = Config().to_flat_dict()
 OTHER: dict[str, Any] = {"data.a": "x", "data.b": "y", "data.root": "r", "data.test_a": "t", "data.test_b": "u"}
@@ -37,9 +39,9 @@ NEEDS |= {"data.test_a": ["data.test_b", "data.root"], "data.test_b": ["data.tes
 
 
 def parse(*argv: str, preset: Path | None = None) -> TrainArguments:
-    def choose(_: Config) -> Path:
+    def choose(*_: object) -> Choice:
         assert preset is not None, "no preset is chosen when there is --config"
-        return preset
+        return Choice(preset, "a reason")
 
     return parse_train_arguments(argv, choose)
 
@@ -103,9 +105,10 @@ def test_flags_win_over_the_preset_and_the_preset_over_the_defaults(tmp_path: Pa
 def test_the_preset_depends_on_the_flags_for_folders_and_device(empty: Path) -> None:
     seen: list[Config] = []
 
-    def choose(config: Config) -> Path:
+    def choose(config: Config, flags: Mapping[str, Any]) -> Choice:
         seen.append(config)
-        return empty
+        assert len(flags) in (0, 3)
+        return Choice(empty, "a reason")
 
     parse_train_arguments([], choose)
     parse_train_arguments(["--data.a", "x", "--train.device=cpu", "--data.b=y"], choose)
@@ -225,6 +228,13 @@ def test_a_contradiction_names_the_file_only_if_the_file_alone_has_it(tmp_path: 
         ("--data.a= --data.b=x", "--data.a: must be a folder's name, not empty"),
         ("--train.max_minutes=", "--train.max_minutes: must be a valid number, is ''"),
         ("--config", "argument --config: expected one argument"),
+        *[
+            (f"--minutes={text}", "argument --minutes: must be a number above 0, is")
+            for text in ("0", "-1", "nan", "inf")
+        ],
+        *[(f"--minutes={text}", "argument --minutes: must be a number above 0, is") for text in ("", "ten", "-inf")],
+        ("--minutes", "argument --minutes: expected one argument"),
+        ("--minute 3", "--minute: no such flag; did you mean --minutes?"),
         ("--out=", "argument --out: is empty; give a name"),
         ("--config x --config x", "--config: given twice"),
         ("--dry_run=yes", "argument --dry_run: ignored explicit argument 'yes'"),
@@ -287,7 +297,7 @@ def test_help_all_shows_every_key_with_docstring_type_and_default(
     assert "\n  --model.channels INT " in out
     assert "\n  --model.normalization instance|group\n" in out
     assert "(value:64,e.g.--model.channels32)" in squeezed
-    assert all(f"\n  --{name}" in out for name in ("config", "out", "dry_run", "print_config", "restart"))
+    assert all(f"\n  --{name}" in out for name in ("config", "out", "minutes", "dry_run", "print_config", "restart"))
     assert "--data CONFIG" not in out, "sections can't be read from files of their own"
     assert not [key for key in unit.config.OLD_KEYS if f"--{key}" in out]
     assert "examples:" in out

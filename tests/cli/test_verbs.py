@@ -349,17 +349,31 @@ def test_a_path_of_any_length_is_one_short_line(
 
 
 @pytest.mark.parametrize(
-    ("config", "preset"),
+    ("device", "root", "side", "preset", "size"),
     [
-        (Config(), "streets"),
-        (Config(data=DataConfig(a="x", b="y"), train=TrainConfig(device="cpu")), "laptop"),
-        (Config(data=DataConfig(root="x"), train=TrainConfig(device="cpu")), "laptop"),
-        (Config(data=DataConfig(a="x", b="y"), train=TrainConfig(device="cuda")), "photos"),
+        ("cpu", False, 300, "laptop", 128),
+        ("cpu", True, 300, "laptop", 128),
+        ("cuda", False, 300, "photos", 256),
+        ("cpu", False, 100, "laptop", 96),
     ],
 )
-def test_the_preset_depends_on_folders_and_device(config: Config, preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_preset_depends_on_the_device_and_on_the_photos(
+    device: str, root: bool, side: int, preset: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    assert choose_preset(config) == PRESETS / f"{preset}.yaml"
+    for name in ("trainA", "trainB"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (2 * side, side)).save(tmp_path / name / "1.png")
+    folders = {"root": str(tmp_path)} if root else {"a": str(tmp_path / "trainA"), "b": str(tmp_path / "trainB")}
+    choice = choose_preset(Config(data=DataConfig(**folders), train=TrainConfig(device=device)))
+    assert choice.path == PRESETS / f"{preset}.yaml"
+    assert read_config(choice.path, choice.keys).data.crop_size == size
+    assert choice.reason.startswith(f"two folders (1 and 1 photos, {side} px) and ")
+
+
+def test_without_folders_it_is_the_streets() -> None:
+    choice = choose_preset(Config())
+    assert (choice.path, choice.keys) == (PRESETS / "streets.yaml", {})
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -7,13 +7,13 @@ from tests.tiny import TINY, tiny
 from unit.config import Config
 from unit.errors import UserError
 from unit.training.checkpoint import available
-from unit.training.dry_run import describe_plan
+from unit.training.dry_run import plan_run
 from unit.training.loop import train
 from unit.training.trainer import Trainer
 
 
 def test_the_plan_describes_the_run_and_writes_nothing(tmp_path: Path) -> None:
-    plan = describe_plan(TINY, tmp_path / "run")
+    plan = plan_run(TINY, tmp_path / "run").description
     assert not (tmp_path / "run").exists()
     assert f"{tmp_path}/run: 6 steps on cpu" in plan
     assert "a: sunny, 5 training images" in plan
@@ -25,7 +25,7 @@ def test_the_disk_space_is_about_what_the_run_takes(tmp_path: Path, monkeypatch:
     config = tiny(train={"keep_last": 2, "keep_every": 4, "checkpoint_every": 1})
     estimates: list[int] = []
     monkeypatch.setattr("unit.training.dry_run._describe_disk", lambda _, needed: estimates.append(needed) or "")
-    describe_plan(config, tmp_path / "run")
+    plan_run(config, tmp_path / "run")
     train(config, tmp_path / "run")
     assert len(available(tmp_path / "run" / "checkpoints")) == 3
     taken = sum(path.stat().st_size for path in (tmp_path / "run").rglob("*") if path.is_file())
@@ -33,9 +33,9 @@ def test_the_disk_space_is_about_what_the_run_takes(tmp_path: Path, monkeypatch:
 
 
 def test_too_little_disk_space_comes_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "too little" not in describe_plan(TINY, tmp_path)
+    assert "too little" not in plan_run(TINY, tmp_path).description
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("usage", (), {"free": 1000}))
-    assert "too little: lower train.keep_last" in describe_plan(TINY, tmp_path)
+    assert "too little: lower train.keep_last" in plan_run(TINY, tmp_path).description
 
 
 def test_too_little_memory_is_one_line_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def test_too_little_memory_is_one_line_with_advice(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(Trainer, "step", step)
     with pytest.raises(UserError, match=r"set train\.checkpoint_activations, or lower train\.batch_size"):
-        describe_plan(TINY, tmp_path)
+        plan_run(TINY, tmp_path)
 
 
 def test_the_time_is_measured_on_real_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +57,7 @@ def test_the_time_is_measured_on_real_steps(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Trainer, "step", step)
     clock = iter(range(0, 1000, 3))
-    monkeypatch.setattr("unit.training.dry_run.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("unit.training.speed.time.perf_counter", lambda: float(next(clock)))
     config: Config = tiny(train={"steps": 1200, "max_minutes": 5.0})
-    assert "time: 3 s/step, 5 min for about 100 of 1200 steps (train.max_minutes)" in describe_plan(config)
-    assert seen == [0, 1, 2, 3]
+    assert "time: 3 s/step, 5 min for about 100 of 1200 steps (train.max_minutes)" in plan_run(config).description
+    assert seen == [12, 13, 14, 15, 16, 17]  # R1's among them: the 16th step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import reprlib
@@ -62,6 +63,14 @@ def fraction(text: str) -> float:
         if 0 <= (number := float(text)) <= 1:
             return number
     raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, is {reprlib.repr(text)}")
+
+
+def positive(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    with suppress(ValueError):
+        if 0 < (number := float(text)) < math.inf:
+            return number
+    raise argparse.ArgumentTypeError(f"must be a number above 0, is {reprlib.repr(text)}")
 
 
 def path(text: str) -> Path:

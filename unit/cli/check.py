@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from unit.cli.arguments import Parser, integer, path
-from unit.cli.train import announce_preset, choose_preset
+from unit.cli.train import choose_preset
 from unit.config import Config, DataConfig
 from unit.config_file import read_config
 from unit.data.check import CHECKS, FolderSummary, Report, check_folders, describe_findings
 from unit.data.datasets import open_datasets, require_folders
 from unit.errors import ConfigError, DataError, escape
+
+log = logging.getLogger(__name__)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -66,13 +70,15 @@ def _data_config(arguments: argparse.Namespace) -> DataConfig:
     sizes = {key: getattr(arguments, key) for key in ("load_size", "crop_size") if getattr(arguments, key)}
     if not arguments.config and not {"a", "b", "root"} & folders.keys():
         raise ConfigError("nothing to check; give --a DIR --b DIR, --root DIR or --config FILE.yaml")
-    file = arguments.config
+    file: Path | None = arguments.config
+    keys: Mapping[str, Any] = {}
     if not file:
         given = DataConfig(**folders)
         require_folders(given)  # before torch may be imported, which takes seconds
-        file = choose_preset(Config(data=given))
-        announce_preset(file)
-    config = replace(read_config(file).data, **folders, **sizes)
+        choice = choose_preset(Config(data=given), {f"data.{key}": value for key, value in sizes.items()})
+        log.info("%s", choice.reason)
+        file, keys = choice.path, choice.keys
+    config = replace(read_config(file, keys).data, **folders, **sizes)
     if config.synthetic:
         raise ConfigError(f"{escape(file)}: names no folders, and the built-in streets need no check; give --a, --b")
     return config

@@ -5,74 +5,64 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unit.cli.arguments import command
 from unit.cli.train_arguments import parse_train_arguments
 from unit.config import Config
-from unit.config_file import PRESETS, to_yaml
+from unit.config_file import to_yaml
 from unit.data.datasets import require_folders
-from unit.errors import ConfigError, escape
+from unit.data.survey import survey_photos
+from unit.errors import escape
+from unit.training.preset_choice import Choice, choose, choose_streets
 
 if TYPE_CHECKING:
     from unit.training.loop import TrainResult
 
 log = logging.getLogger(__name__)
-_REASONS = {
-    "streets": "no folders given, so the synthetic streets",
-    "photos": "two folders and a GPU, so 256 px",
-    "laptop": "two folders and no GPU, so small networks at 128 px",
-}
-"""The reason for each preset that `choose_preset` returns."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Train as the arguments say; return the exit status."""
+    started = time.monotonic()
     arguments = parse_train_arguments(argv, choose_preset, require_folders)
     require_folders(arguments.config.data)
     # Imported here because torch takes seconds, which --help and mistakes on the command line need not wait for.
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from unit.data import bad_images
+    from unit.training.auto_config import AutoConfig
     from unit.training.distributed import is_main_process
-    from unit.training.dry_run import describe_plan
+    from unit.training.dry_run import plan_run
     from unit.training.loop import train
 
     if not is_main_process():  # only the main process logs, except errors and skipped images
         logging.getLogger().setLevel(logging.ERROR)
         logging.getLogger(bad_images.__name__).setLevel(logging.WARNING)
-    if arguments.preset:
-        announce_preset(arguments.preset)
+    auto = AutoConfig(arguments.flags, arguments.choice, arguments.minutes, started)
     if arguments.print_config or arguments.dry_run:
-        plan = describe_plan(arguments.config, arguments.out) if arguments.dry_run else ""
+        plan = plan_run(arguments.config, arguments.out, auto, restart=arguments.restart, measure=arguments.dry_run)
         if is_main_process():
-            print(plan + "\n" * bool(plan) + to_yaml(arguments.config) * arguments.print_config, end="")
+            shown = [plan.description] * arguments.dry_run + [to_yaml(plan.config).rstrip()] * arguments.print_config
+            print("\n".join(shown))
         return 0
     with logging_redirect_tqdm():  # log lines go above the progress bar
-        result = train(arguments.config, arguments.out, restart=arguments.restart)
+        result = train(arguments.config, arguments.out, restart=arguments.restart, auto=auto)
     if is_main_process():
         with suppress(OSError):  # the reader of standard output has gone; everything is saved
             print(summary(result))
     return result.exit_status
 
 
-def announce_preset(preset: Path) -> None:
-    """Log which preset was chosen, and why."""
-    log.info("%s: the preset %s (--config picks another)", _REASONS[preset.stem], preset.stem)
-
-
-def choose_preset(config: Config) -> Path:
-    """Return the preset for a command line without --config."""
-    name = "streets"
-    if not config.data.synthetic:
-        name = "photos" if _trains_on_cuda(config.train.device) else "laptop"
-    path = PRESETS / f"{name}.yaml"
-    if not path.is_file():
-        raise ConfigError(f"{path}: this preset is missing; give --config FILE.yaml")
-    return path
+def choose_preset(config: Config, flags: Mapping[str, Any] | None = None) -> Choice:
+    """Return the preset for a command line without --config, and what its `flags` leave of it."""
+    if config.data.synthetic:
+        return choose_streets()
+    return choose(survey_photos(config.data), _trains_on_cuda(config.train.device), flags or {})
 
 
 def _trains_on_cuda(device: str) -> bool:

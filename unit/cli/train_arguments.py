@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
-from unit.cli.arguments import Parser, output_folder, path
+from unit.cli.arguments import Parser, output_folder, path, positive
 from unit.config import KEY_TYPES, OLD_KEYS, SECTIONS, STRICT, Config, DataConfig, rename_old_keys
 from unit.config_file import LAST_PARTS, PRESETS, Scalar, hint, read_config, refuse
 from unit.errors import escape
+from unit.training.preset_choice import Choice
 
 FIRST_KEYS = {
     "data.a": "photos/sunny",
@@ -38,16 +40,17 @@ _SWITCHES = {
     "restart": "start again at step 0; an existing run is kept as OUT.1",
 }
 _USAGE = (
-    "%(prog)s [--config FILE] [--out DIR] [--init_from RUN] [--dry_run] [--print_config] [--restart] "
+    "%(prog)s [--config FILE] [--out DIR] [--minutes N] [--init_from RUN] [--dry_run] [--print_config] [--restart] "
     "[--SECTION.KEY VALUE ...]"
 )
 _DESCRIPTION = """\
 Train UNIT on two folders of images. Flags override the file, and the file overrides the defaults. --config takes a
 file or a preset: %(presets)s. Without it, the preset is streets (synthetic streets) if no folders are given,
-else photos on a GPU and laptop on a CPU."""
+else photos on a GPU and laptop on a CPU, smaller for small photos, and with --minutes what the time allows."""
 _EXAMPLES = """examples:
   %(prog)s                                              the synthetic streets
   %(prog)s --data.a photos/sunny --data.b photos/rainy  two folders, with settings that suit the machine
+  %(prog)s --data.a photos/sunny --data.b photos/rainy --minutes 30   done in half an hour
   %(prog)s --config mine.yaml --train.steps 20000 --data.flip=false --out runs/mine
   %(prog)s --init_from runs/sunny-rainy --data.a photos/night --data.b photos/rainy-night"""
 
@@ -57,8 +60,11 @@ class TrainArguments:
     """The parsed command line of training."""
 
     config: Config
-    preset: Path | None
-    """the file chosen without --config"""
+    choice: Choice | None
+    """the preset chosen without --config"""
+    flags: Mapping[str, Any]
+    """the keys given as flags"""
+    minutes: float | None
     out: Path | None
     dry_run: bool
     print_config: bool
@@ -67,15 +73,15 @@ class TrainArguments:
 
 def parse_train_arguments(
     argv: Sequence[str],
-    choose_preset: Callable[[Config], Path],
+    choose_preset: Callable[[Config, Mapping[str, Any]], Choice],
     require_folders: Callable[[DataConfig], None] = lambda _: None,
 ) -> TrainArguments:
     """Resolve the command line: flags override the file, in any position, and the file overrides the defaults.
 
     Args:
         argv: the arguments.
-        choose_preset: returns the file to read without --config. The Config it is given has only the flags of
-            `_PRESET_KEYS`, and defaults: other flags may be valid only together with the preset.
+        choose_preset: returns the preset to read without --config, given a Config and all flags. The Config has only
+            the flags of `_PRESET_KEYS`, and defaults: other flags may be valid only together with the preset.
         require_folders: raises an error for folders that can't be used; called before `choose_preset`, which may take
             seconds, unless help is printed.
 
@@ -96,8 +102,9 @@ def parse_train_arguments(
     bare = Config.from_flat_dict({} if files else preset_flags)
     if "help" not in given:
         require_folders(bare.data)
-    file = files[0] if files else choose_preset(bare)
-    config = read_config(file, flags)
+    choice = None if files else choose_preset(bare, flags)
+    file = choice.path if choice else files[0]
+    config = read_config(file, {**(choice.keys if choice else {}), **flags})
     if "help" in given:
         keys = KEY_TYPES if given["help"] == "all" else FIRST_KEYS
         print(make_documented_parser(config, str(file), keys).format_help(), end="")
@@ -105,7 +112,7 @@ def parse_train_arguments(
     if given.get("restart") not in (None, True, ""):  # its old name, as of keys, takes a value
         refuse(f"--restart: takes no value, is {given['restart']!r}")
     switches = {name: name in given for name in _SWITCHES}
-    return TrainArguments(config, None if files else file, given.get("out"), **switches)
+    return TrainArguments(config, choice, flags, given.get("minutes"), given.get("out"), **switches)
 
 
 def _refuse_unknown(word: str) -> None:
@@ -113,7 +120,7 @@ def _refuse_unknown(word: str) -> None:
     if not flag.startswith("-"):
         refuse(f"{word}: unexpected argument; folders go after --data.a and --data.b")
     known = {last: f"--{key}" for last, key in LAST_PARTS.items()}
-    known |= {name: f"--{name}" for name in ("config", "out", "init_from", *_SWITCHES)}
+    known |= {name: f"--{name}" for name in ("config", "out", "init_from", "minutes", *_SWITCHES)}
     refuse(f"{flag}: no such flag; {hint(flag.removeprefix('--'), known, '--help all lists them')}")
 
 
@@ -138,6 +145,11 @@ def make_parser() -> Parser:
         action="append",
         help="a YAML file of the keys below, or a preset",
     )
+    minutes_help = (
+        "end the run, start and measuring included, in about N minutes: image size, networks and steps by the measured "
+        "speed; with --config only the steps. A resumed run has the minutes again, for the steps that are left"
+    )
+    parser.add_argument("--minutes", metavar="N", type=positive, help=minutes_help)
     out_help = "the run directory (default: runs/NAME_A-NAME_B)"
     parser.add_argument("--out", metavar="DIR", type=output_folder, help=out_help)
     init_help = "start from the weights of this run or model file; short for --train.init_from"

@@ -83,6 +83,18 @@ def open_datasets(config: DataConfig, seed: int = 0) -> Datasets:
     return _open_streets(config, seed) if config.synthetic else _open_folders(config)
 
 
+def domain_names(config: DataConfig) -> PerDomain[str]:
+    """Return the display names of the domains; raises `DataError` where the folders give none."""
+    if config.synthetic:
+        return PerDomain(config.name_a or "sunny", config.name_b or "rainy")
+    return _names(config, training_folders(config))
+
+
+def training_folders(config: DataConfig) -> PerDomain[Path]:
+    """Return the folders or shard patterns of the training images; raises `DataError` as `open_datasets`."""
+    return _find_folders(config)[0]
+
+
 def require_folders(config: DataConfig) -> None:
     """Raise what `open_datasets` would raise for a folder or shard that is missing or empty, or serves twice."""
     if not config.synthetic:
@@ -114,8 +126,7 @@ def _open_streets(config: DataConfig, seed: int) -> Datasets:
     train = PerDomain.of(lambda i: streets(i, f"train{i.upper()}", config.streets_train))
     test = PerDomain.of(lambda i: streets(i, "test", config.streets_test))
     rerendered = PerDomain.of(lambda i: streets(i, "test", config.streets_test, variation=1))
-    names = PerDomain(config.name_a or "sunny", config.name_b or "rainy")
-    return Datasets(train, HeldOut(test, paired=True, rerendered=rerendered), names)
+    return Datasets(train, HeldOut(test, paired=True, rerendered=rerendered), domain_names(config))
 
 
 def _open_folders(config: DataConfig) -> Datasets:

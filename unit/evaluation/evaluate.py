@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import islice
-from math import nan
 from typing import TypeAlias
 
 import torch
@@ -42,6 +42,8 @@ _BYTES_PER_PIXEL = 100
 _MAX_IMAGES, _MAX_SWAPPED = 200, 50
 _SECONDS = 120
 """What measuring may take where nobody asked for all images."""
+_PROBE_PIXELS = 10**6
+"""Pixels of the largest image that is translated to judge how long a translation takes."""
 _PASSES = 4
 """Time of measuring an image, in translations of it: translation, cycle, reconstruction, features."""
 _JUDGED = 4
@@ -60,21 +62,34 @@ def affordable_count(
     translator: Translator,
     size: int | None = None,
     st_lpips: StLpips | None = None,
+    seconds: float | None = None,
+    at_least: int = 2,
 ) -> int:
-    """Return how many images of each domain are measured in two minutes, judged by the first; at least 2, at most 200.
+    """Return how many images of each domain are measured in `seconds`, judged by the first; at most 200.
+
+    Args:
+        sources: the images.
+        translator: the model.
+        size: the short side at which the network works, like `translate --size`; None: the image's own.
+        st_lpips: the second judge, if it is asked too.
+        seconds: None: two minutes.
+        at_least: the number returned where fewer would do.
 
     Raises:
         UserError: out of memory.
     """
-    seconds = 0.0
+    per_image = 0.0
     for i in Domain:
         width, height = first_size(sources[i])
         scale = size / min(width, height) if size else 1
+        pixels = width * height * scale**2
+        scale *= min(1, math.sqrt(_PROBE_PIXELS / pixels))  # a photo of 24 megapixels takes a CPU minutes
         image = torch.zeros(()).expand(1, 3, round(height * scale), round(width * scale))  # takes no memory
-        seconds += _PASSES * _seconds(partial(translator.translate, image, i))
+        elapsed = _PASSES * _seconds(partial(translator.translate, image, i))
         if st_lpips:
-            seconds += _JUDGED * _seconds(partial(st_lpips, image))
-    return max(2, min(_MAX_IMAGES, int(_SECONDS / seconds)))
+            elapsed += _JUDGED * _seconds(partial(st_lpips, image))
+        per_image += elapsed * max(1, pixels / _PROBE_PIXELS)
+    return max(at_least, min(_MAX_IMAGES, int((_SECONDS if seconds is None else seconds) / per_image)))
 
 
 def _seconds(run: Callable[[], object]) -> float:
@@ -203,18 +218,19 @@ class Evaluator:
             )
         return 1 if self.native else max(1, min(_BATCH_SIZE, (available // 2 - image) // per_image))
 
-    def fits_swapped(self, translator: Translator, measured: Metrics) -> bool:
+    def fits_swapped(self, translator: Translator, measured: Metrics, seconds: float | None = None) -> bool:
         """True if the images of A seem to be those of B: KID is worse than identity's, and better the other way round.
 
         Args:
             translator: the one that was measured.
             measured: its metrics.
+            seconds: that it may take; None: two minutes.
         """
         kid, identity = _total_kid(measured, "translated"), _total_kid(measured, "identity")
         if not kid > identity:
             return False
         swapped = HeldOut(self.test.images.swapped(), paired=False)
-        count = min(_MAX_SWAPPED, affordable_count(swapped.images, translator, self.size))
+        count = min(_MAX_SWAPPED, affordable_count(swapped.images, translator, self.size, seconds=seconds))
         evaluator = Evaluator(swapped, self.data, self.features, count, self.native, self.size)
         return _total_kid(evaluator.metrics(translator), "translated") < min(kid, identity)
 
@@ -279,7 +295,7 @@ class Evaluator:
 def _total_kid(measured: Metrics, group: str) -> float:
     """Add up both directions; NaN if one was not measured."""
     kids = [measured[i.direction][group]["kid"] for i in Domain]
-    return sum(nan if kid is None else kid for kid in kids)
+    return sum(math.nan if kid is None else kid for kid in kids)
 
 
 def _concatenate(batches: Sequence[Columns]) -> Columns:

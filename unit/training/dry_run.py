@@ -4,47 +4,72 @@ from __future__ import annotations
 
 import io
 import shutil
-import time
-from contextlib import closing
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 import torch
 
-from unit.config import Config
-from unit.data.bad_images import BadImages
-from unit.devices import describe, peak_memory, synchronize, total_memory
+from unit.config import FOLDER_KEYS, Config
+from unit.devices import describe, peak_memory, total_memory
 from unit.errors import escape, format_bytes
 from unit.evaluation.grids import sample_grids, stack_vertically
 from unit.images import to_image
 from unit.model.networks import parameter_count
+from unit.training.auto_config import AutoConfig
 from unit.training.checkpoint import available
 from unit.training.distributed import init_distributed
 from unit.training.initial_weights import initialize
 from unit.training.progress import format_duration
-from unit.training.resolve import ResolvedConfig, explain_errors, resolve
+from unit.training.resolve import ResolvedConfig, explain_errors
+from unit.training.speed import measure_step
 from unit.training.trainer import Trainer
 
-_STEPS = 4
-"""The first is slow and does not count."""
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that has not been started."""
+
+    config: Config
+    """the settings that would hold, with the paths as they were given"""
+    description: str
+    """its time, memory and disk space; empty if nothing was measured"""
 
 
-def describe_plan(config: Config, out: Path | None = None) -> str:
-    """Run a few steps as `train` would, write nothing, and describe the run: its time, memory and disk space.
+def plan_run(
+    config: Config,
+    out: Path | None = None,
+    auto: AutoConfig | None = None,
+    *,
+    restart: bool = False,
+    measure: bool = True,
+) -> Plan:
+    """Settle a run as `train` would, and with `measure` run a few of its steps; write nothing.
 
     Raises:
         UserError: what `train` would raise.
     """
+    auto = auto or AutoConfig()
     with init_distributed() as ranks:
-        resolved = resolve(config, out, ranks)
-        with explain_errors(resolved.device):
-            trainer = resolved.build_trainer()
-            if config.train.init_from and not available(resolved.out / "checkpoints"):
-                initialize(trainer)
-            seconds = _seconds_per_step(resolved, trainer)
-            disk = _disk_bytes(resolved, trainer)
-    train, device = config.train, resolved.device
+        description = ""
+        if measure or auto.minutes is not None:
+            resolved = auto.resolve(config, out, ranks, restart=restart)
+            settled, description = resolved.config, _describe(resolved) if measure else ""
+        else:
+            settled, _ = auto.continued(config, out, ranks, restart=restart)
+    given: dict[str, Any] = {key: getattr(config.data, key) for key in FOLDER_KEYS}
+    train = replace(settled.train, init_from=config.train.init_from)
+    return Plan(replace(settled, data=replace(settled.data, **given), train=train), description)
+
+
+def _describe(resolved: ResolvedConfig) -> str:
+    with explain_errors(resolved.device):
+        trainer = resolved.build_trainer()
+        if resolved.config.train.init_from and not available(resolved.out / "checkpoints"):
+            initialize(trainer)
+        seconds = measure_step(resolved, trainer)
+        disk = _disk_bytes(resolved, trainer)
+    train, device = resolved.config.train, resolved.device
     millions = [parameter_count(network) / 1e6 for network in (trainer.networks, trainer.discriminators)]
     minutes, steps = seconds * train.steps / 60, f"{train.steps} steps"
     if train.max_minutes is not None and train.max_minutes < minutes:
@@ -60,16 +85,6 @@ def describe_plan(config: Config, out: Path | None = None) -> str:
         f"memory: {format_bytes(peak_memory(device))} at most, of {format_bytes(total_memory(device))}\n"
         f"{_describe_disk(resolved.out, disk)}"
     )
-
-
-def _seconds_per_step(resolved: ResolvedConfig, trainer: Trainer) -> float:
-    times = [time.perf_counter()]
-    with closing(resolved.batches(range(_STEPS), BadImages(resolved.datasets.train.map(len)))) as batches:
-        for images in batches:
-            trainer.step(images)
-            synchronize(resolved.device)
-            times.append(time.perf_counter())
-    return median(end - start for start, end in pairwise(times[1:]))
 
 
 def _disk_bytes(resolved: ResolvedConfig, trainer: Trainer) -> int:

@@ -33,7 +33,7 @@ from unit.translation.translator import MODEL_FILE, set_best_detail
 
 log = logging.getLogger(__name__)
 
-_MAX_VALIDATION_IMAGES = 200
+MAX_VALIDATION_IMAGES = 200
 """per domain"""
 _WIDE_INTERVAL = 0.2
 """The part of a KID that its interval may be wide; of 100 streets after 8 minutes it is .16."""
@@ -50,7 +50,9 @@ class Hooks:
         self.resolved, self.trainer, self.run_dir = resolved, trainer, run_dir
         test, data, features = resolved.datasets.test, resolved.config.data, features_if_installed(resolved.device)
         st_lpips = st_lpips_if_installed(resolved.device)
-        self.evaluator = Evaluator(test, data, features, at_most=_MAX_VALIDATION_IMAGES, st_lpips=st_lpips)
+        self.evaluator = Evaluator(test, data, features, at_most=MAX_VALIDATION_IMAGES, st_lpips=st_lpips)
+        self._too_slow = False
+        """full-size translations take too long to measure"""
 
     def start(self, resumed: bool) -> None:
         """Describe a new part of the run in its directory, and open the logs."""
@@ -134,29 +136,33 @@ class Hooks:
         finally:
             self.logger.close()
 
-    def measure(self) -> Metrics:
-        """Return the metrics of what `translate` writes.
+    def measure(self, seconds: float | None = None) -> Metrics:
+        """Return the metrics of what `translate` writes, measured in `seconds` (None: two minutes).
 
         An error is a line in the log, since the run itself is done; the metrics are then those at the training size.
         """
         metrics = self.validate()
         try:
-            metrics = self._measure_full_size() or metrics
+            metrics = self._measure_full_size(seconds) or metrics
         except Exception as error:  # no error here is worth losing the training
             reason = escape(" ".join(str(error).split()))
             log.warning("%s; the metrics shown are those at the training size", reason)
         return metrics
 
-    def report(self, metrics: Metrics | None) -> None:
-        """Write report.html with the metrics of `measure`."""
-        features = self.evaluator.features
-        name = features.name if features else None
-        write_report_or_warn(self.resolved.out, str(self.resolved.device), self.resolved.precision, metrics, name)
+    def report(self, metrics: Metrics | None, seconds: float | None = None) -> None:
+        """Write report.html with the metrics of `measure`; `seconds` as there.
 
-    def _measure_full_size(self) -> Metrics | None:
+        Where full-size translations take too long, the report's are made at the training size.
+        """
+        features, resolved = self.evaluator.features, self.resolved
+        size = resolved.config.data.load_size if self._too_slow and seconds is not None else None
+        options = (metrics, features.name if features else None, size, seconds)
+        write_report_or_warn(resolved.out, str(resolved.device), resolved.precision, *options)
+
+    def _measure_full_size(self, seconds: float | None) -> Metrics | None:
         """Measure images at their own size, and keep which `--detail` is better in the model's files.
 
-        None: it is the training size, or so large that minutes would not do.
+        None: it is the training size, or so large that `seconds` would not do.
         """
         data, test = self.resolved.config.data, self.resolved.datasets.test
         if data.synthetic and data.load_size == data.crop_size:
@@ -164,11 +170,14 @@ class Hooks:
         translator = self.resolved.translator(self.trainer)
         translator.detail = "native"  # which is the slower one
         st_lpips, longest = self.evaluator.st_lpips, max(test.images.map(len))
-        count = affordable_count(test.images, translator, st_lpips=st_lpips)
-        if count < min(longest, _MIN_MEASURED):
+        count = affordable_count(test.images, translator, st_lpips=st_lpips, seconds=seconds, at_least=0)
+        self._too_slow = count < min(longest, _MIN_MEASURED)
+        if self._too_slow:
+            within = "minutes" if seconds is None else "the time left"
             log.warning(
-                "the held-out images are too large to measure within minutes what translate writes for them; "
-                "python -m unit evaluate does it; the metrics shown are those at the training size"
+                "the held-out images are too large to measure within %s what translate writes for them; "
+                "python -m unit evaluate does it; the metrics shown are those at the training size",
+                within,
             )
             return None
         log.info("measuring what translate writes for %d held-out images of each domain", min(count, longest))

@@ -21,14 +21,16 @@ from unit.domains import PerDomain
 from unit.errors import ImageError, UserError
 from unit.evaluation.metric_table import Metrics
 from unit.evaluation.run_log import read_run_endings
+from unit.training.auto_config import AutoConfig
 from unit.training.checkpoint import copy_to_cpu
 from unit.training.distributed import init_distributed, restarted_by_torchrun
 from unit.training.finite import NonFiniteError
 from unit.training.heartbeat import PeerError
 from unit.training.hooks import Hooks, samples_due, step_scalars
 from unit.training.initial_weights import initialize
+from unit.training.minutes import measuring_seconds
 from unit.training.progress import Progress
-from unit.training.resolve import ResolvedConfig, explain_errors, resolve
+from unit.training.resolve import ResolvedConfig, explain_errors
 from unit.training.run_dir import RunDir, archive_run, locked, require_own_folder
 from unit.training.run_logger import RunLogHandler
 from unit.training.signals import StopRequest, stop_on_signals
@@ -57,7 +59,9 @@ class TrainResult:
     """step and mean KID of the best model"""
 
 
-def train(config: Config, out: Path | None = None, *, restart: bool = False) -> TrainResult:
+def train(
+    config: Config, out: Path | None = None, *, restart: bool = False, auto: AutoConfig | None = None
+) -> TrainResult:
     """Train UNIT until `train.steps` or `train.max_minutes`; resume a run that is in `out` already.
 
     Args:
@@ -65,6 +69,7 @@ def train(config: Config, out: Path | None = None, *, restart: bool = False) -> 
         out: the run's directory; None: runs/NAME_A-NAME_B, and runs/streets for the built-in streets.
         restart: start at step 0; a run that is there already is kept as OUT.1 (.2, …). Processes that torchrun starts
             in the place of failed ones resume all the same.
+        auto: settles what the command line leaves open; None: the configuration holds as it is.
 
     Raises:
         UserError: a folder, a setting or the machine makes it impossible; the message says what to do.
@@ -72,7 +77,8 @@ def train(config: Config, out: Path | None = None, *, restart: bool = False) -> 
     run_log = RunLogHandler()
     with init_distributed() as ranks, run_log.capture():
         restart = restart and not restarted_by_torchrun()
-        resolved = resolve(config, out, ranks, restart=restart)
+        auto = auto or AutoConfig()
+        resolved = auto.resolve(config, out, ranks, restart=restart)
         if restart and ranks.is_main and (archived := archive_run(resolved.out)):
             log.info("the run that was in %s is kept as %s", resolved.out, archived)
         if ranks.is_main:
@@ -80,16 +86,22 @@ def train(config: Config, out: Path | None = None, *, restart: bool = False) -> 
         lock = locked(resolved.out) if ranks.is_main else nullcontext()
         stopping = stop_on_signals(ignore_repeats=ranks.world_size > 1)
         with lock, stopping as stop, run_log.record_errors(), explain_errors(resolved.device):
-            return _Run(resolved, run_log).run(stop)
+            return _Run(resolved, run_log, auto.end).run(stop)
 
 
 class _Run:
     """One part of a run, from where it starts or resumes to where it ends or is stopped.
 
     All ranks make the same calls in the same order; only the main rank has hooks and writes.
+
+    Args:
+        resolved: the configuration.
+        run_log: receives how it ended.
+        end: when the measuring at the end must be done, by `time.monotonic`; infinity: whenever it is.
     """
 
-    def __init__(self, resolved: ResolvedConfig, run_log: RunLogHandler) -> None:
+    def __init__(self, resolved: ResolvedConfig, run_log: RunLogHandler, end: float = math.inf) -> None:
+        self.end = end
         self.resolved, self.config, self.ranks, self.run_log = resolved, resolved.config, resolved.ranks, run_log
         self.trainer = resolved.build_trainer()
         self.bad_images = BadImages(resolved.datasets.train.map(len))
@@ -220,9 +232,10 @@ class _Run:
             return TrainResult(out, names, step, 128 + signal_number, None, self.hooks.best if self.hooks else None)
         self._on_main(Hooks.validate)
         self._on_main(Hooks.close)
-        metrics = self._on_main(Hooks.measure)
+        seconds = measuring_seconds(self.end)
+        metrics = self._on_main(lambda hooks: hooks.measure(seconds))
         self.run_log.end("finished" if complete else "finished (train.max_minutes)")
-        self._on_main(lambda hooks: hooks.report(metrics))
+        self._on_main(lambda hooks: hooks.report(metrics, seconds))
         return TrainResult(out, names, step, 0, metrics, self.hooks.best if self.hooks else None)
 
     def _roll_back(self, error: NonFiniteError) -> None:

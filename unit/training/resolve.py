@@ -16,7 +16,7 @@ from unit.config import MACHINE_SPECIFIC, Config, DataConfig, absolute_path, wit
 from unit.data.bad_images import BadImages
 from unit.data.batches import TrainingImages, loader_failure, training_batches
 from unit.data.check import CHECKS, check_headers, describe_findings
-from unit.data.datasets import Datasets, open_datasets
+from unit.data.datasets import Datasets, domain_names, open_datasets
 from unit.devices import configure, out_of_memory, resolve_precision
 from unit.domains import PerDomain
 from unit.errors import ConfigError, DataError, UserError, escape
@@ -88,8 +88,7 @@ def resolve(
     datasets = open_datasets(config.data, config.train.seed)
     if ranks.is_main:
         _check_headers(datasets, config.data)
-    names = datasets.names
-    out = out or Path("runs") / ("streets" if config.data.synthetic else f"{names.a}-{names.b}")
+    out = out or default_out(config.data)
     if len(os.fsencode(out.name)) > _MAX_NAME:
         raise ConfigError(f"--out {escape(shorten(str(out)))}: is too long a name; give another")
     _refuse_out_among_images(out, datasets, restart)
@@ -99,6 +98,12 @@ def resolve(
     must_match |= {"torch": torch.__version__, "the precision": precision, "the kind of device": device.type}
     ranks.require_same(must_match | {"the list of training images": datasets.digest()})
     return ResolvedConfig(config, out, device, precision, datasets, ranks)
+
+
+def default_out(data: DataConfig) -> Path:
+    """Return the run directory for runs without --out, named after the domains."""
+    names = domain_names(data)
+    return Path("runs") / ("streets" if data.synthetic else f"{names.a}-{names.b}")
 
 
 @contextmanager

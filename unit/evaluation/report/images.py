@@ -98,7 +98,7 @@ def score_images(run: Run) -> PerDomain[list[ScoredImage]]:
     cycle in dB.
     """
     test = run.datasets.test
-    count = affordable_count(test.images, run.translator, run.size)
+    count = affordable_count(test.images, run.translator, run.size, seconds=run.seconds)
     indices = test.images.map(lambda source: range(0, len(source), -(-len(source) // count)))
     scores: PerDomain[list[ScoredImage]] = PerDomain([], [])
     for k, images in readable(test.images, PerDomain(*indices), run.data, native=True):

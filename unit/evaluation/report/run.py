@@ -33,16 +33,24 @@ class Run:
         device: where to translate the held-out images.
         precision: of the convolutions.
         size: the short side at which the network works, like `translate --size`; None: the image's own.
+        seconds: that each measurement may take; None: two minutes.
 
     Raises:
         ConfigError: the folder is not a run directory.
     """
 
-    def __init__(self, path: Path, device: str = "auto", precision: str = "auto", size: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        device: str = "auto",
+        precision: str = "auto",
+        size: int | None = None,
+        seconds: float | None = None,
+    ) -> None:
         if not any(os.path.exists(path / part) for part in _PARTS):  # noqa: PTH110 - Path.exists raises for some names
             raise ConfigError(f"{escape(path)}: not a run directory; give the one that training wrote (--out)")
         self.path, self.name = path, path.resolve().name
-        self.size, self._device, self._precision = size, device, precision
+        self.size, self.seconds, self._device, self._precision = size, seconds, device, precision
 
     @cached_property
     def translator(self) -> Translator:

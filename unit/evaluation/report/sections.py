@@ -125,11 +125,11 @@ def metrics(run: Run, measured: Metrics | None, features: str | None) -> dict[st
     """The metrics beside the identity baseline's and real images'; evaluated here unless they are given."""
     device, test = run.translator.device, run.datasets.test
     extract, st_lpips = features_if_installed(device), None if measured else st_lpips_if_installed(device)
-    count = affordable_count(test.images, run.translator, run.size, st_lpips)
+    count = affordable_count(test.images, run.translator, run.size, st_lpips, run.seconds)
     evaluator = Evaluator(test, run.data, extract, count, native=True, size=run.size, st_lpips=st_lpips)
     if measured is None:
         features, measured = extract.name if extract else None, evaluator.metrics(run.translator)
-    swapped = evaluator.fits_swapped(run.translator, measured)
+    swapped = evaluator.fits_swapped(run.translator, measured, run.seconds)
     directions = []
     for i in Domain:
         groups = measured[i.direction]

@@ -44,6 +44,7 @@ def write_report(
     metrics: Metrics | None = None,
     features: str | None = None,
     size: int | None = None,
+    seconds: float | None = None,
 ) -> Path:
     """Write the report of a run, which may still be training, and return its path.
 
@@ -57,12 +58,13 @@ def write_report(
         metrics: of the latest model; None: they are evaluated now.
         features: name of the features behind the given metrics' KID; None: they have none.
         size: the short side at which the network works, like `translate --size`; None: the image's own.
+        seconds: that each measurement may take; None: two minutes.
 
     Raises:
         ConfigError: the folder is not a run directory.
         UserError: the file can't be written.
     """
-    run = Run(folder, device, precision, size)
+    run = Run(folder, device, precision, size, seconds)
     parts = [_section("introduction", run), macros().navigation(_TITLES.items())]
     for key, title in _TITLES.items():
         given = (metrics, features) if key == "metrics" else ()
