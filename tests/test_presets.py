@@ -14,17 +14,19 @@ from unit.training.trainer import Trainer
 
 FILES = sorted(PRESETS.glob("*.yaml"))
 MODERN = {
+    "model.pixel_skip": True,
     "model.normalization": "group",
     "model.upsampling": "nearest",
     "model.initialization": "kaiming",
     "model.same_init": True,
     "loss.adversarial": "least_squares",
     "loss.lambda0": 0.3,
-    "loss.lambda1": 0.001,
+    "loss.lambda1": 0.0001,
     "loss.lambda2": 20,
-    "loss.lambda3": 0.001,
+    "loss.lambda3": 0.0001,
     "loss.lambda4": 5,
     "loss.r1": 0.02,
+    "loss.projected": 0.1,
 }
 SMALL = {
     "model.channels": 16,

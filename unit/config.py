@@ -241,6 +241,9 @@ class ModelConfig(_Section):
     upsampling: Literal["transposed", "nearest", "bilinear"] = "transposed"
     """in the generators: transposed convolutions (the paper's), or nearest or bilinear resizing followed by a
     convolution, which avoid checkerboard artifacts"""
+    pixel_skip: bool = False
+    """the code holds the image's own pixels beside the features, and generators change these: a translation begins as
+    the image itself, and is sharp from the start"""
     downsampling: Literal["strided", "blurred"] = "strided"
     """in encoders and discriminators: stride-2 convolutions (the paper's), or stride-1 convolutions followed by a blur
     and subsampling (Zhang 2019), which are less sensitive to shifts and cost several times as much"""
@@ -293,6 +296,9 @@ class LossConfig(_Section):
     """none, or a comma-separated subset of color,translation,cutout, in this order: random changes to all that the
     discriminators see (DiffAugment), meant for small folders; not studied on real photos here yet, so no preset has
     it; leave out color if color is the only difference between the domains"""
+    projected: Weight = 0.0
+    """weight of a projected discriminator beside the others, which sees features of a network trained on ImageNet:
+    more thorough translations after fewer steps; its network is the one behind KID, which it therefore flatters"""
     feature_matching: Weight = 0.0
     """weight of the difference between translated and real images in the discriminators' mean activations"""
     low_frequency: Weight = 0.0
@@ -311,7 +317,7 @@ class LossConfig(_Section):
     def __post_init__(self) -> None:
         weights = (self.lambda0, self.lambda1, self.lambda2, self.lambda3, self.lambda4)
         _refuse_if(not any(weights), "loss", "all of lambda0 to lambda4 are 0, so there is nothing to learn; set one")
-        for name in ("r1", "feature_matching", "augmentation"):
+        for name in ("r1", "projected", "feature_matching", "augmentation"):
             without_discriminators = getattr(self, name) not in (0, "none") and not self.lambda0
             message = "needs discriminators, but loss.lambda0 is 0; change one"
             _refuse_if(without_discriminators, f"loss.{name}", message)

@@ -63,17 +63,17 @@ NOISE = Noise(code=constant(1, 2), cycle=constant(4, 8))
 
 def autoencoders() -> Autoencoders:
     encoder = Encoder(PerDomain(nn.Sequential(Affine(1, 1)), nn.Sequential(Affine(1, 10))), nn.Identity())
-    return Autoencoders(encoder, Generator(nn.Identity(), PerDomain(Affine(2), Affine(3))), widths=[3])
+    return Autoencoders(encoder, Generator(nn.Identity(), PerDomain(Affine(2), Affine(3))), widths=[3], strides=[1])
 
 
 def discriminators() -> Discriminators:
     return Discriminators(PerDomain(LinearDiscriminator(1), LinearDiscriminator(-1)))
 
 
-def make_microbatch() -> Microbatch:
-    """X and its pass, as the generators' update sees them."""
+def make_microbatch(step: int = 1, images: PerDomain[Tensor] = X) -> Microbatch:
+    """Images and the pass of X, as the update of this step sees them."""
     out = forward_pass(autoencoders(), X, NOISE)
-    return Microbatch(X, seeds, NOISE, out, d_real=X, d_fake=out.translation.swapped())
+    return Microbatch(images, seeds, NOISE, out, step=step, d_real=images, d_fake=out.translation.swapped())
 
 
 def seeds(purpose: str, domain: Domain, count: int = 4) -> list[int]:

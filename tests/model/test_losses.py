@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unit.model.losses import ADVERSARIAL, Logits, cross_entropy, fp32, hinge, kl, l1, least_squares, relativistic
+from unit.model.losses import ADVERSARIAL, Logits, cross_entropy, hinge, kl, l1, least_squares, relativistic
+from unit.model.precision import fp32
 
 TWO_SCALES = [torch.tensor([[[[0.0, math.log(3)]]]]), torch.zeros(1, 1, 1, 1)]
 

@@ -190,14 +190,15 @@ def test_terms_of_a_batch_are_the_means_over_its_microbatches() -> None:
 
     def terms(part: slice) -> dict[str, Tensor]:
         x = images.map(lambda x: x[part])
-        batch = Microbatch(x, lambda *key: seeds(*key)[part], draw_noise(networks, x, lambda *key: seeds(*key)[part]))
+        noise = draw_noise(networks, x, lambda *key: seeds(*key)[part])
+        batch = Microbatch(x, lambda *key: seeds(*key)[part], noise, step=16)
         batch.out = forward_pass(networks, x, batch.noise, lambda x: extras.perturb(x, batch.seeds))
         real, fake = extras.discriminator_inputs(x, batch.out.translation, batch.seeds)
         batch.d_real, batch.d_fake = real, fake
         return (
             autoencoder_terms(batch.out, x, ALL)
             | discriminator_terms(*d.real_and_fake_logits(real, fake), ALL)
-            | extras.discriminator_terms(d, real, 16)
+            | extras.discriminator_terms(d, batch)
             | generator_adversarial_terms(d, real, fake, ALL)
             | extras.generator_terms(networks, d, batch)
         )

@@ -58,7 +58,7 @@ def networks(
 
     encoders = PerDomain(same, from_b).map(lambda read: Apply(lambda x: functional.pixel_unshuffle(read(x), 4)))
     generators = PerDomain(to_a, to_b).map(lambda draw: Apply(lambda z: draw(functional.pixel_shuffle(z, 4))))
-    return Autoencoders(Encoder(encoders, nn.Identity()), Generator(nn.Identity(), generators), (3, 12, 48))
+    return Autoencoders(Encoder(encoders, nn.Identity()), Generator(nn.Identity(), generators), (3, 12, 48), (1, 2, 4))
 
 
 def judging(judge: Callable[[Domain, Tensor], Tensor]) -> Discriminators:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from unit.model.normalizing import is_bf16_inference, normalize_whole
+from unit.model.precision import fp32
 
 LEAK = 0.01
 """Slope of LeakyReLU below 0, in every network of the authors' code."""
@@ -63,9 +66,83 @@ class ResidualBlock(nn.Module):
         return out
 
 
-def residual_blocks(count: int, channels: int, norm: str) -> nn.Sequential:
-    """Return `count` blocks in a row; 0 blocks are the identity."""
-    return nn.Sequential(*(ResidualBlock(channels, norm) for _ in range(count)))
+class ResidualBlocks(nn.Sequential):
+    """Blocks in a row, which change the features of a code: (B, pixels + channels, H, W) → the same shape.
+
+    Args:
+        count: of blocks; 0 are the identity.
+        channels: of the features.
+        norm: as of `normalization`.
+        pixels: channels before the features, which pass unchanged: the image's own pixels, with `model.pixel_skip`.
+    """
+
+    def __init__(self, count: int, channels: int, norm: str, pixels: int = 0) -> None:
+        super().__init__(*(ResidualBlock(channels, norm) for _ in range(count)))
+        self.pixels = pixels
+
+    def forward(self, code: Tensor) -> Tensor:
+        """Return the code with changed features."""
+        features: Tensor = super().forward(code[:, self.pixels :])  # type: ignore[no-untyped-call]
+        if not self.pixels:
+            return features
+        return torch.cat([code[:, : self.pixels], features.to(code.dtype)], 1)
+
+
+PIXEL_SCALE = 32.0
+"""The pixels' scale in a code, so that its noise of variance 1 is small beside them."""
+
+
+class PixelStem(nn.Module):
+    """An encoder's first layers with `model.pixel_skip`: images (B, 3, H, W) → codes (B, 3s² + channels, H/s, W/s).
+
+    The first 3s² channels are the image's pixels, s × s by s × s, times `PIXEL_SCALE`; the rest are features of them.
+    """
+
+    def __init__(self, channels: int, scale: int) -> None:
+        super().__init__()
+        self.unshuffle = nn.PixelUnshuffle(scale)
+        self.features = nn.Sequential(nn.Conv2d(3 * scale**2, channels, 3, padding=1), nn.LeakyReLU(LEAK, inplace=True))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the code before the residual blocks, in fp32 also under autocast, for the pixels' sake."""
+        pixels = self.unshuffle(images)
+        return torch.cat([fp32(pixels) * PIXEL_SCALE, fp32(self.features(pixels))], 1)
+
+
+class PixelHead(nn.Module):
+    """A generator's last layers with `model.pixel_skip`: codes (B, 3s² + inputs, H/s, W/s) → images (B, 3, H, W).
+
+    For each channel of each pixel, the features decide a gain and an offset: pixel · (1 + gain) + offset, clamped to
+    [-1, 1]. A network that
+    begins as the identity returns the code's image.
+    """
+
+    def __init__(self, inputs: int, channels: int, downsamples: int, upsampling: str) -> None:
+        super().__init__()
+        self.pixels = 3 * 4**downsamples
+        self.shuffle = nn.PixelShuffle(2**downsamples)
+        widths = [inputs, *[channels * 2**n for n in reversed(range(downsamples))]]
+        self.upsamples = nn.Sequential(*(upsample(*pair, upsampling) for pair in pairwise(widths)))
+        self.gain_and_offset = nn.Conv2d(channels, 6, 1)
+
+    def begin_as_identity(self) -> None:
+        """Set gain and offset to 0, whatever the features."""
+        nn.init.zeros_(self.gain_and_offset.weight)
+        assert isinstance(self.gain_and_offset.bias, Tensor)
+        nn.init.zeros_(self.gain_and_offset.bias)
+
+    def forward(self, code: Tensor) -> Tensor:
+        """Return the image, in fp32 also under autocast."""
+        pixels = self.shuffle(fp32(code[:, : self.pixels]) / PIXEL_SCALE)
+        features = self.upsamples(code[:, self.pixels :])
+        with torch.autocast(code.device.type, enabled=False):
+            gain, offset = self.gain_and_offset(features.to(self.gain_and_offset.weight.dtype)).chunk(2, 1)
+        return clamp_straight_through(pixels * (1 + gain) + offset)
+
+
+def clamp_straight_through(x: Tensor) -> Tensor:
+    """Clamp to [-1, 1], with the gradient of the identity, so that values beyond can come back."""
+    return x.clamp(-1, 1).detach() + (x - x.detach())
 
 
 class Downsample(nn.Conv2d):

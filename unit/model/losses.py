@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unit.model.precision import fp32
+
 Logits: TypeAlias = list[Tensor]
 """A discriminator's logits (B, 1, h, w) at each scale; above 0 means real."""
 
@@ -87,8 +89,3 @@ ADVERSARIAL = {
 
 def _sum_of_scales(loss: Callable[..., Tensor], *logits: Logits) -> Tensor:
     return torch.stack([loss(*map(fp32, scale)) for scale in zip(*logits, strict=True)]).sum()
-
-
-def fp32(x: Tensor) -> Tensor:
-    """Return x in fp32, or as it is where it is more precise."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

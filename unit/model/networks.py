@@ -19,11 +19,13 @@ from unit.domains import Domain, PerDomain
 from unit.model.layers import (
     LEAK,
     BlurPool,
+    PixelHead,
+    PixelStem,
+    ResidualBlocks,
     ToRGB,
     apply_spectral_norm,
     downsample,
     initialize,
-    residual_blocks,
     upsample,
 )
 
@@ -109,13 +111,13 @@ def _run(module: nn.Module, x: Tensor, checkpoint_activations: bool) -> Tensor:
 class Autoencoders(nn.Module):
     """Encoders and generators of both domains, which one optimizer trains and a model file holds."""
 
-    def __init__(self, encoder: Encoder, generator: Generator, widths: Sequence[int]) -> None:
+    def __init__(self, encoder: Encoder, generator: Generator, widths: Sequence[int], strides: Sequence[int]) -> None:
         super().__init__()
         self.encoder = encoder
         self.generator = generator
         self.feature_channels: tuple[int, ...] = (*widths, widths[-1])
         """channels of each of the encoder's `features`"""
-        self.feature_strides: tuple[int, ...] = (*(2**n for n in range(len(widths))), 2 ** (len(widths) - 1))
+        self.feature_strides: tuple[int, ...] = (*strides, strides[-1])
         """image pixels along one side of a pixel of each of these features"""
 
     def checkpoint_activations(self, enabled: bool) -> None:
@@ -204,17 +206,23 @@ class Discriminators(nn.Module):
 def build_autoencoders(config: ModelConfig) -> Autoencoders:
     """Build encoders and generators, initialized from torch's global generator."""
     widths = [config.channels * 2**n for n in range(config.downsamples + 1)]
-    private_blocks = config.residual_blocks - config.shared_blocks
+    private_blocks, scale = config.residual_blocks - config.shared_blocks, 2**config.downsamples
+    pixels = 3 * scale**2 if config.pixel_skip else 0
 
-    def blocks(count: int) -> nn.Sequential:
-        return residual_blocks(count, widths[-1], config.normalization)
+    def blocks(count: int) -> ResidualBlocks:
+        return ResidualBlocks(count, widths[-1], config.normalization, pixels)
 
     def encoder_private(_: Domain) -> nn.Sequential:
+        if config.pixel_skip:
+            return nn.Sequential(PixelStem(widths[-1], scale), blocks(private_blocks))
         stem = nn.Sequential(nn.Conv2d(3, widths[0], 7, padding=3), nn.LeakyReLU(LEAK, inplace=True))
         downsamples = (downsample(*pair, config.downsampling) for pair in pairwise(widths))
         return nn.Sequential(stem, *downsamples, blocks(private_blocks))
 
     def generator_private(_: Domain) -> nn.Module:
+        if config.pixel_skip:
+            head = PixelHead(widths[-1], widths[0], config.downsamples, config.upsampling)
+            return nn.Sequential(blocks(private_blocks), head)
         upsamples = (upsample(*pair, config.upsampling) for pair in pairwise(reversed(widths)))
         return nn.Sequential(blocks(private_blocks), *upsamples, ToRGB(widths[0]))
 
@@ -224,10 +232,15 @@ def build_autoencoders(config: ModelConfig) -> Autoencoders:
     first, second = encoder.private.values()
     for part in (first, encoder.shared, second, generator):  # this order reproduces earlier results
         initialize(part, config.initialization)
+    for module in generator.modules():
+        if isinstance(module, PixelHead):
+            module.begin_as_identity()
     if config.same_init:
         for private in (encoder.private, generator.private):
             private[Domain.B.value].load_state_dict(private[Domain.A.value].state_dict())
-    return Autoencoders(encoder, generator, widths)
+    if config.pixel_skip:
+        return Autoencoders(encoder, generator, [pixels + widths[-1]], [scale])
+    return Autoencoders(encoder, generator, widths, [2**n for n in range(len(widths))])
 
 
 def build_discriminators(config: ModelConfig) -> Discriminators:

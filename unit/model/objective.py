@@ -56,10 +56,12 @@ class Microbatch:
     out: ForwardPass | None = None
     terms: Terms = field(default_factory=dict)
     """loss terms of E and G"""
+    step: int = 0
+    """number of the update that it belongs to, from 1"""
     d_real: PerDomain[Tensor] | None = None
-    """D_i's input from x_i, for extras that compare features"""
+    """D_i's input from x_i"""
     d_fake: PerDomain[Tensor] | None = None
-    """D_i's input from x_j^{j→i}"""
+    """D_i's input from x_j^{j→i}; without gradients for D's update"""
 
 
 def forward_pass(

@@ -66,11 +66,14 @@ class Trainer:
         self.discriminators = discriminators.to(device).to(memory_format=torch.channels_last)
         self.networks.checkpoint_activations(config.train.checkpoint_activations)
         self.ema: Autoencoders = copy.deepcopy(self.networks).requires_grad_(False).eval()
-        self.generator_modules = nn.ModuleDict({"networks": self.networks, "extras": self.extras})
+        extras = self.extras.trained_with("generators"), self.extras.trained_with("discriminators")
+        self.generator_modules = nn.ModuleDict({"networks": self.networks, "extras": extras[0]})
         """everything that the generators' optimizer updates"""
+        self.discriminator_modules = nn.ModuleDict({"discriminators": self.discriminators, "extras": extras[1]})
+        """everything that the discriminators' optimizer updates"""
         rates = config.optimizer
         self.optimizer_generator = self._adam(self.generator_modules, rates.learning_rate_generator)
-        self.optimizer_discriminator = self._adam(self.discriminators, rates.learning_rate_discriminator)
+        self.optimizer_discriminator = self._adam(self.discriminator_modules, rates.learning_rate_discriminator)
         self.optimizer_generator.register_step_pre_hook(
             lambda *_: self.extras.before_update(self.networks, rates.weight_decay)
         )
@@ -117,24 +120,25 @@ class Trainer:
             self._forward(microbatches[0])
 
         # Discriminators: maximize L_GAN (equation 4), by minimizing d_loss, with E and G fixed.
-        D.requires_grad_(True)
+        self.discriminator_modules.requires_grad_(True)
         self.optimizer_discriminator.zero_grad()
         d_terms, logits = [], []
         for batch in microbatches if loss.lambda0 else ():
             with amp():
                 with torch.no_grad():
                     x = batch.out.translation if batch.out else translate(self.networks, batch.images, batch.noise)
-                    real, fake = self.extras.discriminator_inputs(batch.images, x.map(Tensor.detach), batch.seeds)
-                logits.append(D.real_and_fake_logits(real, fake))
-            d_terms.append(discriminator_terms(*logits[-1], loss))
-            d_terms[-1] |= self.extras.discriminator_terms(D, real, step)
+                    inputs = self.extras.discriminator_inputs(batch.images, x.map(Tensor.detach), batch.seeds)
+                batch.d_real, batch.d_fake = inputs
+                logits.append(D.real_and_fake_logits(*inputs))
+                d_terms.append(discriminator_terms(*logits[-1], loss))
+                d_terms[-1] |= self.extras.discriminator_terms(D, batch)
             self._backward(d_terms[-1])
         if loss.lambda0:
-            self._update(D, self.optimizer_discriminator)
+            self._update(self.discriminator_modules, self.optimizer_discriminator)
             self.mid_step = True
 
         # Encoders and generators: minimize L_VAE + L_GAN + L_CC (equations 2, 4 and 5) with D fixed.
-        D.requires_grad_(False)
+        self.discriminator_modules.requires_grad_(False)
         self.optimizer_generator.zero_grad()
         for batch in microbatches:
             out = batch.out or self._forward(batch)
@@ -167,7 +171,8 @@ class Trainer:
                 return [seed_for(seed, purpose, domain, index) for index in indices[part]]
 
             x = images.map(lambda x: x[part])
-            return Microbatch(x, seeds, draw_noise(self.networks, x, seeds, self.config.model.noise))
+            noise = draw_noise(self.networks, x, seeds, self.config.model.noise)
+            return Microbatch(x, seeds, noise, step=self.steps_done + 1)
 
         return [microbatch(slice(k * size, (k + 1) * size)) for k in range(count)]
 
@@ -219,14 +224,14 @@ class Trainer:
 
     def gradient_norms(self) -> tuple[float, float]:
         """Return ‖g‖ of generators and discriminators in the last step."""
-        networks = (self.generator_modules, self.discriminators)
+        networks = (self.generator_modules, self.discriminator_modules)
         gradients = ([p.grad for p in network.parameters() if p.grad is not None] for network in networks)
         return tuple(float(nn.utils.get_total_norm(g)) for g in gradients)  # type: ignore[return-value]
 
     def require_finite_weights(self) -> None:
         """Raise `NonFiniteError` if any weight is NaN or Inf: no checkpoint is written then."""
         self.finite.check()
-        for network in (self.generator_modules, self.discriminators):
+        for network in (self.generator_modules, self.discriminator_modules):
             norms = _norms({f"the weight {name}": p.detach() for name, p in network.named_parameters()})
             self.finite.record(self.steps_done, norms)
         self.finite.check()
@@ -234,7 +239,7 @@ class Trainer:
     def digest(self) -> str:
         """Return a digest of all weights, which is equal on all ranks."""
         state = hashlib.blake2b(digest_size=16)
-        for network in (self.generator_modules, self.discriminators, self.ema):
+        for network in (self.generator_modules, self.discriminator_modules, self.ema):
             for parameter in network.parameters():
                 state.update(parameter.detach().cpu().contiguous().numpy().tobytes())
         return state.hexdigest()

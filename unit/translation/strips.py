@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unit.domains import Domain
+from unit.model.layers import ResidualBlocks
 from unit.model.networks import Autoencoders
 from unit.model.normalizing import long_dim, normalization_by, row_moments
 
@@ -37,7 +38,7 @@ def encode_in_strips(networks: Autoencoders, image: Tensor, domain: Domain, stri
     *layers, blocks = networks.encoder.private[domain.value].children()
     strips = _Strips(image, networks.scale, strip)
     code = strips.map(nn.Sequential(*layers), image, _HALO)
-    _apply_blocks((*blocks.children(), *networks.encoder.shared.children()), code, strips.strip)
+    _apply_blocks((blocks, networks.encoder.shared), code, strips.strip)
     return code
 
 
@@ -45,7 +46,7 @@ def decode_in_strips(networks: Autoencoders, code: Tensor, domain: Domain, strip
     """Return G_j(z) of a code z (1, C, H/s, W/s), which is overwritten; the rest as in `encode_in_strips`."""
     blocks, *layers = networks.generator.private[domain.value].children()
     strips = _Strips(code, 1, strip // networks.scale)
-    _apply_blocks((*networks.generator.shared.children(), *blocks.children()), code, strips.strip)
+    _apply_blocks((networks.generator.shared, blocks), code, strips.strip)
     return strips.map(nn.Sequential(*layers), code, _HALO)
 
 
@@ -94,11 +95,13 @@ class _Strips:
         return normalization_by(norm, moments, x)
 
 
-def _apply_blocks(blocks: Iterable[nn.Module], x: Tensor, rows: int) -> None:
-    """Apply each `ResidualBlock` in place, in strips of at least so many rows."""
-    strips = _Strips(x, 1, _LONGER * rows)
-    for block in blocks:
-        _apply_block(block, x, strips)
+def _apply_blocks(parts: Iterable[nn.Module], code: Tensor, rows: int) -> None:
+    """Apply each `ResidualBlocks` in place, in strips of at least so many rows."""
+    strips = _Strips(code, 1, _LONGER * rows)
+    for blocks in parts:
+        assert isinstance(blocks, ResidualBlocks)
+        for block in blocks.children():
+            _apply_block(block, code[:, blocks.pixels :], strips)
 
 
 def _apply_block(block: nn.Module, x: Tensor, strips: _Strips) -> None:

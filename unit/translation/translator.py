@@ -267,7 +267,8 @@ class Translator(ImageTranslator):
         if self._strip(1, pixels) is None:
             return batch * pixels * self._bytes_per_pixel
         codes = 2 * self.networks.feature_channels[-1] * pixels // self.networks.scale**2
-        return images + codes * (4 if self.precision == "fp32" else 2) + _LARGE // 2
+        in_fp32 = self.precision == "fp32" or self.config.model.pixel_skip
+        return images + codes * (4 if in_fp32 else 2) + _LARGE // 2
 
     @property
     def _bytes_per_pixel(self) -> int:

@@ -17,7 +17,7 @@ from unit.model.networks import Autoencoders, Discriminators, build_autoencoders
 from unit.model.noise import Seeds
 from unit.model.objective import Microbatch, Terms, forward_pass
 
-KEYS = ("r1", "augmentation", "feature_matching", "low_frequency", "patch_nce", "cycle_noise", "memory")
+KEYS = ("r1", "augmentation", "projected", "feature_matching", "low_frequency", "patch_nce", "cycle_noise", "memory")
 
 IMPORTED = """
 import sys
@@ -50,7 +50,7 @@ def test_without_ingredients_nothing_changes_and_nothing_is_trained() -> None:
     real, fake = extras.discriminator_inputs(X, translation, no_seeds)
     assert (real, fake.a, fake.b) == (X, translation.b, translation.a)
     assert extras.perturb(translation, no_seeds) is translation
-    assert extras.discriminator_terms(discriminators(), X, 16) == {}
+    assert extras.discriminator_terms(discriminators(), make_microbatch(16)) == {}
     assert extras.generator_terms(autoencoders(), discriminators(), make_microbatch()) == {}
     assert not list(extras.parameters())
     assert extras.state_dict() == {}
@@ -63,8 +63,11 @@ def test_a_key_switches_on_its_own_ingredient_only(key: str) -> None:
     assert list(extras) == [key]
     (extra,) = extras.values()
     assert extra.setting == setting
-    assert [name for name, _ in extras.named_parameters() if not name.startswith("patch_nce.heads.")] == []
-    assert bool(list(extras.parameters())) == (key == "patch_nce")
+    heads = [name for name, _ in extras.named_parameters()]
+    assert all(name.startswith(("patch_nce.heads.", "projected.")) for name in heads)
+    assert bool(heads) == (key in ("patch_nce", "projected"))
+    assert list(extras.trained_with("generators")) == ([] if key == "projected" else [key])
+    assert list(extras.trained_with("discriminators")) == ([key] if key == "projected" else [])
 
 
 def test_every_ingredient_draws_from_seeds_of_its_own() -> None:
@@ -106,8 +109,9 @@ class Brightness(LossExtra):
     def perturb(self, translation: PerDomain[Tensor], seeds: Seeds) -> PerDomain[Tensor]:
         return translation.map(lambda x: 10 * x)
 
-    def discriminator_terms(self, discriminators: Discriminators, real: PerDomain[Tensor], step: int) -> Terms:
-        return {"brightness_d": real.a.mean() * step}
+    def discriminator_terms(self, discriminators: Discriminators, batch: Microbatch) -> Terms:
+        assert batch.d_real
+        return {"brightness_d": batch.d_real.a.mean() * batch.step}
 
     def generator_terms(self, networks: Autoencoders, discriminators: Discriminators, batch: Microbatch) -> Terms:
         assert batch.out
@@ -118,8 +122,9 @@ class Darkness(LossExtra):
     def perturb(self, translation: PerDomain[Tensor], seeds: Seeds) -> PerDomain[Tensor]:
         return translation.map(lambda x: x - self.weight)
 
-    def discriminator_terms(self, discriminators: Discriminators, real: PerDomain[Tensor], step: int) -> Terms:
-        return {"darkness_d": -real.b.mean()}
+    def discriminator_terms(self, discriminators: Discriminators, batch: Microbatch) -> Terms:
+        assert batch.d_real
+        return {"darkness_d": -batch.d_real.b.mean()}
 
     def generator_terms(self, networks: Autoencoders, discriminators: Discriminators, batch: Microbatch) -> Terms:
         return {"darkness_g": torch.tensor(self.weight)}
@@ -140,7 +145,7 @@ def test_a_new_ingredient_is_one_file_and_one_key() -> None:
     real, fake = extras.discriminator_inputs(X, constant(9, 28), seeds)
     assert [value(x) for x in (*real, *fake)] == [1 + 3, 2 + 3, 28 + 3, 9 + 3]
     assert [value(x) for x in extras.perturb(constant(9, 28), seeds)] == [90, 280]
-    assert extras.discriminator_terms(discriminators(), X, 2)["brightness_d"] == 1 * 2
+    assert extras.discriminator_terms(discriminators(), make_microbatch(2))["brightness_d"] == 1 * 2
     terms = extras.generator_terms(autoencoders(), discriminators(), make_microbatch())
     assert terms["brightness_g"].item() == 3 * 9
     terms["brightness_g"].backward()
@@ -151,7 +156,7 @@ def test_a_new_ingredient_is_one_file_and_one_key() -> None:
 def test_terms_of_several_ingredients_are_joined_and_changes_follow_each_other() -> None:
     extras = LossExtras(ConfigWithMore(brightness=3.0, darkness=1.0, low_frequency=13.0), autoencoders())
     assert [value(x) for x in extras.perturb(constant(9, 28), seeds)] == [10 * 9 - 1, 10 * 28 - 1]
-    assert extras.discriminator_terms(discriminators(), X, 2).keys() == {"brightness_d", "darkness_d"}
+    assert extras.discriminator_terms(discriminators(), make_microbatch(2)).keys() == {"brightness_d", "darkness_d"}
     terms = extras.generator_terms(autoencoders(), discriminators(), make_microbatch())
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(
         {"brightness_g": 3 * 9, "darkness_g": 1, "low_frequency_a": 13 * (9 - 1), "low_frequency_b": 13 * (28 - 2)}

@@ -142,7 +142,7 @@ def two_layer_autoencoders() -> Autoencoders:
     """Those of affine.py with the encoders in two layers: 2x, then half plus 1; 4x, then a quarter plus 10."""
     private = PerDomain(nn.Sequential(Affine(2), Affine(1 / 2, 1)), nn.Sequential(Affine(4), Affine(1 / 4, 10)))
     generator = Generator(nn.Identity(), PerDomain(Affine(2), Affine(3)))
-    return Autoencoders(Encoder(private, nn.Identity()), generator, widths=[3])
+    return Autoencoders(Encoder(private, nn.Identity()), generator, widths=[3], strides=[1])
 
 
 def test_what_is_compared_with_what_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:

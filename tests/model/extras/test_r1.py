@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.model.affine import SMALL, LinearDiscriminator, X, autoencoders, make_images, values
+from tests.model.affine import SMALL, LinearDiscriminator, X, autoencoders, make_images, make_microbatch, values
 from unit.domains import PerDomain
 from unit.model.extras.r1 import INTERVAL, Extra, r1
 from unit.model.networks import Discriminators, build_discriminators
@@ -63,24 +63,24 @@ class SquareDiscriminator(LinearDiscriminator):
 def test_the_terms_by_hand() -> None:
     """∇D_a is 2x = 2 at each pixel, which is a patch, and ∇D_b 3x = 6; lazily weighted 16 times as high."""
     squares = Discriminators(PerDomain(SquareDiscriminator(2), SquareDiscriminator(3)))
-    terms = Extra(0.1, autoencoders()).discriminator_terms(squares, X, 32)
+    terms = Extra(0.1, autoencoders()).discriminator_terms(squares, make_microbatch(32))
     assert values(terms) == pytest.approx({"r1_a": 0.1 * 16 * 2**2 / 2, "r1_b": 0.1 * 16 * 6**2 / 2})
     assert not X.a.requires_grad
 
 
 def test_the_penalty_is_computed_in_every_16th_step_only() -> None:
     extra, discriminators = Extra(0.1, autoencoders()), Discriminators(PerDomain(*map(LinearDiscriminator, (1, 2))))
-    steps = [step for step in range(1, 49) if extra.discriminator_terms(discriminators, X, step)]
+    steps = [step for step in range(1, 49) if extra.discriminator_terms(discriminators, make_microbatch(step))]
     assert steps == [16, 32, 48]
     assert INTERVAL == 16
 
 
 def test_the_penalty_is_computed_in_fp32_under_autocast() -> None:
     discriminators, x, extra = build_discriminators(SMALL), make_images(), Extra(1.0, autoencoders())
-    expected = extra.discriminator_terms(discriminators, x, INTERVAL)
+    expected = extra.discriminator_terms(discriminators, make_microbatch(INTERVAL, x))
     with torch.autocast("cpu", torch.bfloat16):
         discriminators(x)
-        terms = extra.discriminator_terms(discriminators, x, INTERVAL)
+        terms = extra.discriminator_terms(discriminators, make_microbatch(INTERVAL, x))
     assert terms.keys() == {"r1_a", "r1_b"}
     assert all(torch.equal(term, expected[name]) for name, term in terms.items())
     total(terms).backward()

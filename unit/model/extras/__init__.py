@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from importlib import import_module
-from typing import cast
+from typing import Literal, cast
 
 from torch import Tensor, nn
 
@@ -23,12 +23,15 @@ _OFF = (0, "none")
 
 
 class LossExtra(nn.Module):
-    """One ingredient. It overrides what it needs; its own parameters are trained with encoders and generators.
+    """One ingredient. It overrides what it needs.
 
     Args:
         setting: the value of its key, mostly a weight.
         networks: whose features or sizes it may need.
     """
+
+    TRAINED_WITH: Literal["generators", "discriminators"] = "generators"
+    """whose optimizer trains its own parameters: that of encoders and generators, or that of the discriminators"""
 
     def __init__(self, setting: float | str, networks: Autoencoders) -> None:
         super().__init__()
@@ -47,8 +50,8 @@ class LossExtra(nn.Module):
         """Change translations before the cycle encodes them again."""
         return translation
 
-    def discriminator_terms(self, discriminators: Discriminators, real: PerDomain[Tensor], step: int) -> Terms:
-        """Return weighted terms of D for the update that ends step `step`; `real` is what D_i sees of x_i."""
+    def discriminator_terms(self, discriminators: Discriminators, batch: Microbatch) -> Terms:
+        """Return weighted terms of D; `batch` has what D_i sees, without gradients."""
         return {}
 
     def generator_terms(self, networks: Autoencoders, discriminators: Discriminators, batch: Microbatch) -> Terms:
@@ -70,6 +73,10 @@ class LossExtras(nn.ModuleDict):
     def _all(self) -> list[LossExtra]:
         return cast(list[LossExtra], list(self.values()))
 
+    def trained_with(self, networks: Literal["generators", "discriminators"]) -> nn.ModuleDict:
+        """Return the ingredients whose parameters the optimizer of these networks trains."""
+        return nn.ModuleDict({k: v for k, v in self.items() if isinstance(v, LossExtra) and networks == v.TRAINED_WITH})
+
     def discriminator_inputs(
         self, images: PerDomain[Tensor], translation: PerDomain[Tensor], seeds: Seeds
     ) -> tuple[PerDomain[Tensor], PerDomain[Tensor]]:
@@ -85,9 +92,9 @@ class LossExtras(nn.ModuleDict):
             translation = extra.perturb(translation, seeds)
         return translation
 
-    def discriminator_terms(self, discriminators: Discriminators, real: PerDomain[Tensor], step: int) -> Terms:
+    def discriminator_terms(self, discriminators: Discriminators, batch: Microbatch) -> Terms:
         """Return all terms of D."""
-        return {k: v for extra in self._all() for k, v in extra.discriminator_terms(discriminators, real, step).items()}
+        return {k: v for extra in self._all() for k, v in extra.discriminator_terms(discriminators, batch).items()}
 
     def generator_terms(self, networks: Autoencoders, discriminators: Discriminators, batch: Microbatch) -> Terms:
         """Return all terms of E and G."""

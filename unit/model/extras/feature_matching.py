@@ -9,9 +9,10 @@ from torch import Tensor
 
 from unit.domains import Domain
 from unit.model.extras import LossExtra
-from unit.model.losses import fp32, l1
+from unit.model.losses import l1
 from unit.model.networks import Autoencoders, Discriminators
 from unit.model.objective import Microbatch, Terms
+from unit.model.precision import fp32
 
 
 def feature_matching(features: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:

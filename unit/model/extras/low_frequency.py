@@ -7,9 +7,9 @@ from torch.nn import functional
 
 from unit.domains import Domain
 from unit.model.extras import LossExtra
-from unit.model.losses import fp32
 from unit.model.networks import Autoencoders, Discriminators
 from unit.model.objective import Microbatch, Terms
+from unit.model.precision import fp32
 
 
 def low_frequency(image: Tensor, target: Tensor) -> Tensor:

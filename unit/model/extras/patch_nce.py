@@ -10,10 +10,10 @@ from torch.nn import functional
 
 from unit.domains import Domain, PerDomain
 from unit.model.extras import LossExtra
-from unit.model.losses import fp32
 from unit.model.networks import Autoencoders, Discriminators
 from unit.model.noise import Seeds
 from unit.model.objective import Microbatch, Terms
+from unit.model.precision import fp32
 
 PATCHES = 256
 """Patches compared in each layer of an image."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unit.domains import Domain, PerDomain
+from unit.domains import Domain
 from unit.model.extras import LossExtra
 from unit.model.losses import Logits
 from unit.model.networks import Discriminators
-from unit.model.objective import Terms
+from unit.model.objective import Microbatch, Terms
 
 INTERVAL = 16
 """Steps between two updates with the penalty, which is weighted that much higher."""
@@ -32,11 +32,12 @@ def r1(images: Tensor, logits: Logits) -> Tensor:
 class Extra(LossExtra):
     """Penalizes D_i's gradient at the real images it sees, in fp32."""
 
-    def discriminator_terms(self, discriminators: Discriminators, real: PerDomain[Tensor], step: int) -> Terms:
+    def discriminator_terms(self, discriminators: Discriminators, batch: Microbatch) -> Terms:
         """Return the penalty in every 16th step."""
-        if step % INTERVAL:
+        if batch.step % INTERVAL:
             return {}
-        real = real.map(lambda x: x.detach().requires_grad_())
+        assert batch.d_real
+        real = batch.d_real.map(lambda x: x.detach().requires_grad_())
         with torch.autocast(real.a.device.type, enabled=False):
             logits = discriminators.forward(real)  # not the compiled call, which has no second derivative
             return {f"r1_{i}": self.weight * INTERVAL * r1(real[i], logits[i]) for i in Domain}
