@@ -27,6 +27,7 @@ MODERN = {
     "loss.lambda4": 5,
     "loss.r1": 0.02,
     "loss.projected": 0.1,
+    "optimizer.weight_decay": 0,
 }
 SMALL = {
     "model.channels": 16,
@@ -44,7 +45,7 @@ STREETS = {
     "data.load_size": 64,
     "data.crop_size": 64,
     "model.downsamples": 1,
-    "optimizer.learning_rate_generator": 2e-3,
+    "optimizer.learning_rate_generator": 1e-3,
     "optimizer.learning_rate_discriminator": 1e-3,
     "train.steps": 4000,
     "train.max_minutes": 8,
@@ -68,7 +69,7 @@ RESOLVED: dict[str, dict[str, Any]] = {
         **SMALL,
         "data.load_size": 144,
         "data.crop_size": 128,
-        "optimizer.learning_rate_generator": 1e-3,
+        "optimizer.learning_rate_generator": 5e-4,
         "optimizer.learning_rate_discriminator": 5e-4,
         "train.steps": 30_000,
         "train.batch_size": 2,
