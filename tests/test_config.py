@@ -44,7 +44,7 @@ PAPER = {
 }
 PAPER |= {"loss.augmentation": "none", "model.downsampling": "strided", "model.spectral_norm": False}
 PAPER |= {"model.same_init": False}
-LATER_WEIGHTS = ("r1", "feature_matching", "low_frequency", "patch_nce", "cycle_noise")
+LATER_WEIGHTS = ("r1", "projected", "feature_matching", "low_frequency", "patch_nce", "cycle_noise")
 PAPER |= {f"loss.{key}": 0 for key in LATER_WEIGHTS}
 FOLDERS = {"a": "x", "b": "y"}
 

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import Coarse
+from tests.conftest import Coarse, coarse_st_lpips
 from tests.tiny import TINY, assert_same_run, metrics, state_of, tiny
 from unit.config import Config
 from unit.config_file import read_config, write_config
@@ -140,8 +140,8 @@ def test_the_metrics_at_the_end_are_of_what_translate_writes(
 ) -> None:
     result = train(tiny(train={"steps": 2}), tmp_path / "run")  # crops of 16 px out of images of 20
     translator, test = Translator.load(tmp_path / "run", "cpu", "fp32"), open_datasets(TINY.data).test
-    assert result.metrics == evaluate(translator, test, Coarse())
-    at_training_size = Evaluator(test, TINY.data, Coarse()).metrics(translator)
+    assert result.metrics == evaluate(translator, test, Coarse(), coarse_st_lpips)
+    at_training_size = Evaluator(test, TINY.data, Coarse(), st_lpips=coarse_st_lpips).metrics(translator)
     assert result.metrics != at_training_size
 
     def refuse(*_: object) -> None:
@@ -709,7 +709,8 @@ def test_what_can_not_be_written_is_named(tmp_path: Path, name: str) -> None:
         (run / name).touch()
     with pytest.raises(UserError, match=name) as refused:
         train(TINY, run)
-    assert refused.value.exit_status == 1
+    # A folder with such a name is no run; a file that is in the way may well be in one.
+    assert refused.value.exit_status == (2 if name == "metrics.jsonl" else 1)
 
 
 SIGNALLED = tiny(

