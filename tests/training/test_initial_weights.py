@@ -271,6 +271,7 @@ OTHER_NETWORKS = {
     "normalization": "group",
     "upsampling": "nearest",
     "downsampling": "blurred",
+    "pixel_skip": True,
 }
 OTHER_DISCRIMINATORS = {
     "discriminator_channels": 8,

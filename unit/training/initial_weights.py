@@ -16,7 +16,7 @@ from unit.translation.model_file import MODEL_FILE, load_model
 log = logging.getLogger(__name__)
 
 _AUTOENCODERS = ["channels", "downsamples", "residual_blocks", "shared_blocks"]
-_AUTOENCODERS += ["normalization", "upsampling", "downsampling"]
+_AUTOENCODERS += ["normalization", "upsampling", "downsampling", "pixel_skip"]
 _DISCRIMINATORS = ["discriminator_channels", "discriminator_scales", "discriminator_layers", "spectral_norm"]
 """The keys that make networks what they are."""
 
