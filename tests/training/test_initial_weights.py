@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.tiny import TINY, metrics, state_of, tiny
 from tests.training.test_trainer import CPU, batch
 from unit.__main__ import main
-from unit.config import Config
+from unit.config import Config, ModelConfig
 from unit.config_file import read_config, write_config
 from unit.data.batches import held_out_image
 from unit.data.datasets import open_datasets
@@ -54,6 +54,10 @@ def config(source: Path, steps: int = 2, memory: float = 0.0, **sections: dict[s
     train_keys = {"init_from": str(source), "seed": 1, "steps": steps} | sections.pop("train", {})
     loss = {"memory": memory} | sections.pop("loss", {})
     return tiny(train=train_keys, loss=loss, **sections)
+
+
+def settings_from(settings: Config, source: Path) -> Config:
+    return replace(settings, train=replace(settings.train, init_from=str(source)))
 
 
 def initialized(config: Config) -> Trainer:
@@ -112,11 +116,14 @@ def test_a_model_gives_its_ema_weights_and_the_rest_is_new(source: Path, without
 
 
 def test_extras_may_differ(source: Path, tmp_path: Path) -> None:
-    """Their parameters come last in the optimizer, and are new."""
+    """Their parameters come last in the optimizer, and are new; those of both go on."""
     settings = config(source, loss={"patch_nce": 1.0})
     trainer = initialized(settings)
     trainer.step(batch(0))
     train(replace(settings, train=replace(settings.train, steps=1)), tmp_path / "second")
+    both, saved = initialized(settings_from(settings, tmp_path / "second")), newest(tmp_path / "second")
+    assert_equal(both.extras.state_dict(), saved["extras"])
+    assert_equal(both.state_dict()["optimizer_generator"]["state"], saved["optimizer_generator"]["state"])
     again = initialized(config(tmp_path / "second"))
     again.step(batch(0))
     assert len(again.optimizer_generator.state) == len(list(again.networks.parameters()))
@@ -301,6 +308,7 @@ def test_other_discriminators_are_refused_but_not_with_a_model_file(source: Path
 def test_networks_that_differ_only_in_training_are_the_same(source: Path) -> None:
     others = {"initialization": "normal", "same_init": True, "noise": False, "ema_decay": 0.5}
     initialized(config(source, model=others))
+    assert asdict(ModelConfig()).keys() == OTHER_NETWORKS.keys() | OTHER_DISCRIMINATORS.keys() | others.keys()
 
 
 def test_mistakes_on_the_command_line_get_one_line(

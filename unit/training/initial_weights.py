@@ -66,16 +66,31 @@ def _remember(trainer: Trainer, folder: Path) -> None:
 def _at_step_0(state: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
     """Return a trainer's saved state with the parts that belong to the new run alone as they are in `trainer`.
 
-    Extras may be others than those of the saved run, and their parameters come last in the generators' optimizer, so
-    both start anew.
+    An extra that both have goes on; where they differ, the moments of the optimizer that trains them are the networks'
+    alone, whose parameters come first in it.
     """
     now = trainer.state_dict()
     state = upgraded(state, [name for name, _ in trainer.generator_modules.named_parameters()])
-    count = len(list(trainer.networks.parameters()))
-    moments = {k: moment for k, moment in state["optimizer_generator"]["state"].items() if k < count}
-    optimizer = now["optimizer_generator"] | {"state": moments}
-    kept = {name: now[name] for name in ("steps_done", "rollbacks", "extras")}
-    return state | kept | {"optimizer_generator": optimizer}
+    common = [key for key in trainer.extras if key != "memory" and _same_shapes(key, now["extras"], state["extras"])]
+    extras = now["extras"] | {name: t for name, t in state["extras"].items() if name.partition(".")[0] in common}
+    kept: dict[str, Any] = {"steps_done": 0, "rollbacks": 0, "extras": extras}
+    for name, networks, modules in (
+        ("optimizer_generator", trainer.networks, trainer.generator_modules),
+        ("optimizer_discriminator", trainer.discriminators, trainer.discriminator_modules),
+    ):
+        saved, count = state[name], len(list(networks.parameters()))
+        trained = [key for key, extra in modules["extras"].items() if any(True for _ in extra.parameters())]  # type: ignore[operator]
+        sizes = [len(optimizer["param_groups"][0]["params"]) for optimizer in (saved, now[name])]
+        if sizes[0] == sizes[1] and set(trained) <= set(common):
+            count = sizes[0]
+        kept[name] = now[name] | {"state": {k: moment for k, moment in saved["state"].items() if k < count}}
+    return state | kept
+
+
+def _same_shapes(extra: str, now: dict[str, Any], saved: dict[str, Any]) -> bool:
+    """True if an extra's state has the same names and shapes in both."""
+    shapes = [{n: t.shape for n, t in state.items() if n.partition(".")[0] == extra} for state in (now, saved)]
+    return shapes[0] == shapes[1]
 
 
 def _require_same_networks(now: ModelConfig, before: ModelConfig, source: Path, *, with_discriminators: bool) -> None:
