@@ -23,7 +23,7 @@ from unit.domains import Domain
 from unit.errors import ConfigError, ModelError, UserError
 from unit.model.extras.memory import Importance
 from unit.training import checkpoint
-from unit.training.dry_run import describe_plan
+from unit.training.dry_run import plan_run
 from unit.training.importance import measure_importance
 from unit.training.initial_weights import initialize
 from unit.training.loop import train
@@ -199,9 +199,9 @@ def test_memory_keeps_the_weights_near(source: Path, tmp_path: Path) -> None:
 
 
 def test_the_dry_run_starts_from_it_too(source: Path, tmp_path: Path) -> None:
-    assert "steps" in describe_plan(config(source, memory=1.0), tmp_path / "second")
+    assert "steps" in plan_run(config(source, memory=1.0), tmp_path / "second").description
     with pytest.raises(ConfigError, match=r"model\.channels"):
-        describe_plan(config(source, model={"channels": 8}), tmp_path / "second")
+        plan_run(config(source, model={"channels": 8}), tmp_path / "second")
     assert not (tmp_path / "second").exists()
 
 
