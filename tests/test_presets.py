@@ -26,7 +26,7 @@ MODERN = {
     "loss.lambda3": 0.0001,
     "loss.lambda4": 5,
     "loss.r1": 0.02,
-    "loss.projected": 0.1,
+    "loss.projected": 0.03,
     "optimizer.weight_decay": 0,
 }
 SMALL = {
