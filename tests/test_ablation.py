@@ -82,15 +82,15 @@ def test_the_shipped_studies_are_valid(path: Path) -> None:
             config = study.config(Run(setting, data, study.size, 0, 1000))
             assert (config.data.crop_size, config.train.steps, config.train.max_minutes) == (64, 1000, None)
             assert config.data.synthetic == (data == "streets")
-    shipped = {"paper": "paper.yaml", "shared_1": "paper.yaml", "both": "streets.yaml"}
-    if path.stem == "around_modern":  # elsewhere it is the recipe of that time
+    shipped = {"paper": "paper.yaml", "shared_1": "paper.yaml", "before": "streets.yaml"}
+    if path.stem != "two_halvings":
         shipped["modern"] = "streets.yaml"
     for setting, file in shipped.items():
         if setting in study.settings:
             ours = study.config(Run(setting, "streets", 64, 0, 1000))
             theirs = read_config(REPOSITORY / "configs" / file)
             assert (ours.loss, ours.optimizer) == (theirs.loss, theirs.optimizer)
-    assert shipped.keys() & study.settings.keys() or path.stem == "hour"
+    assert shipped.keys() & study.settings.keys()
 
 
 def test_a_setting_changes_only_its_keys(tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ class ModelConfig(_Section):
     convolution, which avoid checkerboard artifacts"""
     pixel_skip: bool = False
     """the code holds the image's own pixels beside the features, and generators change these: a translation begins as
-    the image itself, and is sharp from the start"""
+    the image itself, and is sharp from the start; in no preset, as long runs are not stable yet (docs/results.md)"""
     downsampling: Literal["strided", "blurred"] = "strided"
     """in encoders and discriminators: stride-2 convolutions (the paper's), or stride-1 convolutions followed by a blur
     and subsampling (Zhang 2019), which are less sensitive to shifts and cost several times as much"""
