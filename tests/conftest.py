@@ -47,5 +47,6 @@ def _quick_features() -> Iterator[None]:
         for module in ("hooks", "speed"):
             patch.setattr(f"unit.training.{module}.features_if_installed", lambda _: Coarse())
             patch.setattr(f"unit.training.{module}.st_lpips_if_installed", lambda _: coarse_st_lpips)
-        patch.setattr("unit.training.hooks.write_report_or_warn", lambda *_: None)  # it takes a second
+        for module in ("hooks", "adaptation"):
+            patch.setattr(f"unit.training.{module}.write_report_or_warn", lambda *_: None)  # it takes a second
         yield

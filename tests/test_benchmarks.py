@@ -3,8 +3,11 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+
+from benchmarks import digits
 
 SETTINGS = {"size", "batch_size", "device", "precision", "rounds", "machine", "cores", "threads", "python", "torch"}
 
@@ -55,3 +58,14 @@ def test_the_translate_benchmark_times_the_command_and_its_network() -> None:
     )
     assert 0 < metrics["start_seconds"] < metrics["command_seconds"]
     assert metrics["images_per_second"] > 3 / metrics["command_seconds"]
+
+
+def test_the_digits_benchmark_reports_the_last_steps_over_the_seeds() -> None:
+    def result(seed: int, accuracy: float, best: float, recipe: str = "paper") -> dict[str, Any]:
+        run = {"source": "usps", "target": "mnist", "recipe": recipe, "seed": seed, "step": 10_000, "seconds": 600.0}
+        return run | {"accuracy": accuracy, "best_selected_on_test": {"step": 500, "accuracy": best}}
+
+    results = [result(0, 0.92, 0.95), result(1, 0.94, 0.95), result(0, 0.4, 0.5, "source_only")]
+    lines = digits.table(results).splitlines()
+    assert lines[2] == "| usps → mnist | paper | 2 | 10,000 | 10 | 93.00 ± 1.41 | 95.00 ± 0.00 | 93.58 |"
+    assert lines[3] == "| usps → mnist | source_only | 1 | 10,000 | 10 | 40.00 | 50.00 |  |"

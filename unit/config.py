@@ -15,7 +15,7 @@ import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import cache
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -24,6 +24,7 @@ from unit.errors import ConfigError
 
 log = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
+_Data = TypeVar("_Data")
 
 DEVICE_NAMES = r"auto|cpu|mps|cuda(:[0-9]{1,2})?"
 """The device names a user may give; `unit.devices` says whether the device exists."""
@@ -151,7 +152,9 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, config=STRICT)
-class _Section:
+class Section:
+    """Keys that are checked when it is made, with errors of one line."""
+
     @model_validator(mode="wrap")
     @classmethod
     def _refuse_in_one_line(cls, values: Any, validate: Any) -> Any:
@@ -164,7 +167,7 @@ class _Section:
 
 
 @dataclass(frozen=True, config=STRICT)
-class DataConfig(_Section):
+class DataConfig(Section):
     """The two folders and how their images reach the networks."""
 
     a: Folder | None = None
@@ -225,7 +228,7 @@ class DataConfig(_Section):
 
 
 @dataclass(frozen=True, config=STRICT)
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The networks (NIPS 2017, section 3, as in the authors' street experiments)."""
 
     channels: Annotated[int, Field(ge=1, le=2048)] = 64
@@ -274,7 +277,7 @@ class ModelConfig(_Section):
 
 
 @dataclass(frozen=True, config=STRICT)
-class LossConfig(_Section):
+class LossConfig(Section):
     """Weights of the objective (equations 2 to 5 of the paper) and of later ingredients; 0 turns a term off."""
 
     lambda0: Weight = 10.0
@@ -326,7 +329,7 @@ class LossConfig(_Section):
 
 
 @dataclass(frozen=True, config=STRICT)
-class OptimizerConfig(_Section):
+class OptimizerConfig(Section):
     """Adam and the schedule of its learning rates."""
 
     learning_rate_generator: Weight = 1e-4
@@ -361,7 +364,7 @@ class OptimizerConfig(_Section):
 
 
 @dataclass(frozen=True, config=STRICT)
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """How long to train, on what, and when to log and save."""
 
     steps: Step = 500_000
@@ -409,8 +412,62 @@ class TrainConfig(_Section):
 
 
 @dataclass(frozen=True, config=STRICT)
-class Config(_Section):
-    """Everything that a run depends on."""
+class RunConfig(Section):
+    """The configuration of a run, whatever it trains: sections of keys, to and from plain dictionaries."""
+
+    if TYPE_CHECKING:  # each subclass has these fields, in the place where its files have them
+        data: Any
+        optimizer: OptimizerConfig
+        train: TrainConfig
+
+    def global_batch(self, world_size: int) -> int:
+        """Return the number of images of each domain per update of `world_size` processes."""
+        return self.train.batch_size * self.train.grad_accum_steps * world_size
+
+    @classmethod
+    def sections(cls) -> dict[str, Any]:
+        """Map the names of the sections to their classes."""
+        return get_type_hints(cls)
+
+    @classmethod
+    def from_dict(cls, sections: Mapping[str, Mapping[str, Any]]) -> Self:
+        """Invert `to_dict`, safe for untrusted input; missing keys keep their defaults, old names are renamed.
+
+        Raises:
+            ConfigError: an unknown section or key, or a value of the wrong type or out of range.
+        """
+        _refuse_if(not isinstance(sections, dict), "config", "must be a mapping of sections")
+        flat: dict[str, Any] = {}
+        for section, values in sections.items():
+            _refuse_if(section not in cls.sections(), reprlib.repr(section).strip("'"), "no such section")
+            _refuse_if(not isinstance(values, dict), section, "must be a mapping of keys")
+            flat |= {f"{section}.{key}": value for key, value in values.items()}
+        return cls.from_flat_dict(rename_old_keys(flat, "saved configuration"))
+
+    @classmethod
+    def from_flat_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Invert `to_flat_dict`; missing keys keep their defaults."""
+        sections = cls.sections()
+        known = {f"{section}.{key}" for section, keys in sections.items() for key in get_type_hints(keys)}
+        by_section: dict[str, dict[str, Any]] = {section: {} for section in sections}
+        for dotted, value in values.items():
+            _refuse_if(dotted not in known, reprlib.repr(dotted).strip("'"), "no such key")
+            section, _, key = dotted.partition(".")
+            by_section[section][key] = value
+        return cls(**{section: sections[section](**keys) for section, keys in by_section.items()})
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Map sections to keys to values, all of plain types."""
+        return asdict(self)
+
+    def to_flat_dict(self) -> dict[str, Any]:
+        """Map dotted keys, e.g. ``train.steps``, to values."""
+        return {f"{section}.{key}": value for section, keys in self.to_dict().items() for key, value in keys.items()}
+
+
+@dataclass(frozen=True, config=STRICT)
+class Config(RunConfig):
+    """Everything that a run of UNIT depends on."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -425,45 +482,8 @@ class Config(_Section):
         message = "needs the model that is to be remembered; give --init_from RUN too"
         _refuse_if(self.loss.memory and not self.train.init_from, "loss.memory", message)
 
-    def global_batch(self, world_size: int) -> int:
-        """Return the number of images of each domain per update of `world_size` processes."""
-        return self.train.batch_size * self.train.grad_accum_steps * world_size
 
-    @classmethod
-    def from_dict(cls, sections: Mapping[str, Mapping[str, Any]]) -> Config:
-        """Invert `to_dict`, safe for untrusted input; missing keys keep their defaults, old names are renamed.
-
-        Raises:
-            ConfigError: an unknown section or key, or a value of the wrong type or out of range.
-        """
-        _refuse_if(not isinstance(sections, dict), "config", "must be a mapping of sections")
-        flat: dict[str, Any] = {}
-        for section, values in sections.items():
-            _refuse_if(section not in SECTIONS, reprlib.repr(section).strip("'"), "no such section")
-            _refuse_if(not isinstance(values, dict), section, "must be a mapping of keys")
-            flat |= {f"{section}.{key}": value for key, value in values.items()}
-        return cls.from_flat_dict(rename_old_keys(flat, "saved configuration"))
-
-    @classmethod
-    def from_flat_dict(cls, values: Mapping[str, Any]) -> Config:
-        """Invert `to_flat_dict`; missing keys keep their defaults."""
-        by_section: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
-        for dotted, value in values.items():
-            _refuse_if(dotted not in KEY_TYPES, reprlib.repr(dotted).strip("'"), "no such key")
-            section, _, key = dotted.partition(".")
-            by_section[section][key] = value
-        return cls(**{section: SECTIONS[section](**keys) for section, keys in by_section.items()})
-
-    def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Map sections to keys to values, all of plain types."""
-        return asdict(self)
-
-    def to_flat_dict(self) -> dict[str, Any]:
-        """Map dotted keys, e.g. ``train.steps``, to values."""
-        return {f"{section}.{key}": value for section, keys in self.to_dict().items() for key, value in keys.items()}
-
-
-SECTIONS: dict[str, Any] = get_type_hints(Config)
+SECTIONS: dict[str, Any] = Config.sections()
 KEY_TYPES: dict[str, Any] = {
     f"{section}.{key}": kind
     for section, keys in SECTIONS.items()
@@ -485,7 +505,7 @@ CHANGEABLE_ON_RESUME = frozenset(
 batch (batch_size × world size × grad_accum_steps) may not change; `differences` leaves that check to its caller."""
 
 
-def differences(before: Config, now: Config) -> list[str]:
+def differences(before: RunConfig, now: RunConfig) -> list[str]:
     """Describe each change that would change the result, e.g. ``model.channels: 64 before, 32 now``."""
     old, new = before.to_flat_dict(), now.to_flat_dict()
 
@@ -510,12 +530,13 @@ def without_folders(config: Config, names: tuple[str, str]) -> Config:
     return replace(config, data=replace(config.data, **folders, paired_test=False))
 
 
-def with_absolute_folders(data: DataConfig, locate: Callable[[str], str] = str) -> DataConfig:
-    """Make the folders absolute, so that they stay the same in another working directory; then apply `locate`."""
-    folders = {key: getattr(data, key) for key in FOLDER_KEYS}
-    paths = {key: absolute_path(path) for key, path in folders.items() if path}
+def with_absolute_folders(data: _Data, locate: Callable[[str], str] = str) -> _Data:
+    """Make a `data` section's folders absolute, so that they stay the same in another working directory; then apply
+    `locate`."""
+    folders = {key: path for key in FOLDER_KEYS if (path := getattr(data, key, None))}
+    paths = {key: absolute_path(path) for key, path in folders.items()}
     located: dict[str, Any] = {key: locate(path) for key, path in paths.items()}
-    return replace(data, **located)
+    return replace(data, **located)  # type: ignore[type-var]  # a dataclass
 
 
 def absolute_path(path: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, get_args
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from unit.config import KEY_TYPES, OLD_KEYS, SECTIONS, STRICT, Config, explain, rename_old_keys
+from unit.config import KEY_TYPES, OLD_KEYS, SECTIONS, STRICT, Config, RunConfig, explain, rename_old_keys
 from unit.errors import ConfigError, escape
 from unit.files import atomic_write, read_file
 
@@ -52,7 +52,7 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
         raise
 
 
-def to_yaml(config: Config) -> str:
+def to_yaml(config: RunConfig) -> str:
     """Format every key and its value, by section."""
     readable = all(str(value).isprintable() for value in config.to_flat_dict().values())  # else PyYAML loses U+0085
     options: dict[str, Any] = {"sort_keys": False, "allow_unicode": readable, "width": math.inf}
@@ -70,7 +70,7 @@ _Dumper.add_representer(
 )
 
 
-def write_config(config: Config, path: Path) -> None:
+def write_config(config: RunConfig, path: Path) -> None:
     """Write `to_yaml` atomically; `read_config` reads an equal Config back."""
     atomic_write(path, to_yaml(config).encode())
 

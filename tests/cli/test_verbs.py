@@ -65,6 +65,8 @@ def test_help_and_mistakes_do_not_wait_for_torch(model: Path, tmp_path: Path) ->
         ["train", *two, "--data.test_a", "nowhere", "--data.test_b", "b", "--train.device", "cpu"],
         ["train", *two, "--config", str(PRESETS / "paper.yaml"), "--data.test_a", "nowhere", "--data.test_b", "b"],
         ["train", *two, "--train.stepz", "1"],
+        ["adapt", "--source", "usps", "--target", "mnist", "--root", "nowhere"],
+        ["adapt", "--source", "usps", "--target", "usps", "--root", "a"],
         ["check", "--a", "a", "--b", "nowhere"],
         ["check", "--config", "nowhere.yaml"],
         ["translate", "nowhere", "--direction", "a2b", "a", "--out", "x"],

@@ -12,6 +12,7 @@ VERBS = {
     "card": "write a model card for the Hugging Face Hub",
     "report": "write an HTML report of a run",
     "serve": "translate images over HTTP, with a page for browsers",
+    "adapt": "classify digits of one set with the labels of another",
     "streets": "write the synthetic streets as folders of images",
     "earth": "write satellite photographs and a relief map as folders of images",
     "shards": "pack a folder of images into WebDataset shards",

@@ -55,6 +55,22 @@ class Item:
         return Item(self.images.map(Tensor.pin_memory), self.bad)
 
 
+class SampleOrder:
+    """The order in which training sees each domain's images: another permutation in every epoch."""
+
+    def __init__(self, sources: PerDomain[ImageSource], seed: int) -> None:
+        self._sources, self._seed = sources, seed
+        self._orders: dict[Domain, tuple[int, Tensor]] = {}  # current epoch and its order: 8 MB for a million images
+
+    def index(self, domain: Domain, sample_index: int) -> int:
+        """Return the index of the image that is sample `sample_index`."""
+        epoch, position = divmod(sample_index, len(self._sources[domain]))
+        if domain not in self._orders or self._orders[domain][0] != epoch:
+            seed = seed_for(self._seed, "order", domain, epoch)
+            self._orders[domain] = epoch, self._sources[domain].epoch_order(seed)
+        return int(self._orders[domain][1][position])
+
+
 class TrainingImages(Dataset[Item | ImageError]):
     """Item k: sample k of each domain.
 
@@ -64,18 +80,13 @@ class TrainingImages(Dataset[Item | ImageError]):
 
     def __init__(self, sources: PerDomain[ImageSource], config: DataConfig, seed: int) -> None:
         self.sources, self.config, self.seed = sources, config, seed
-        self._orders: dict[Domain, tuple[int, Tensor]] = {}  # current epoch and its order: 8 MB for a million images
+        self._order = SampleOrder(sources, seed)
 
     def index(self, domain: Domain, sample_index: int, attempt: int = 0) -> int:
         """Return the index of the image that is sample `sample_index`, after `attempt` bad ones."""
-        count = len(self.sources[domain])
         if attempt:
-            return seed_for(self.seed, "replacement", domain, sample_index, attempt) % count
-        epoch, position = divmod(sample_index, count)
-        if domain not in self._orders or self._orders[domain][0] != epoch:
-            seed = seed_for(self.seed, "order", domain, epoch)
-            self._orders[domain] = epoch, self.sources[domain].epoch_order(seed)
-        return int(self._orders[domain][1][position])
+            return seed_for(self.seed, "replacement", domain, sample_index, attempt) % len(self.sources[domain])
+        return self._order.index(domain, sample_index)
 
     def __getitem__(self, sample_index: int) -> Item | ImageError:
         bad: list[tuple[Domain, str, ImageError]] = []

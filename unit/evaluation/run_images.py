@@ -7,9 +7,9 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from unit.config import Config, DataConfig, with_absolute_folders
+from unit.config import Config, with_absolute_folders
 from unit.config_file import read_config
 from unit.data.datasets import Datasets, image_changes, open_datasets
 from unit.data.shards import is_shards
@@ -17,6 +17,7 @@ from unit.errors import ConfigError, DataError, UserError, escape
 from unit.files import read_file
 
 log = logging.getLogger(__name__)
+_Data = TypeVar("_Data")
 
 CONFIG_FILE, ENVIRONMENT_FILE, EARLIER_PARTS = "config.yaml", "environment.json", "earlier_parts"
 _MAX_BYTES = 10_000_000
@@ -51,7 +52,7 @@ def parts(run: Path) -> list[dict[str, Any]]:
     return [environment, *earlier[::-1]]
 
 
-def locate(data: DataConfig, run: Path) -> DataConfig:
+def locate(data: _Data, run: Path) -> _Data:
     """Make the folders absolute; where one is gone, take that at the same place relative to the run, if there is one.
 
     So a run may be moved together with its images; the caller compares the digests.

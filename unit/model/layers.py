@@ -193,14 +193,14 @@ def upsample(inputs: int, outputs: int, kind: str) -> nn.Sequential:
 
 
 class ToRGB(nn.Module):
-    """conv 1×1, tanh: (B, inputs, H, W) → (B, 3, H, W) in [-1, 1], in fp32 also under autocast.
+    """conv 1×1, tanh: (B, inputs, H, W) → (B, channels, H, W) in [-1, 1], in fp32 also under autocast.
 
     bf16 has only 128 steps between ½ and 1, which would show as bands in a smooth sky.
     """
 
-    def __init__(self, inputs: int) -> None:
+    def __init__(self, inputs: int, channels: int = 3) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(inputs, 3, 1)
+        self.convolution = nn.Conv2d(inputs, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the image."""

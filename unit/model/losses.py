@@ -24,6 +24,23 @@ def kl(mu: Tensor) -> Tensor:
     return fp32(mu).square().mean()
 
 
+def gaussian_kl(mu: Tensor, sd: Tensor) -> Tensor:
+    """2 · KL(N(μ, σ²) ‖ N(0, I)) = Σ (μ² + σ² − log σ² − 1), summed over an image's code, mean over images."""
+    mu, variance = fp32(mu), fp32(sd).square()
+    return (mu.square() + variance - variance.log() - 1).flatten(1).sum(1).mean()
+
+
+def squared_distance(one: Tensor, other: Tensor) -> Tensor:
+    """‖one − other‖², summed over an image's elements, mean over images."""
+    return (fp32(one) - fp32(other)).square().flatten(1).sum(1).mean()
+
+
+def class_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """−log softmax(logits)[label] of logits (B, classes) and labels (B,); mean over images, which weights multiply."""
+    losses = functional.cross_entropy(fp32(logits), labels, reduction="none")
+    return (losses if weights is None else losses * weights).mean()
+
+
 def l1(image: Tensor, target: Tensor) -> Tensor:
     """−log of a Laplacian likelihood up to constants: the mean of |image − target| over all elements."""
     return (fp32(image) - fp32(target)).abs().mean()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 
@@ -21,14 +22,15 @@ from unit.evaluation.metric_table import COUNTS, Metrics
 from unit.evaluation.report.write import write_report_or_warn
 from unit.evaluation.run_log import logged_values
 from unit.evaluation.st_lpips import st_lpips_if_installed
-from unit.model.objective import total
+from unit.model.objective import Terms, total
 from unit.training.alarms import Alarms
 from unit.training.diagnostics import diagnostics, probe_batch
 from unit.training.finite import NonFiniteError
-from unit.training.resolve import ResolvedConfig
+from unit.training.resolve import ResolvedConfig, ResolvedRun
 from unit.training.run_dir import BEST_FILE, RunDir
 from unit.training.run_logger import RunLogger
-from unit.training.trainer import StepRecord, Trainer
+from unit.training.state import StepRecord, TrainingState
+from unit.training.trainer import Trainer
 from unit.translation.translator import MODEL_FILE, set_best_detail
 
 log = logging.getLogger(__name__)
@@ -43,16 +45,15 @@ _MIN_INTERVAL = 100
 """Steps between two sample grids from which on there is an early one."""
 
 
-class Hooks:
+class Hooks(ABC):
     """The hooks of a run on its main rank; each raises `UserError` if a file can't be written."""
 
-    def __init__(self, resolved: ResolvedConfig, trainer: Trainer, run_dir: RunDir) -> None:
+    logger: RunLogger
+    best: tuple[int, float] | None
+    """step and value of the best model by the validations"""
+
+    def __init__(self, resolved: ResolvedRun, trainer: TrainingState, run_dir: RunDir) -> None:
         self.resolved, self.trainer, self.run_dir = resolved, trainer, run_dir
-        test, data, features = resolved.datasets.test, resolved.config.data, features_if_installed(resolved.device)
-        st_lpips = st_lpips_if_installed(resolved.device)
-        self.evaluator = Evaluator(test, data, features, at_most=MAX_VALIDATION_IMAGES, st_lpips=st_lpips)
-        self._too_slow = False
-        """full-size translations take too long to measure"""
 
     def start(self, resumed: bool) -> None:
         """Describe a new part of the run in its directory, and open the logs."""
@@ -67,24 +68,78 @@ class Hooks:
         """Log from this step on; overwrite later steps that were logged before the run was `resumed`."""
         start = self.trainer.steps_done if resumed else None
         self.logger = RunLogger(self.run_dir.path, start, self.resolved.datasets.names)
+
+    @abstractmethod
+    def sample(self) -> None:
+        """Log what can be looked at; raises `NonFiniteError` for NaN."""
+
+    @abstractmethod
+    def validate(self) -> object:
+        """Log metrics of the test images; raises `NonFiniteError` for NaN."""
+
+    def backfill(self) -> None:
+        """Sample and validate if that was due at this step, but a test image could not be read."""
+        train, step = self.resolved.config.train, self.trainer.steps_done
+        if samples_due(step, train.sample_every) and not self.logger.has_samples(step):
+            self.sample()
+        if step > 0 and step % train.validate_every == 0 and step not in self.logger.validated_steps:
+            self.validate()
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        try:
+            self.run_dir.writer.finish()
+        finally:
+            self.logger.close()
+
+    def measure(self, seconds: float | None = None) -> Metrics | None:
+        """Return the final metrics, measured in `seconds` (None: in the time that it takes by default)."""
+        return None
+
+    @abstractmethod
+    def report(self, metrics: Metrics | None, seconds: float | None = None) -> None:
+        """Write report.html with the metrics of `measure`; `seconds` as there."""
+
+    def require_no_nan(self, name: str, *values: Tensor) -> None:
+        """Raise `NonFiniteError` if a value is NaN."""
+        if any(value.isnan().any() for value in values):
+            raise NonFiniteError(self.trainer.steps_done, name)
+
+
+class TranslationHooks(Hooks):
+    """The hooks of a run of UNIT: sample grids, KID and the best model by it, alarms."""
+
+    resolved: ResolvedConfig
+    trainer: Trainer
+
+    def __init__(self, resolved: ResolvedConfig, trainer: Trainer, run_dir: RunDir) -> None:
+        super().__init__(resolved, trainer, run_dir)
+        test, data, features = resolved.datasets.test, resolved.config.data, features_if_installed(resolved.device)
+        st_lpips = st_lpips_if_installed(resolved.device)
+        self.evaluator = Evaluator(test, data, features, at_most=MAX_VALIDATION_IMAGES, st_lpips=st_lpips)
+        self._too_slow = False
+        """full-size translations take too long to measure"""
+
+    def open_logs(self, resumed: bool) -> None:
+        """Log from this step on; overwrite later steps that were logged before the run was `resumed`."""
+        super().open_logs(resumed)
         self.metrics: tuple[int, Metrics] | None = None
         validations = logged_values(self.run_dir.path / "metrics.jsonl")
         since = self.run_dir.best_since
         kids = [(step, kid) for step, values in validations if step > since and (kid := mean_kid(values)) is not None]
-        self.best: tuple[int, float] | None = min(kids, key=lambda pair: pair[1], default=None)
-        """step and mean KID of the best model"""
+        self.best = min(kids, key=lambda pair: pair[1], default=None)  # of mean KIDs
         self.alarms = Alarms(self.resolved.datasets.names, self.run_dir.path)
 
     def sample(self) -> None:
         """Log sample grids and, except at the early step, diagnostics and alarms; raises `NonFiniteError` for NaN."""
         translator, step = self.resolved.translator(self.trainer), self.trainer.steps_done
         grids = sample_grids(translator, self.resolved.datasets.test)
-        self._require_no_nan("a sample image", *grids)
+        self.require_no_nan("a sample image", *grids)
         if step % self.resolved.config.train.sample_every:
             self.logger.samples(step, grids)
             return
         scalars = diagnostics(translator, self.trainer.discriminators, *self._probe_batches)
-        self._require_no_nan("a diagnostic", torch.tensor(list(scalars.values())))
+        self.require_no_nan("a diagnostic", torch.tensor(list(scalars.values())))
         self.logger.scalars(step, scalars | self.alarms.check(step, scalars))
         self.logger.samples(step, grids)
 
@@ -108,7 +163,7 @@ class Hooks:
                 for name, value in groups["translated"].items()
                 if value is not None and name not in COUNTS
             }
-            self._require_no_nan("a metric", torch.tensor(list(scalars.values())))
+            self.require_no_nan("a metric", torch.tensor(list(scalars.values())))
             if step not in self.logger.validated_steps:
                 self.logger.scalars(step, scalars)
             kid = mean_kid(scalars)
@@ -120,21 +175,6 @@ class Hooks:
                 path = self.run_dir.path / BEST_FILE
                 log.info("step %d: the best so far, mean KID %.1f at the training size: %s", step, kid, path)
         return self.metrics[1]
-
-    def backfill(self) -> None:
-        """Sample and validate if that was due at this step, but a test image could not be read."""
-        train, step = self.resolved.config.train, self.trainer.steps_done
-        if samples_due(step, train.sample_every) and not self.logger.has_samples(step):
-            self.sample()
-        if step > 0 and step % train.validate_every == 0 and step not in self.logger.validated_steps:
-            self.validate()
-
-    def close(self) -> None:
-        """Wait until everything is written."""
-        try:
-            self.run_dir.writer.finish()
-        finally:
-            self.logger.close()
 
     def measure(self, seconds: float | None = None) -> Metrics:
         """Return the metrics of what `translate` writes, measured in `seconds` (None: two minutes).
@@ -187,21 +227,18 @@ class Hooks:
             set_best_detail(self.run_dir.path / file, best_detail)
         return metrics
 
-    def _require_no_nan(self, name: str, *values: Tensor) -> None:
-        if any(value.isnan().any() for value in values):
-            raise NonFiniteError(self.trainer.steps_done, name)
-
 
 def samples_due(step: int, every: int) -> bool:
     """True if sample grids are due: every so many steps, and once early, since the first interval may take an hour."""
     return step % every == 0 or (every >= _MIN_INTERVAL and step == every // 10)
 
 
-def step_scalars(trainer: Trainer, record: StepRecord) -> dict[str, float]:
+def step_scalars(trainer: TrainingState, record: StepRecord) -> dict[str, float]:
     """The last step under TensorBoard's tags: weighted loss terms, learning rates, gradient norms and mean logits."""
-    losses = {"generator_total": total(record.generator)} | record.generator
-    if record.discriminator:
-        losses |= {"discriminator_total": total(record.discriminator)} | record.discriminator
+    losses: Terms = {}
+    for part, terms in (("generator", record.generator), ("discriminator", record.discriminator)):
+        if terms:
+            losses |= {f"{part}_total": total(terms)} | terms
     scalars = {f"loss/{name}": float(value.detach()) for name, value in losses.items()}
     rates, norms = trainer.learning_rates(), trainer.gradient_norms()
     for part, rate, norm in zip(("generator", "discriminator"), rates, norms, strict=True):

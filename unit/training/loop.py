@@ -10,9 +10,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-
-from torch import Tensor
+from typing import Any, TypeAlias, TypeVar
 
 from unit.config import Config
 from unit.data.bad_images import BadImages
@@ -23,20 +21,21 @@ from unit.evaluation.metric_table import Metrics
 from unit.evaluation.run_log import read_run_endings
 from unit.training.auto_config import AutoConfig
 from unit.training.checkpoint import copy_to_cpu
-from unit.training.distributed import init_distributed, restarted_by_torchrun
+from unit.training.distributed import Ranks, init_distributed, restarted_by_torchrun
 from unit.training.finite import NonFiniteError
 from unit.training.heartbeat import PeerError
-from unit.training.hooks import Hooks, samples_due, step_scalars
-from unit.training.initial_weights import initialize
+from unit.training.hooks import Hooks, TranslationHooks, samples_due, step_scalars
 from unit.training.minutes import measuring_seconds
 from unit.training.progress import Progress
-from unit.training.resolve import ResolvedConfig, explain_errors
+from unit.training.resolve import ResolvedRun, explain_errors
 from unit.training.run_dir import RunDir, archive_run, locked, require_own_folder
 from unit.training.run_logger import RunLogHandler
 from unit.training.signals import StopRequest, stop_on_signals
-from unit.training.trainer import StepRecord
+from unit.training.state import StepRecord
 
 T = TypeVar("T")
+HooksOf: TypeAlias = Callable[[Any, Any, RunDir], Hooks]
+"""Makes the hooks of a resolved run, its trainer and its directory."""
 log = logging.getLogger(__name__)
 
 CHECK_SYNC_EVERY = 1000
@@ -74,11 +73,32 @@ def train(
     Raises:
         UserError: a folder, a setting or the machine makes it impossible; the message says what to do.
     """
+    settled = auto or AutoConfig()
+
+    def resolve_run(ranks: Ranks, restart: bool) -> ResolvedRun:
+        return settled.resolve(config, out, ranks, restart=restart)
+
+    return run(resolve_run, TranslationHooks, restart, lambda: settled.end)
+
+
+def run(
+    resolve_run: Callable[[Ranks, bool], ResolvedRun],
+    hooks: HooksOf,
+    restart: bool,
+    end: Callable[[], float] = lambda: math.inf,
+) -> TrainResult:
+    """Start or resume a run, whatever it trains; see `train`.
+
+    Args:
+        resolve_run: returns what is to be trained, given the ranks and whether a run that is there is restarted.
+        hooks: makes the main rank's hooks.
+        restart: as in `train`.
+        end: when the measuring at the end must be done, by `time.monotonic`, known once the run is resolved.
+    """
     run_log = RunLogHandler()
     with init_distributed() as ranks, run_log.capture():
         restart = restart and not restarted_by_torchrun()
-        auto = auto or AutoConfig()
-        resolved = auto.resolve(config, out, ranks, restart=restart)
+        resolved = resolve_run(ranks, restart)
         if restart and ranks.is_main and (archived := archive_run(resolved.out)):
             log.info("the run that was in %s is kept as %s", resolved.out, archived)
         if ranks.is_main:
@@ -86,7 +106,7 @@ def train(
         lock = locked(resolved.out) if ranks.is_main else nullcontext()
         stopping = stop_on_signals(ignore_repeats=ranks.world_size > 1)
         with lock, stopping as stop, run_log.record_errors(), explain_errors(resolved.device):
-            return _Run(resolved, run_log, auto.end).run(stop)
+            return _Run(resolved, run_log, hooks, end()).run(stop)
 
 
 class _Run:
@@ -97,16 +117,17 @@ class _Run:
     Args:
         resolved: the configuration.
         run_log: receives how it ended.
+        hooks: makes the main rank's hooks.
         end: when the measuring at the end must be done, by `time.monotonic`; infinity: whenever it is.
     """
 
-    def __init__(self, resolved: ResolvedConfig, run_log: RunLogHandler, end: float = math.inf) -> None:
+    def __init__(self, resolved: ResolvedRun, run_log: RunLogHandler, hooks: HooksOf, end: float = math.inf) -> None:
         self.end = end
         self.resolved, self.config, self.ranks, self.run_log = resolved, resolved.config, resolved.ranks, run_log
         self.trainer = resolved.build_trainer()
         self.bad_images = BadImages(resolved.datasets.train.map(len))
         self.run_dir = RunDir(resolved, self.trainer, self.bad_images)
-        self.hooks = Hooks(resolved, self.trainer, self.run_dir) if self.ranks.is_main else None
+        self.hooks = hooks(resolved, self.trainer, self.run_dir) if self.ranks.is_main else None
         self.saved_step: int | None = None
         """the step of the newest checkpoint"""
 
@@ -115,9 +136,9 @@ class _Run:
         self._start()
         try:
             if self.saved_step is None:
-                self._on_main(Hooks.sample)
+                self._on_main(lambda hooks: hooks.sample())
                 self._save()
-            self._on_main(Hooks.backfill)
+            self._on_main(lambda hooks: hooks.backfill())
             minutes = self.config.train.max_minutes
             deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
             while not self._train(stop, deadline):
@@ -151,7 +172,7 @@ class _Run:
         resumed = self.ranks.broadcast(self.run_dir.resume() if self.hooks else False)
         initialized = not resumed and self.config.train.init_from is not None
         if initialized:
-            self._on_main(lambda _: initialize(self.trainer))
+            self._on_main(lambda _: self.resolved.initialize(self.trainer))
         if (resumed or initialized) and self.ranks.world_size > 1:  # the other machines may not see these files
             state = self.ranks.broadcast((copy_to_cpu(self.trainer.state_dict()), self.bad_images.state_dict()))
             self.trainer.load_state_dict(state[0])
@@ -180,7 +201,7 @@ class _Run:
                 return False
         return True
 
-    def _batches(self, steps: range, progress: Progress) -> Generator[PerDomain[Tensor]]:
+    def _batches(self, steps: range, progress: Progress) -> Generator[Any]:
         """Yield the batches; when one rank can't read its batch, save the state, which is good, and stop all."""
         with closing(self.resolved.batches(steps, self.bad_images)) as batches:
             while True:
@@ -202,7 +223,7 @@ class _Run:
         if step % train.log_every == 0:
             self.trainer.finite.check()
             scalars = self.ranks.all_reduce_mean(step_scalars(self.trainer, record) | progress.rates())
-            if self.config.data.on_bad_image == "skip":
+            if self.resolved.skips_bad_images:
                 self.bad_images.add(self.ranks.all_gather(self.bad_images.state_dict()))
                 scalars["data/bad_images"] = len(self.bad_images)
             if self.hooks:
@@ -212,9 +233,9 @@ class _Run:
             self._require_equal_weights()
         try:
             if samples_due(step, train.sample_every):
-                self._on_main(Hooks.sample)
+                self._on_main(lambda hooks: hooks.sample())
             if step % train.validate_every == 0:
-                self._on_main(Hooks.validate)
+                self._on_main(lambda hooks: hooks.validate())
         except (ImageError, PeerError):
             self._save_now()  # a resumed run backfills what was due
             raise
@@ -227,11 +248,11 @@ class _Run:
         out, names, step = self.resolved.out, self.resolved.datasets.names, self.trainer.steps_done
         complete = step >= self.config.train.steps
         if signal_number and not complete:
-            self._on_main(Hooks.close)
+            self._on_main(lambda hooks: hooks.close())
             self.run_log.end(signal.Signals(signal_number).name)
             return TrainResult(out, names, step, 128 + signal_number, None, self.hooks.best if self.hooks else None)
-        self._on_main(Hooks.validate)
-        self._on_main(Hooks.close)
+        self._on_main(lambda hooks: hooks.validate())
+        self._on_main(lambda hooks: hooks.close())
         seconds = measuring_seconds(self.end)
         metrics = self._on_main(lambda hooks: hooks.measure(seconds))
         self.run_log.end("finished" if complete else "finished (train.max_minutes)")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from unit.config import MACHINE_SPECIFIC, Config, DataConfig, absolute_path, with_absolute_folders
+from unit.config import MACHINE_SPECIFIC, Config, DataConfig, RunConfig, absolute_path, with_absolute_folders
 from unit.data.bad_images import BadImages
 from unit.data.batches import TrainingImages, loader_failure, training_batches
 from unit.data.check import CHECKS, check_headers, describe_findings
@@ -25,6 +27,8 @@ from unit.listing import shorten
 from unit.machine import core_count
 from unit.training.compilation import compile_as_configured
 from unit.training.distributed import SINGLE_PROCESS, Ranks
+from unit.training.initial_weights import initialize
+from unit.training.state import TrainingState
 from unit.training.trainer import Trainer
 from unit.translation.translator import Translator
 
@@ -37,15 +41,52 @@ _MAX_HEADERS = 5000
 
 
 @dataclass(frozen=True)
-class ResolvedConfig:
+class ResolvedRun(ABC):
     """A configuration with the device, the precision, the images and the output directory that it resolves to."""
 
-    config: Config
+    config: RunConfig
     out: Path
     device: torch.device
     precision: str
     datasets: Datasets
     ranks: Ranks
+
+    @property
+    def skips_bad_images(self) -> bool:
+        """True if training goes on without images that can't be read."""
+        return False
+
+    @abstractmethod
+    def build_trainer(self) -> TrainingState:
+        """A trainer at step 0."""
+
+    @abstractmethod
+    def initialize(self, trainer: Any) -> None:
+        """Give a new trainer the weights of `train.init_from`."""
+
+    @abstractmethod
+    def batches(self, steps: range, bad_images: BadImages) -> Generator[Any]:
+        """Yield the trainer's batch for each of `steps`, counted from 0."""
+
+    @abstractmethod
+    def model(self, trainer: Any) -> bytes:
+        """Return the content of model.safetensors."""
+
+    def digests(self) -> dict[str, dict[str, str]]:
+        """Digests of the images."""
+        return self.datasets.digests()
+
+
+@dataclass(frozen=True)
+class ResolvedConfig(ResolvedRun):
+    """A resolved run of UNIT."""
+
+    config: Config
+
+    @property
+    def skips_bad_images(self) -> bool:
+        """True if training goes on without images that can't be read."""
+        return self.config.data.on_bad_image == "skip"
 
     def build_trainer(self) -> Trainer:
         """A trainer at step 0, compiled if the configuration says so."""
@@ -65,6 +106,18 @@ class ResolvedConfig:
         size = train.batch_size * train.grad_accum_steps
         indices = (self.ranks.sample_indices(step, size) for step in steps)
         return training_batches(images, bad_images, indices, workers, self.device)
+
+    def initialize(self, trainer: Trainer) -> None:
+        """Give a new trainer the weights of `train.init_from`."""
+        initialize(trainer)
+
+    def model(self, trainer: Trainer) -> bytes:
+        """Return the content of model.safetensors."""
+        return self.translator(trainer).to_bytes()
+
+    def digests(self) -> dict[str, dict[str, str]]:
+        """Digests of the images, with their contents if data.verify says so."""
+        return self.datasets.digests(self.config.data.verify)
 
     def translator(self, trainer: Trainer) -> Translator:
         """A translator that shares the trainer's EMA weights, so it follows them."""

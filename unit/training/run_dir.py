@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from unit.config import FOLDER_KEYS, Config, RemovedKeyError, differences, with_absolute_folders
+from unit.config import FOLDER_KEYS, RemovedKeyError, RunConfig, differences, with_absolute_folders
 from unit.config_file import write_config
 from unit.data.bad_images import BadImages
 from unit.data.datasets import image_changes
@@ -32,8 +32,8 @@ from unit.evaluation.run_log import RUN_LOG_FILE, logged
 from unit.files import atomic_write, read_file, wrap_os_errors
 from unit.machine import available_memory
 from unit.training import checkpoint
-from unit.training.resolve import ResolvedConfig
-from unit.training.trainer import Trainer
+from unit.training.resolve import ResolvedRun
+from unit.training.state import TrainingState
 from unit.translation.translator import MODEL_FILE, Translator
 
 log = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ class RunDir:
     State is copied at once and written in the background, by `writer`. `UserError`: a file can't be written.
     """
 
-    def __init__(self, resolved: ResolvedConfig, trainer: Trainer, bad_images: BadImages) -> None:
+    def __init__(self, resolved: ResolvedRun, trainer: TrainingState, bad_images: BadImages) -> None:
         self.resolved, self.trainer, self.bad_images = resolved, trainer, bad_images
         self.path = resolved.out
         self.checkpoints = self.path / "checkpoints"
@@ -159,7 +159,7 @@ class RunDir:
     @cached_property
     def images(self) -> dict[str, dict[str, str]]:
         """Digests of this part's images."""
-        return self.resolved.datasets.digests(self.resolved.config.data.verify)
+        return self.resolved.digests()
 
     def write_environment(self) -> dict[str, Any]:
         """Write config.yaml and environment.json; return the environment."""
@@ -192,7 +192,7 @@ class RunDir:
 
     def save(self) -> None:
         """Save the model, then a checkpoint, so that each checkpoint has its model, and drop old checkpoints."""
-        config, model = self.resolved.config, self.resolved.translator(self.trainer).to_bytes()
+        config, model = self.resolved.config, self.resolved.model(self.trainer)
         step = self.trainer.steps_done
         path = checkpoint.path_of(self.checkpoints, step)
         state = {
@@ -215,7 +215,7 @@ class RunDir:
 
     def save_model(self, name: str = MODEL_FILE) -> None:
         """Save the EMA weights alone, all that translating needs."""
-        model = self.resolved.translator(self.trainer).to_bytes()
+        model = self.resolved.model(self.trainer)
         self.writer.start(lambda: atomic_write(self.path / name, model))
 
     def resume(self) -> bool:
@@ -273,7 +273,7 @@ class RunDir:
                 raise checkpoint.BadCheckpointError(f"{escape(path)}: too large") from MemoryError()
         state = checkpoint.load(path)
         try:
-            version, config = state["format_version"], Config.from_dict(state["config"])
+            version, config = state["format_version"], type(self.resolved.config).from_dict(state["config"])
             global_batch = int(state.get("global_batch", config.global_batch(1)))  # older ones are of one process
             trainer_state, bad_state, environment = state["trainer"], state["bad_images"], dict(state["facts"])
             images, best_since = dict(state.get("images", {})), int(state.get("best_since", 0))  # older ones lack them
@@ -319,7 +319,7 @@ class RunDir:
         if costs:
             log.warning("since the last part: %s; %s", "; ".join(changes + listed), ", and ".join(costs))
 
-    def _require_same(self, before: Config, batch_before: int, images: dict[str, Any]) -> None:
+    def _require_same(self, before: RunConfig, batch_before: int, images: dict[str, Any]) -> None:
         """Refuse another configuration, other folders, and images whose contents are known to have changed.
 
         The same folders are those of the same real path; those at the same place relative to the run's directory, if
@@ -333,7 +333,7 @@ class RunDir:
                     f"{escape(self.path)}: {'; '.join(changes)} since the last part of this run; restore them, resume "
                     "without data.verify, or give another --out"
                 )
-            folders: dict[str, Any] = {key: getattr(now.data, key) for key in FOLDER_KEYS}
+            folders: dict[str, Any] = {key: getattr(now.data, key) for key in FOLDER_KEYS if hasattr(now.data, key)}
             located = replace(located, **folders)
         elif located != with_absolute_folders(before.data):
             changes = image_changes(images, self.images, ("names", "sizes"))

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from unit.config import Config
 from unit.devices import autocast
 from unit.domains import Domain, PerDomain
 from unit.model.extras import LossExtras
-from unit.model.losses import Logits
-from unit.model.networks import Autoencoders, build_autoencoders, build_discriminators
+from unit.model.networks import Autoencoders, Discriminators, build_autoencoders, build_discriminators
 from unit.model.noise import draw_noise
 from unit.model.objective import (
     ForwardPass,
@@ -32,63 +26,33 @@ from unit.model.objective import (
 )
 from unit.seeds import seed_for
 from unit.training.distributed import SINGLE_PROCESS, Ranks
-from unit.training.finite import FiniteWatch
-from unit.training.old_checkpoints import upgraded
+from unit.training.state import StepRecord, TrainingState
 
 
-@dataclass(frozen=True)
-class StepRecord:
-    """The results of one step, still on the device."""
+class Trainer(TrainingState):
+    """The networks of UNIT, and one step of their training."""
 
-    generator: Terms
-    """weighted terms of E and G, averaged over microbatches"""
-    discriminator: Terms
-    """weighted terms of D; empty when λ0 is 0"""
-    real_logits: list[PerDomain[Logits]]
-    """D_i's logits on x_i, by microbatch; empty when λ0 is 0"""
-    fake_logits: list[PerDomain[Logits]]
-    """D_i's logits on x_j^{j→i}, before D's update"""
-
-
-class Trainer:
-    """Networks, optimizers, EMA and step count: the state that training changes.
-
-    Each rank has one. All ranks stay equal: same initial weights, same averaged gradients.
-    """
+    discriminators: Discriminators
+    ema: Autoencoders
 
     def __init__(self, config: Config, device: torch.device, precision: str, ranks: Ranks = SINGLE_PROCESS) -> None:
-        self.config, self.device, self.precision, self.ranks = config, device, precision, ranks
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(config.train.seed, "weights"))
             networks, discriminators = build_autoencoders(config.model), build_discriminators(config.model)
-            self.extras = LossExtras(config.loss, networks).to(device)
-        self.networks = networks.to(device).to(memory_format=torch.channels_last)
-        self.discriminators = discriminators.to(device).to(memory_format=torch.channels_last)
-        self.networks.checkpoint_activations(config.train.checkpoint_activations)
-        self.ema: Autoencoders = copy.deepcopy(self.networks).requires_grad_(False).eval()
-        extras = self.extras.trained_with("generators"), self.extras.trained_with("discriminators")
-        self.generator_modules = nn.ModuleDict({"networks": self.networks, "extras": extras[0]})
-        """everything that the generators' optimizer updates"""
-        self.discriminator_modules = nn.ModuleDict({"discriminators": self.discriminators, "extras": extras[1]})
-        """everything that the discriminators' optimizer updates"""
-        rates = config.optimizer
-        self.optimizer_generator = self._adam(self.generator_modules, rates.learning_rate_generator)
-        self.optimizer_discriminator = self._adam(self.discriminator_modules, rates.learning_rate_discriminator)
+            extras = LossExtras(config.loss, networks)
+        of_generators, of_discriminators = extras.trained_with("generators"), extras.trained_with("discriminators")
+        generator_modules = nn.ModuleDict({"networks": networks, "extras": of_generators})
+        discriminator_modules = nn.ModuleDict({"discriminators": discriminators, "extras": of_discriminators})
+        for network in (networks, discriminators):
+            network.to(memory_format=torch.channels_last)
+        networks.checkpoint_activations(config.train.checkpoint_activations)
+        decay = config.model.ema_decay
+        super().__init__(config, device, precision, ranks, generator_modules, discriminator_modules, networks, decay)
+        self.config, self.networks, self.extras = config, networks, extras.to(device)
         self.optimizer_generator.register_step_pre_hook(
-            lambda *_: self.extras.before_update(self.networks, rates.weight_decay)
+            lambda *_: self.extras.before_update(self.networks, config.optimizer.weight_decay)
         )
-        self.steps_done = 0
-        self.rollbacks = 0
-        """number of rollbacks after NaN or Inf; it seeds the noise"""
-        self.mid_step = False
-        """D has been updated in a step that is not finished"""
-        self.finite = FiniteWatch(device, ranks)
         self.compiled = False
-
-    def _adam(self, modules: nn.Module, rate: float) -> torch.optim.Adam:
-        config = self.config.optimizer
-        betas = (config.beta1, config.beta2)
-        return torch.optim.Adam(modules.parameters(), rate, betas, weight_decay=config.weight_decay, fused=True)
 
     def compile(self, backend: str = "inductor") -> None:
         """Compile the networks' forward passes, with CUDA graphs on CUDA; results are equal up to rounding."""
@@ -179,10 +143,7 @@ class Trainer:
     def _begin_step(self) -> None:
         if self.compiled:
             torch.compiler.cudagraph_mark_step_begin()
-        config = self.config.optimizer
-        factor = config.rate_factor(self.steps_done)
-        self.optimizer_generator.param_groups[0]["lr"] = factor * config.learning_rate_generator
-        self.optimizer_discriminator.param_groups[0]["lr"] = factor * config.learning_rate_discriminator
+        self.set_learning_rates()
 
     def _forward(self, batch: Microbatch) -> ForwardPass:
         """Run the forward pass, and compute L_VAE and L_CC (equations 2 and 5)."""
@@ -199,94 +160,10 @@ class Trainer:
         self._require_finite("the loss term", terms)
         (total(terms) / self.config.train.grad_accum_steps).backward()
 
-    def _update(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Take one step along the gradients' mean over all ranks."""
-        self.ranks.average_gradients(network.parameters())
-        gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
-        self._require_finite("the gradient of", _norms(gradients))
-        optimizer.step()
-
-    def _update_ema(self) -> None:
-        """Update the EMA with decay min(d, (1 + n) / (10 + n)) after n steps: warm-up, for random initial weights."""
-        warm_up = 1.0 if self.config.train.init_from else (1 + self.steps_done) / (10 + self.steps_done)
-        decay = min(self.config.model.ema_decay, warm_up)
-        update = get_ema_multi_avg_fn(decay)
-        update(list(self.ema.parameters()), [p.detach() for p in self.networks.parameters()], None)
-
-    def _require_finite(self, kind: str, values: dict[str, Tensor]) -> None:
-        self.finite.record(self.steps_done + 1, {f"{kind} {name}": value for name, value in values.items()})
-
-    # -- used by the training loop ------------------------------------------------------------------------------------
-
-    def learning_rates(self) -> tuple[float, float]:
-        """Return the rates of generators and discriminators in the last step."""
-        return tuple(float(o.param_groups[0]["lr"]) for o in (self.optimizer_generator, self.optimizer_discriminator))  # type: ignore[return-value]
-
-    def gradient_norms(self) -> tuple[float, float]:
-        """Return ‖g‖ of generators and discriminators in the last step."""
-        networks = (self.generator_modules, self.discriminator_modules)
-        gradients = ([p.grad for p in network.parameters() if p.grad is not None] for network in networks)
-        return tuple(float(nn.utils.get_total_norm(g)) for g in gradients)  # type: ignore[return-value]
-
-    def require_finite_weights(self) -> None:
-        """Raise `NonFiniteError` if any weight is NaN or Inf: no checkpoint is written then."""
-        self.finite.check()
-        for network in (self.generator_modules, self.discriminator_modules):
-            norms = _norms({f"the weight {name}": p.detach() for name, p in network.named_parameters()})
-            self.finite.record(self.steps_done, norms)
-        self.finite.check()
-
-    def digest(self) -> str:
-        """Return a digest of all weights, which is equal on all ranks."""
-        state = hashlib.blake2b(digest_size=16)
-        for network in (self.generator_modules, self.discriminator_modules, self.ema):
-            for parameter in network.parameters():
-                state.update(parameter.detach().cpu().contiguous().numpy().tobytes())
-        return state.hexdigest()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything that the next step depends on, besides configuration and data."""
-        counts = {"steps_done": self.steps_done, "rollbacks": self.rollbacks}
-        return counts | {name: part.state_dict() for name, part in self._stateful().items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned, in this version or the one before.
-
-        Raises:
-            KeyError, RuntimeError, ValueError: it is the state of another configuration.
-        """
-        state = upgraded(state, [name for name, _ in self.generator_modules.named_parameters()])
-        self.steps_done, self.rollbacks = int(state["steps_done"]), int(state["rollbacks"])
-        self.mid_step = False
-        for name, part in self._stateful().items():
-            part.load_state_dict(state[name])
-            if isinstance(part, torch.optim.Optimizer):  # the configuration's, whatever the file says
-                part.param_groups[0] |= part.defaults
-                _require_fitting(part)
-
     def _stateful(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        return {
-            "networks": self.networks,
-            "discriminators": self.discriminators,
-            "extras": self.extras,
-            "ema": self.ema,
-            "optimizer_generator": self.optimizer_generator,
-            "optimizer_discriminator": self.optimizer_discriminator,
-        }
+        return super()._stateful() | {"networks": self.networks, "extras": self.extras}
 
 
 def _means(terms: list[Terms]) -> Terms:
     """Average each term over the microbatches."""
     return {name: torch.stack([t[name].detach() for t in terms]).mean() for name in (terms[0] if terms else ())}
-
-
-def _require_fitting(optimizer: torch.optim.Optimizer) -> None:
-    """Compare shapes, which torch does not, although fused Adam reads and writes beyond a smaller tensor's end."""
-    for parameter, state in optimizer.state.items():
-        expected = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-        if {name: tensor.shape for name, tensor in state.items()} != expected:
-            raise ValueError("the optimizer's state is that of other parameters")
-
-
-def _norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return dict(zip(tensors, torch._foreach_norm(list(tensors.values())), strict=True))

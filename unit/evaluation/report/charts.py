@@ -23,6 +23,7 @@ _GROUPS = {
     "KL losses": ("loss/kl", "loss/cycle_kl"),
     "Sums of the losses": ("loss/generator_total", "loss/discriminator_total"),
     "Discriminators' mean logits": ("discriminator/real_logit", "discriminator/fake_logit"),
+    "Held out: accuracy": ("val/accuracy", "val/accuracy_source"),
     "Held out: KID": ("val/kid", "val/kid_low", "val/kid_high"),
     "Held out: KID-VGG": ("val/kid_vgg", "val/kid_vgg_low", "val/kid_vgg_high"),
     "Held out: ST-LPIPS": ("val/st_lpips",),

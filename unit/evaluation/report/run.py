@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unit.config import Config, DataConfig
 from unit.config_file import read_config
 from unit.data.datasets import Datasets
+from unit.digits.config import AdaptationConfig, read_adaptation_config
 from unit.domains import PerDomain
 from unit.errors import ConfigError, UserError, escape
 from unit.evaluation.run_images import CONFIG_FILE, open_run_datasets, read_environment
@@ -60,8 +61,13 @@ class Run:
         return Translator.load(self.path, self._device, self._precision)
 
     @cached_property
+    def adaptation(self) -> AdaptationConfig | None:
+        """The configuration, if this is a run of `unit adapt`."""
+        return read_adaptation_config(self.path / CONFIG_FILE)
+
+    @cached_property
     def config(self) -> Config:
-        """The configuration from config.yaml, else from the model."""
+        """The configuration of a run of UNIT, from config.yaml, else from the model."""
         file = self.path / CONFIG_FILE
         return read_config(file) if file.is_file() else self.translator.config
 
@@ -98,6 +104,8 @@ class Run:
     @cached_property
     def names(self) -> PerDomain[str]:
         """The user's names of the domains, from the model, else from environment.json, else "a" and "b"."""
+        if self.adaptation:
+            return PerDomain(self.adaptation.data.source, self.adaptation.data.target)
         with suppress(UserError):
             return self.translator.names
         try:

@@ -8,8 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from unit.config import Config, DataConfig
+from unit.config import Config, DataConfig, RunConfig
 from unit.config_file import to_yaml
+from unit.digits.config import make_config
 from unit.domains import Domain, PerDomain
 from unit.errors import ImageError, UserError
 from unit.evaluation.evaluate import Evaluator, affordable_count
@@ -49,11 +50,12 @@ def introduction(run: Run) -> dict[str, Any]:
 
 
 def _progress(run: Run) -> str:
-    train, written = run.config.train, None
+    train, written = (run.adaptation or run.config).train, None
     step = max((max(points) for points in run.log.values()), default=0)
-    with suppress(UserError):
-        written = run.translator.step
-        step = max(step, written)
+    if not run.adaptation:
+        with suppress(UserError):
+            written = run.translator.step
+            step = max(step, written)
     if step >= train.steps:
         ending = "finished"
     elif written != step:
@@ -67,7 +69,9 @@ def _progress(run: Run) -> str:
 def _duration(run: Run) -> str:
     """Add up the time from the logged speeds."""
     ranks = run.fact("ranks")
-    images = 2 * run.config.global_batch(ranks if isinstance(ranks, int) and 0 < ranks < 10**6 else 1)
+    images = 2 * (run.adaptation or run.config).global_batch(
+        ranks if isinstance(ranks, int) and 0 < ranks < 10**6 else 1
+    )
     minutes, previous = 0.0, 0
     for step, speed in run.log.get("perf/images_per_second", {}).items():
         minutes += (step - previous) * images / speed / 60 if speed > 0 else 0
@@ -138,6 +142,22 @@ def metrics(run: Run, measured: Metrics | None, features: str | None) -> dict[st
     return {"columns": GROUPS, "directions": directions}
 
 
+def accuracy(run: Run) -> dict[str, Any]:
+    """The accuracy of a classifier of digits after the last step, and the best, which the test set has selected."""
+    points = run.log.get("val/accuracy")
+    if not points:
+        raise UserError("metrics.jsonl has no accuracy yet")
+    source, target = run.names
+    last, best = max(points), max(points, key=lambda step: points[step])
+    rows = [(f"{target}, step {last:,} (the last)", f"{points[last]:.4f}")]
+    rows.append(
+        (f"{target}, step {best:,} (the best: selected on the test set, so not a result)", f"{points[best]:.4f}")
+    )
+    on_source = run.log.get("val/accuracy_source", {})
+    rows += [(f"{source}, step {step:,}", f"{value:.4f}") for step, value in list(on_source.items())[-1:]]
+    return {"rows": rows}
+
+
 def curves(run: Run) -> dict[str, Any]:
     """All curves of metrics.jsonl."""
     drawings = [draw(title, curves) for title, curves in charts(run.log, run.names).items()]
@@ -151,7 +171,13 @@ def steps(run: Run) -> dict[str, Any]:
     embedded, total = frames(run.path)
     if not embedded:
         raise UserError("the run has no readable samples")
-    return {"directions": [_direction(run, i) for i in Domain], "frames": embedded, "total": total}
+    above, below = (_direction(run, i) for i in Domain)
+    columns = "In each row: input, translation, cycle, reconstruction"
+    if run.adaptation:
+        columns = (
+            "Digits of the classes above them, their translations, and the class that the classifier sees in these"
+        )
+    return {"explanation": f"{columns}; above {above}, below {below}.", "frames": embedded, "total": total}
 
 
 def data(run: Run) -> dict[str, Any]:
@@ -197,9 +223,11 @@ def _sizes(name: str, source: ImageSource) -> str:
 
 def configuration(run: Run) -> dict[str, Any]:
     """The keys that differ from the defaults, then all of them."""
-    values, defaults = run.config.to_flat_dict(), Config().to_flat_dict()
+    config: RunConfig = run.adaptation or run.config
+    values = config.to_flat_dict()
+    defaults = (make_config(run.adaptation.data, "paper") if run.adaptation else Config()).to_flat_dict()
     changed = [(key, value, defaults[key]) for key, value in values.items() if value != defaults[key]]
-    return {"changed": changed, "yaml": to_yaml(run.config).splitlines()}
+    return {"changed": changed, "yaml": to_yaml(config).splitlines()}
 
 
 def environment(run: Run) -> dict[str, Any]:

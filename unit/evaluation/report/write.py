@@ -35,6 +35,10 @@ _TITLES = {
     "environment": "Environment",
 }
 """A function of sections.py, and the macro of page.html that renders its result → the section's heading."""
+_ADAPTATION_TITLES = {"accuracy": "Accuracy"} | {
+    key: _TITLES[key] for key in ("curves", "steps", "configuration", "environment")
+}
+"""The sections for a run of `unit adapt`."""
 
 
 def write_report(
@@ -65,8 +69,9 @@ def write_report(
         UserError: the file can't be written.
     """
     run = Run(folder, device, precision, size, seconds)
-    parts = [_section("introduction", run), macros().navigation(_TITLES.items())]
-    for key, title in _TITLES.items():
+    titles = _ADAPTATION_TITLES if run.adaptation else _TITLES
+    parts = [_section("introduction", run), macros().navigation(titles.items())]
+    for key, title in titles.items():
         given = (metrics, features) if key == "metrics" else ()
         parts.append(macros().section(key, title, _section(key, run, *given)))
     style, script = (Markup(_resource(name)) for name in ("style.css", "script.js"))
