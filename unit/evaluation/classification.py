@@ -38,7 +38,7 @@ def accuracy(classifier: ClassifyingDiscriminators, digits: Digits, domain: Doma
         channels: those of the domain; images of the other kind are converted, for the classifier of the source alone.
     """
     labels = digits.labels
-    assert labels is not None
+    assert isinstance(labels, np.ndarray)
     device = next(classifier.parameters()).device
     with torch.no_grad():
         guesses = [guess(classifier, x, domain, channels).cpu().numpy() for x in _parts(digits, device)]
@@ -79,7 +79,7 @@ def digit_grids(
 def _digit_grid(
     networks: Autoencoders, classifier: ClassifyingDiscriminators, digits: Digits, i: Domain, rows: int
 ) -> Tensor:
-    assert digits.labels is not None
+    assert isinstance(digits.labels, np.ndarray)
     found = [np.flatnonzero(digits.labels == digit)[:rows] for digit in range(CLASSES)]
     images = to_tensors(digits.pixels[np.concatenate(found)], next(classifier.parameters()).device)
     translations = translate_digits(networks, images, i)
