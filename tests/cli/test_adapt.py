@@ -30,13 +30,13 @@ def test_the_result_is_printed_as_json_and_in_words(
     expected = {
         "source": "usps",
         "target": "mnist",
-        "recipe": "paper",
+        "recipe": "modern",
         "seed": 0,
         "step": 2,
         "test_images": COUNTS["test"],
     }
     assert {key: result[key] for key in expected} == expected
-    assert result["run"] == "runs/usps-mnist-paper-0"
+    assert result["run"] == "runs/usps-mnist-modern-0"
     assert 0 <= result["accuracy"] <= result["best_selected_on_test"]["accuracy"] <= 1
     assert "torch" in result["versions"]
     status, out, _ = run(capsys, *command)  # all is done already
@@ -44,7 +44,7 @@ def test_the_result_is_printed_as_json_and_in_words(
     assert f"accuracy:    {result['accuracy']:.4f} (usps to mnist, last step, all 20 test images)" in out
     assert "selected on the test set, so not a result" in out
     for name in ("a2b", "b2a"):
-        assert f"samples/{name}" in _tensorboard_tags(tmp_path / "runs" / "usps-mnist-paper-0")
+        assert f"samples/{name}" in _tensorboard_tags(tmp_path / "runs" / "usps-mnist-modern-0")
 
 
 def _tensorboard_tags(folder: Path) -> list[str]:

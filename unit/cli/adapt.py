@@ -61,7 +61,7 @@ def make_parser() -> Parser:
     parser.add_argument("--root", type=path, metavar="DIR", required=True, help=root_help)
     parser.add_argument("--download", action="store_true", help="fetch the sets that are missing into --root")
     recipe_help = "%(choices)s: the paper's, with later ingredients, the floor and the ceiling (default: %(default)s)"
-    parser.add_argument("--recipe", choices=tuple(RECIPES), default="paper", help=recipe_help)
+    parser.add_argument("--recipe", choices=tuple(RECIPES), default="modern", help=recipe_help)
     parser.add_argument("--seed", type=integer(0), default=0, metavar="N", help="default: %(default)s")
     steps_help = "default: 10,000, with SVHN 200,000"
     parser.add_argument("--steps", type=integer(1), metavar="N", help=steps_help)
