@@ -33,7 +33,7 @@ from unit.training.speed import Pauses
 
 LAPTOP, PHOTOS = (read_config(PRESETS / f"{name}.yaml") for name in ("laptop", "photos"))
 SMALL, LARGE, W, WIDE = LAPTOP.data.crop_size, PHOTOS.data.crop_size, LAPTOP.model.channels, PHOTOS.model.channels
-TOLERANCE = 15
+TOLERANCE = 60
 """Seconds by which a run may end after its minutes: starting Python, a busy machine, and the end's rough estimates."""
 SMALL_NETWORKS = [
     *("--data.load_size=20", "--data.crop_size=16", "--model.channels=4", "--model.discriminator_channels=4"),
