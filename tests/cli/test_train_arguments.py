@@ -284,7 +284,7 @@ def test_help_all_shows_every_key_with_docstring_type_and_default(
     out = printed_help(capsys, "--train.stepz", "--help", "all", preset=empty)
     squeezed = "".join(out.split())
     for section in ast.parse(inspect.getsource(unit.config)).body:
-        if isinstance(section, ast.ClassDef) and re.fullmatch("[A-Z][a-z]+Config", section.name):
+        if isinstance(section, ast.ClassDef) and re.fullmatch("(?!Run)[A-Z][a-z]+Config", section.name):
             assert "".join((ast.get_docstring(section) or "").split()) in squeezed
             for key, doc in itertools.pairwise(section.body):
                 if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name):

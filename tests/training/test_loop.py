@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -440,7 +441,10 @@ def test_a_loader_process_that_is_killed_ends_the_run_with_a_line(tmp_path: Path
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "Traceback" not in errors
-    assert "error: a process that reads images was killed" in errors.splitlines()[-1]
+    # "was killed" where torch sees the signal first, "died" where it sees the closed pipe first
+    assert re.search(
+        "error: a process that reads images (was killed|died), probably out of memory", errors.splitlines()[-1]
+    )
     step = checkpoint.available(run / "checkpoints")[0][0]
     assert train(replace(config, train=replace(config.train, steps=step + 3)), run).step == step + 3
 
