@@ -66,9 +66,7 @@ def test_a_gradient_of_nan_is_named_and_not_applied(part: str) -> None:
     name, parameter = list(network.named_parameters())[-1]
     parameter.register_hook(lambda gradient: gradient * torch.nan)
     before = weights(trainer)
-    with pytest.raises(
-        NonFiniteError, match=f"step 1: the gradient of {part}.{name} is NaN or Inf"
-    ):
+    with pytest.raises(NonFiniteError, match=f"step 1: the gradient of {part}.{name} is NaN or Inf"):
         trainer.step(batch(0))
     same = {name: torch.equal(tensor, before[name]) for name, tensor in weights(trainer).items()}
     assert all(same[name] for name in network.state_dict())
